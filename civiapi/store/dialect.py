@@ -1,0 +1,159 @@
+"""Every difference between SQLite and MariaDB. Nothing else asks which database it is.
+
+Column types that must look alike from both, upserts, and what has to be said to a connection when it opens.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import Column, Connection, Dialect, Integer, LargeBinary, String, Table, Text
+from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+from civiapi.store.clock import SITE_FORMAT
+from civiapi.store.errors import NoSuchReference, NotUnique, StoreBusy, StoreError, StoreUnusable
+
+UTF8 = "utf8mb4_unicode_ci"
+
+
+def text_column(length: int) -> TypeEngine[str]:
+    """A short text that compares without regard to case, as CiviCRM's collation does (ASCII letters on SQLite)."""
+    return String(length).with_variant(String(length, collation="NOCASE"), "sqlite")
+
+
+def long_text() -> TypeEngine[str]:
+    """Text without a limit, case-insensitive like the short kind."""
+    return Text().with_variant(Text(collation="NOCASE"), "sqlite").with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+
+
+def flag() -> TypeEngine[int]:
+    """0 or 1 as CiviCRM keeps it, a number and not a boolean."""
+    return Integer().with_variant(mysql.TINYINT(1), "mysql", "mariadb")
+
+
+def row_id() -> TypeEngine[int]:
+    """CiviCRM's row numbers: unsigned there, so that foreign keys to its tables are accepted."""
+    return Integer().with_variant(mysql.INTEGER(10, unsigned=True), "mysql", "mariadb")
+
+
+def big_number() -> TypeEngine[int]:
+    """A whole number of 64 bits."""
+    return Integer().with_variant(mysql.BIGINT(), "mysql", "mariadb")
+
+
+def blob() -> TypeEngine[bytes]:
+    """Bytes of any length up to 16 MB."""
+    return LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
+
+
+class SiteTime(TypeDecorator[str]):
+    """A site time as text ``YYYY-MM-DD HH:MM:SS``; MariaDB keeps a ``datetime`` or ``timestamp`` and we read text."""
+
+    impl = String(19)
+    cache_ok = True
+
+    def __init__(self, *, timestamp: bool = False) -> None:
+        super().__init__()
+        self.timestamp = timestamp
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.TIMESTAMP() if self.timestamp else mysql.DATETIME())
+        return dialect.type_descriptor(String(19))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return value.strftime(SITE_FORMAT) if isinstance(value, datetime) else value
+
+
+class SiteDate(TypeDecorator[str]):
+    """A date as text ``YYYY-MM-DD``."""
+
+    impl = String(10)
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return dialect.type_descriptor(mysql.DATE() if dialect.name in ("mysql", "mariadb") else String(10))
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return value.isoformat() if isinstance(value, date) else value
+
+
+def upsert(
+    conn: Connection, table: Table, rows: Sequence[dict[str, Any]], *, key: Iterable[str], set_: Iterable[str]
+) -> None:
+    """Insert *rows*; where a row with the same *key* stands, set its columns *set_* instead."""
+    if not rows:
+        return
+    columns = list(set_)
+    if conn.dialect.name == "sqlite":
+        insert = sqlite.insert(table)
+        updates = {name: insert.excluded[name] for name in columns}
+        conn.execute(insert.on_conflict_do_update(index_elements=list(key), set_=updates), list(rows))
+    else:
+        minsert = mysql.insert(table)
+        conn.execute(minsert.on_duplicate_key_update({n: minsert.inserted[n] for n in columns}), list(rows))
+
+
+def insert_new(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert *rows*, leaving out those whose key is taken."""
+    if not rows:
+        return
+    statement = (
+        sqlite.insert(table).on_conflict_do_nothing()
+        if conn.dialect.name == "sqlite"
+        else mysql.insert(table).prefix_with("IGNORE")
+    )
+    conn.execute(statement, list(rows))
+
+
+def add_column(conn: Connection, table: Table, column: Column[Any]) -> None:
+    """Add a column of ours to a table of ours, if it is not there yet."""
+    ddl = column.type.compile(conn.dialect)
+    conn.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {ddl}")
+
+
+_UNIQUE = re.compile(r"UNIQUE constraint|Duplicate entry|\b1062\b", re.I)
+_REFERENCE = re.compile(r"FOREIGN KEY constraint|foreign key constraint fails|\b145[12]\b|\b121[67]\b", re.I)
+_BUSY = re.compile(r"database (table )?is locked|\b1213\b|\b1205\b|Deadlock", re.I)
+_LOST = re.compile(r"\b(2006|2013|2003|2055|1927)\b|Lost connection|server has gone away|Connection.*closed", re.I)
+
+
+def is_busy(error: SQLAlchemyError) -> bool:
+    """Another transaction stood in the way; the same unit may be run again from its start."""
+    return isinstance(error, DBAPIError) and bool(_BUSY.search(str(error.orig)))
+
+
+def is_lost(error: SQLAlchemyError) -> bool:
+    """The connection went away under the unit."""
+    return isinstance(error, DBAPIError) and bool(error.connection_invalidated or _LOST.search(str(error.orig)))
+
+
+_UNUSABLE = {
+    "readonly": "it is read-only",
+    "unable to open": "it cannot be opened",
+    "disk is full": "the disk is full",
+    "malformed": "it is corrupt; restore a backup (civiapi backup makes them)",
+    "not a database": "the file is not a database",
+    "disk I/O error": "the disk cannot be read or written",
+    "Access denied": "the user name or password is refused",
+    "Unknown database": "there is no such database",
+    "Can't connect": "the server does not answer",
+}
+
+
+def translate(error: SQLAlchemyError) -> StoreError:
+    """Our own exception for a driver's; its text names no SQL and no value."""
+    text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+    if isinstance(error, IntegrityError) or _UNIQUE.search(text) or _REFERENCE.search(text):
+        if _UNIQUE.search(text):
+            return NotUnique("already exists")
+        return NoSuchReference("constraint violation")
+    if is_busy(error):
+        return StoreBusy("the database is locked by another process; try again")
+    for sign, words in _UNUSABLE.items():
+        if sign.lower() in text.lower():
+            return StoreUnusable(f"The database cannot be used: {words}.")
+    return StoreError("database error")

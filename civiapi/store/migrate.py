@@ -1,0 +1,120 @@
+"""Takes a database from any version to this one, or refuses it.
+
+A step may find its work already done (a CiviCRM database has CiviCRM's tables, a later table definition may already
+have a column that a step adds), so each makes only what is missing, and never alters what CiviCRM made. On SQLite the
+whole upgrade is one transaction; MariaDB commits every change of a table by itself, which is why steps can be repeated.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqlalchemy import Column, Connection, Integer, Table, delete, insert, inspect, select
+
+from civiapi.store.engine import Store
+from civiapi.store.errors import SchemaTooNew
+from civiapi.store.seed import seed
+from civiapi.store.tables import METADATA, PLAIN
+
+schema = Table("civiapi_schema", METADATA, Column("version", Integer, primary_key=True, autoincrement=False), **PLAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of the schema's history: what it makes, and how."""
+
+    what: str
+    make: Callable[[Connection], None]
+
+
+def make_missing(*names: str) -> Callable[[Connection], None]:
+    """A step that makes those of the named tables that are not there, with their keys and indexes."""
+
+    def make(conn: Connection) -> None:
+        tables = [METADATA.tables[name] for name in names]
+        METADATA.create_all(conn, tables=tables, checkfirst=True)
+
+    return make
+
+
+def make_indexes(*names: str) -> Callable[[Connection], None]:
+    """A step that makes our own indexes (``civiapi_…``) on tables that somebody else may have made."""
+
+    def make(conn: Connection) -> None:
+        look = inspect(conn)
+        for name in names:
+            there = {index["name"] for index in look.get_indexes(name)}
+            for index in METADATA.tables[name].indexes:
+                if str(index.name).startswith("civiapi_") and index.name not in there:
+                    index.create(conn)
+
+    return make
+
+
+STEPS: tuple[Step, ...] = (
+    Step(
+        "CiviCRM's tables",
+        make_missing(
+            "civicrm_contact",
+            "civicrm_location_type",
+            "civicrm_email",
+            "civicrm_group",
+            "civicrm_group_contact",
+            "civicrm_subscription_history",
+            "civicrm_tag",
+            "civicrm_entity_tag",
+            "civicrm_domain",
+            "civicrm_setting",
+            "civicrm_job",
+            "civicrm_job_log",
+            "civicrm_uf_match",
+            "civicrm_option_group",
+            "civicrm_option_value",
+        ),
+    ),
+    Step(
+        "the extension's tables",
+        make_missing(
+            "civicrm_mailchimpsync_batch",
+            "civicrm_mailchimpsync_cache",
+            "civicrm_mailchimpsync_update",
+            "civicrm_mailchimpsync_status",
+        ),
+    ),
+    Step(
+        "indexes the sync needs",
+        make_indexes("civicrm_mailchimpsync_batch", "civicrm_mailchimpsync_cache", "civicrm_mailchimpsync_update"),
+    ),
+    Step("our own tables", make_missing("civiapi_claim", "civiapi_run", "civiapi_run_log", "civiapi_webhook_event")),
+    Step("the rows every CiviCRM starts with", seed),
+)
+
+
+async def migrate(store: Store) -> list[str]:
+    """Bring the schema to this version; says what was made. Raises ``SchemaTooNew`` for a later one, untouched."""
+    version = await store.read(read_version)
+    if version == len(STEPS):
+        return []
+    return await store.write(_upgrade)
+
+
+def read_version(conn: Connection) -> int:
+    """The version of the schema, 0 where we have never been. Raises ``SchemaTooNew``."""
+    if not inspect(conn).has_table(schema.name):
+        return 0
+    version = conn.execute(select(schema.c.version)).scalar() or 0
+    if version > len(STEPS):
+        raise SchemaTooNew(
+            f"This database has schema version {version}; this civiapi knows up to {len(STEPS)}. "
+            "Use the later civiapi that made it, or a backup from before."
+        )
+    return version
+
+
+def _upgrade(conn: Connection) -> list[str]:
+    done = read_version(conn)
+    for step in STEPS[done:]:
+        step.make(conn)
+    METADATA.create_all(conn, tables=[schema], checkfirst=True)
+    conn.execute(delete(schema))
+    conn.execute(insert(schema).values(version=len(STEPS)))
+    return [step.what for step in STEPS[done:]]

@@ -1,0 +1,125 @@
+"""The extension's tables (cache, update, batch, status) and our own beside them (``civiapi_…``). Only shapes.
+
+The extension's columns keep their names and meaning, so that a database can pass between the extension and us in
+both directions. Times in its tables are site times (text in the site's zone); times in ours are UTC, as whole
+seconds or milliseconds since 1970 where the name says so.
+"""
+
+from sqlalchemy import Column, ForeignKey, Index, Table, UniqueConstraint, text
+
+from civiapi.store.dialect import SiteTime, big_number, blob, flag, long_text, row_id, text_column
+from civiapi.store.tables import METADATA, NUMBERED, PLAIN
+
+batch = Table(
+    "civicrm_mailchimpsync_batch",
+    METADATA,
+    Column("id", row_id(), primary_key=True, autoincrement=True),
+    Column("mailchimp_list_id", text_column(32)),
+    Column("mailchimp_batch_id", text_column(32)),
+    Column("status", text_column(32)),
+    Column("submitted_at", SiteTime()),
+    Column("completed_at", SiteTime()),
+    Column("finished_operations", row_id(), server_default=text("0")),
+    Column("errored_operations", row_id(), server_default=text("0")),
+    Column("total_operations", row_id(), server_default=text("0")),
+    Column("response_processed", row_id(), server_default=text("0")),
+    Index("civiapi_batch_list_status", "mailchimp_list_id", "response_processed"),
+    **NUMBERED,
+)
+
+cache = Table(
+    "civicrm_mailchimpsync_cache",
+    METADATA,
+    Column("id", row_id(), primary_key=True, autoincrement=True),
+    Column("mailchimp_list_id", text_column(32), nullable=False),
+    Column("mailchimp_member_id", text_column(32)),
+    Column("mailchimp_email", text_column(255)),
+    Column("mailchimp_status", text_column(20)),
+    Column("mailchimp_updated", SiteTime()),
+    Column("mailchimp_data", blob()),
+    Column("civicrm_data", blob()),
+    Column("civicrm_groups", long_text()),
+    Column("civicrm_contact_id", row_id(), ForeignKey("civicrm_contact.id", ondelete="CASCADE")),
+    Column("sync_status", text_column(10), server_default="todo"),
+    Index("index_list_id_sync_status", "mailchimp_list_id", "sync_status"),
+    Index("FK_civicrm_mailchimpsync_cache_civicrm_contact_id", "civicrm_contact_id"),
+    Index("civiapi_cache_list_member", "mailchimp_list_id", "mailchimp_member_id"),
+    Index("civiapi_cache_list_email", "mailchimp_list_id", "mailchimp_email"),
+    **NUMBERED,
+)
+
+update = Table(
+    "civicrm_mailchimpsync_update",
+    METADATA,
+    Column("id", row_id(), primary_key=True, autoincrement=True),
+    Column("mailchimpsync_cache_id", row_id(), ForeignKey("civicrm_mailchimpsync_cache.id", ondelete="CASCADE")),
+    Column("mailchimpsync_batch_id", row_id(), ForeignKey("civicrm_mailchimpsync_batch.id", ondelete="CASCADE")),
+    Column("data", long_text(), nullable=False),
+    Column("completed", flag(), nullable=False, server_default=text("0")),
+    Column("error_response", long_text()),
+    Index("FK_civicrm_mailchimpsync_update_mailchimpsync_cache_id", "mailchimpsync_cache_id"),
+    Index("FK_civicrm_mailchimpsync_update_mailchimpsync_batch_id", "mailchimpsync_batch_id"),
+    Index("civiapi_update_completed", "completed", "mailchimpsync_batch_id"),
+    **NUMBERED,
+)
+
+status = Table(
+    "civicrm_mailchimpsync_status",
+    METADATA,
+    Column("list_id", text_column(32), primary_key=True),
+    Column("data", blob(), nullable=False),
+    **PLAIN,
+)
+
+claim = Table(
+    "civiapi_claim",
+    METADATA,
+    Column("name", text_column(64), primary_key=True),  # audience id, or "scheduler"
+    Column("holder", text_column(64), nullable=False),
+    Column("fence", big_number(), nullable=False),  # grows by one with every claim; a holder checks it as it commits
+    Column("expires_ms", big_number(), nullable=False),  # UTC milliseconds since 1970
+    **PLAIN,
+)
+
+run = Table(
+    "civiapi_run",
+    METADATA,
+    Column("list_id", text_column(32), primary_key=True),
+    Column("history_id", big_number(), nullable=False, server_default=text("0")),  # subscription history read so far
+    Column("cursor", long_text()),  # JSON: where inside the present stage to go on
+    Column("state", long_text()),  # JSON: what the present run was asked (since, with_data) and Mailchimp's clock
+    **PLAIN,
+)
+
+run_log = Table(
+    "civiapi_run_log",
+    METADATA,
+    Column("id", row_id(), primary_key=True, autoincrement=True),
+    Column("list_id", text_column(32), nullable=False),
+    Column("started_s", big_number(), nullable=False),  # UTC seconds since 1970
+    Column("ended_s", big_number()),
+    Column("outcome", text_column(32)),  # finished, paused, stopped, failed, aborted
+    Column("counts", long_text()),  # JSON: what each stage did
+    Column("error", long_text()),
+    Index("civiapi_run_log_list", "list_id", "started_s"),
+    **NUMBERED,
+)
+
+webhook_event = Table(
+    "civiapi_webhook_event",
+    METADATA,
+    Column("id", row_id(), primary_key=True, autoincrement=True),
+    Column("kind", text_column(16), nullable=False),  # audience or batch
+    Column("list_id", text_column(32)),
+    Column("type", text_column(32)),
+    Column("fingerprint", text_column(64), nullable=False),  # the same event delivered twice has the same one
+    Column("body", long_text(), nullable=False),  # JSON of the fields, the secret left out
+    Column("received_s", big_number(), nullable=False),
+    Column("status", text_column(12), nullable=False, server_default="new"),  # new, done, ignored, failed
+    Column("tries", row_id(), nullable=False, server_default=text("0")),
+    Column("next_try_s", big_number(), nullable=False, server_default=text("0")),
+    Column("error", long_text()),
+    UniqueConstraint("fingerprint", name="civiapi_webhook_event_fingerprint"),
+    Index("civiapi_webhook_event_due", "status", "next_try_s"),
+    **NUMBERED,
+)
