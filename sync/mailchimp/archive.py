@@ -21,7 +21,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import IO, Any, NoReturn
+from typing import IO, Any, NoReturn, cast
 
 import orjson
 
@@ -59,8 +59,8 @@ def write_archive(results: Sequence[dict[str, Any]], *, files: int = 1, rng: Ran
     among them. *rng* decides names, dealing and emptiness, so a seed gives the same archive.
     """
     parts: list[list[dict[str, Any]]] = [[] for _ in range(max(1, files))]
-    for index, result in enumerate(results):
-        parts[index % len(parts) if len(parts) == 1 else rng.randrange(len(parts))].append(result)
+    for result in results:
+        rng.choice(parts).append(result)
     contents = [orjson.dumps(part) for part in parts]
     if rng.random() < 0.25:
         contents.insert(rng.randrange(len(contents) + 1), b"")
@@ -74,3 +74,239 @@ def write_archive(results: Sequence[dict[str, Any]], *, files: int = 1, rng: Ran
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
     return gzip.compress(packed.getvalue(), mtime=0)
+
+
+def read_archive(stream: IO[bytes], *, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[OperationResult]:
+    """Yield every result in the archive that *stream* holds, in no promised order.
+
+    Raises BadArchive when it is broken, goes past *limits*, or holds anything but directories and JSON arrays of
+    objects; results yielded before that stand. Source: Mailchimp Marketing API, batch operations.
+    """
+    try:
+        yield from _read_archive(stream, limits)
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
+        raise BadArchive(f"The batch result archive cannot be read: {error or type(error).__name__}") from error
+
+
+async def read_in_thread(
+    stream: IO[bytes], *, limits: ArchiveLimits = DEFAULT_LIMITS, chunk: int = 200
+) -> AsyncIterator[OperationResult]:
+    """Yield what `read_archive` yields, *chunk* results to a trip, so that unpacking never holds the event loop."""
+    results = read_archive(stream, limits=limits)
+    while taken := await asyncio.to_thread(_take, results, chunk):
+        for result in taken:
+            yield result
+
+
+def _take(results: Iterator[OperationResult], count: int) -> list[OperationResult]:
+    return list(itertools.islice(results, count))
+
+
+def _read_archive(stream: IO[bytes], limits: ArchiveLimits) -> Iterator[OperationResult]:
+    meter = _Meter(stream, limits)
+    if meter.is_empty():
+        _refuse("it is empty")
+    with tarfile.open(fileobj=cast(IO[bytes], meter), mode="r|") as tar:
+        for count in itertools.count(1):
+            meter.allow_headers()
+            entry = tar.next()
+            if entry is None:
+                break
+            if count > limits.files:
+                _refuse(f"more than {limits.files} files")
+            yield from _read_entry(tar, entry, meter, limits)
+    meter.drain()
+
+
+def _read_entry(
+    tar: tarfile.TarFile, entry: tarfile.TarInfo, meter: _Meter, limits: ArchiveLimits
+) -> Iterator[OperationResult]:
+    if entry.type == tarfile.DIRTYPE:
+        return
+    if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse():
+        _refuse("it holds something that is neither a file nor a directory")
+    if entry.size > limits.unpacked:
+        _refuse(f"a file claims {entry.size} bytes")
+    content = tar.extractfile(entry)
+    if content is None:
+        _refuse("a file in it cannot be opened")
+    meter.allow_content()
+    for element in split_array(content.read, limit=limits.result):
+        yield _result(element)
+
+
+def split_array(read: Callable[[int], bytes], *, limit: int = MEGABYTE) -> Iterator[dict[str, Any]]:
+    """Yield the objects of one JSON array as they come from *read*; nothing at all is an empty array.
+
+    Never holds more than one element of at most *limit* characters, and a chunk. Raises BadArchive or ValueError
+    for anything but an array of objects in UTF-8.
+    """
+    text = _Text(read, limit)
+    opening = text.next_character()
+    if opening == "":
+        return
+    if opening != "[":
+        _refuse("a file is not a JSON array")
+    if text.peek_character() == "]":
+        text.next_character()
+    else:
+        yield text.next_object()
+        while (separator := text.next_character()) == ",":
+            yield text.next_object()
+        if separator != "]":
+            _refuse("a JSON array breaks off" if separator == "" else "a JSON array is malformed")
+    if text.next_character() != "":
+        _refuse("something follows a JSON array")
+
+
+class _Text:
+    """A window on decoded text that grows only as far as the element at its start needs."""
+
+    def __init__(self, read: Callable[[int], bytes], limit: int) -> None:
+        self._read = read
+        self._limit = limit
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
+        self._json = json.JSONDecoder(parse_constant=_refuse_constant)
+        self._text = ""
+        self._at = 0
+        self._ended = False
+
+    def peek_character(self) -> str:
+        """Return the next character that is not white space, ``""`` at the end."""
+        while True:
+            rest = self._text[self._at : self._at + 1]
+            if rest == "":
+                if not self._fill(CHUNK):
+                    return ""
+            elif rest in " \t\r\n":
+                self._at += 1
+            else:
+                return rest
+
+    def next_character(self) -> str:
+        """Return the next character that is not white space and step over it; ``""`` at the end."""
+        character = self.peek_character()
+        self._at += len(character)
+        return character
+
+    def next_object(self) -> dict[str, Any]:
+        """Return the JSON object that comes next."""
+        if self.peek_character() != "{":
+            _refuse("a JSON array holds something that is not an object")
+        while True:
+            try:
+                element, self._at = self._json.raw_decode(self._text, self._at)
+            except json.JSONDecodeError:
+                waiting = len(self._text) - self._at
+                if waiting > self._limit:
+                    _refuse(f"a result is longer than {self._limit} characters, or malformed")
+                if not self._fill(max(CHUNK, waiting)):
+                    raise
+            else:
+                assert isinstance(element, dict)  # noqa: S101 - it begins with a brace
+                return element
+
+    def _fill(self, size: int) -> bool:
+        """Read on, dropping what was used; False at the end."""
+        if self._ended:
+            return False
+        data = self._read(size)
+        self._ended = not data
+        self._text = self._text[self._at :] + self._decode(data, self._ended)
+        self._at = 0
+        return not self._ended
+
+
+class _Meter:
+    """The unpacked bytes of an archive, counted against the limits as they pass."""
+
+    def __init__(self, stream: IO[bytes], limits: ArchiveLimits) -> None:
+        self._packed = _Counted(stream)
+        self._limits = limits
+        self._head = self._packed.read(2)
+        joined = cast(IO[bytes], _Joined(self._head, self._packed))
+        self._stream = gzip.GzipFile(fileobj=joined, mode="rb") if self._head == GZIP_MAGIC else joined
+        self._unpacked = 0
+        self._ceiling = limits.unpacked
+
+    def is_empty(self) -> bool:
+        return not self._head
+
+    def allow_headers(self) -> None:
+        """Until content is allowed, let only as much pass as honest headers need: tarfile holds these in memory."""
+        self._ceiling = min(self._limits.unpacked, self._unpacked + HEADER_ALLOWANCE)
+
+    def allow_content(self) -> None:
+        self._ceiling = self._limits.unpacked
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._unpacked += len(data)
+        if self._unpacked > self._limits.unpacked:
+            _refuse(f"it unpacks to more than {self._limits.unpacked} bytes")
+        if self._unpacked > self._ceiling:
+            _refuse("a header in it is too large")
+        if self._unpacked > self._limits.ratio_free and self._unpacked > self._limits.ratio * self._packed.count:
+            _refuse(f"it unpacks to more than {self._limits.ratio} times its size")
+        return data
+
+    def drain(self) -> None:
+        """Read to the end, so that the checksum of the gzip is looked at."""
+        self.allow_content()
+        while self.read(CHUNK):
+            pass
+
+
+class _Counted:
+    """A stream that counts what was read from it."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self.count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._stream.read(size)
+        self.count += len(data)
+        return data
+
+
+class _Joined:
+    """A stream that gives back its first bytes, which were looked at, before the rest."""
+
+    def __init__(self, head: bytes, rest: _Counted) -> None:
+        self._head = head
+        self._rest = rest
+
+    def read(self, size: int = -1) -> bytes:
+        if not self._head:
+            return self._rest.read(size)
+        cut = len(self._head) if size < 0 else size
+        data, self._head = self._head[:cut], self._head[cut:]
+        return data
+
+
+def _result(element: dict[str, Any]) -> OperationResult:
+    operation_id = element.get("operation_id")
+    status = element.get("status_code")
+    return OperationResult(
+        operation_id=operation_id if isinstance(operation_id, str) and operation_id else None,
+        status_code=status if isinstance(status, int) else 0,
+        response=_response(element.get("response")),
+    )
+
+
+def _response(response: object) -> dict[str, Any] | None:
+    if isinstance(response, str) and response:
+        try:
+            response = orjson.loads(response)
+        except orjson.JSONDecodeError:
+            return None
+    return response if isinstance(response, dict) else None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise BadArchive(f"The batch result archive cannot be trusted: {reason}")

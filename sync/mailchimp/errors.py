@@ -188,7 +188,9 @@ def is_compliance_state(problem: Mapping[str, Any] | Refused | None) -> bool:
 
 def is_forgotten(problem: Mapping[str, Any] | Refused | None) -> bool:
     """True when the address was permanently deleted; only the person can come back, by a signup form."""
-    return _says(problem, title="Forgotten Email Not Subscribed", detail="permanently deleted and cannot be re-imported")
+    return _says(
+        problem, title="Forgotten Email Not Subscribed", detail="permanently deleted and cannot be re-imported"
+    )
 
 
 def is_member_exists(problem: Mapping[str, Any] | Refused | None) -> bool:
