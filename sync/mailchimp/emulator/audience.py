@@ -1,0 +1,95 @@
+"""One audience: its settings, merge fields, interest categories, tags, webhooks and roster, and counts over them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from sync.mailchimp.emulator.model import SUBSCRIBED, Hook, Interest, InterestCategory, Json, MergeField, Tag
+from sync.mailchimp.emulator.roster import Roster
+
+FIRST_TAG_ID = 5_000_001
+DEFAULT_MERGE_FIELDS = (
+    ("FNAME", "First Name", "text"),
+    ("LNAME", "Last Name", "text"),
+    ("ADDRESS", "Address", "address"),
+    ("PHONE", "Phone Number", "phone"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Subscribed members per interest and per tag, as of one revision of the roster."""
+
+    revision: int
+    interests: Counter[str]
+    tags: Counter[int]
+
+
+@dataclass
+class Audience:
+    """An audience and all that belongs to it. Instants are whole seconds since 1970."""
+
+    id: str
+    name: str
+    created_at: int
+    web_id: int = 90001
+    double_optin: bool = False
+    email_type_option: bool = False
+    marketing_permissions: list[Json] = field(default_factory=list)
+    merge_fields: dict[int, MergeField] = field(default_factory=dict)
+    categories: dict[str, InterestCategory] = field(default_factory=dict)
+    tags: dict[int, Tag] = field(default_factory=dict)
+    hooks: dict[str, Hook] = field(default_factory=dict)
+    last_sub_at: int = 0
+    last_unsub_at: int = 0
+    stats_seen: tuple[float, Json] | None = None
+
+    def __post_init__(self) -> None:
+        self.members = Roster(self.id)
+        self.remembered_scan: tuple[object, list[int]] | None = None
+        self._tally: Tally | None = None
+
+    def add_default_merge_fields(self) -> None:
+        """Give a new audience the four merge fields that Mailchimp starts with."""
+        for number, (tag, name, kind) in enumerate(DEFAULT_MERGE_FIELDS, start=1):
+            self.merge_fields[number] = MergeField(number, tag, name, kind, display_order=number + 1)
+
+    def merge_field(self, tag: str) -> MergeField | None:
+        """Return the merge field with this tag, in any case."""
+        wanted = tag.upper()
+        return next((merge for merge in self.merge_fields.values() if merge.tag == wanted), None)
+
+    def interests(self) -> dict[str, Interest]:
+        """Return every interest of every category by id."""
+        return {key: one for category in self.categories.values() for key, one in category.interests.items()}
+
+    def find_tag(self, name: str) -> Tag | None:
+        """Return the tag with this name, in any case."""
+        wanted = name.strip().lower()
+        return next((tag for tag in self.tags.values() if tag.name.lower() == wanted), None)
+
+    def tag_named(self, name: str, now: int) -> Tag:
+        """Return the tag with this name, made if new."""
+        tag = self.find_tag(name)
+        if tag is None:
+            tag = Tag(max(self.tags, default=FIRST_TAG_ID - 1) + 1, name.strip(), now, now)
+            self.tags[tag.id] = tag
+        return tag
+
+    def tally(self) -> Tally:
+        """Return how many subscribed members have each interest and each tag."""
+        if self._tally is None or self._tally.revision != self.members.revision:
+            interests: Counter[str] = Counter()
+            tags: Counter[int] = Counter()
+            for member in self.members:
+                if member.status == SUBSCRIBED:
+                    interests.update(member.interests)
+                    tags.update(member.tags or ())
+            self._tally = Tally(self.members.revision, interests, tags)
+        return self._tally
+
+    def empty_merges(self) -> dict[str, Any]:
+        """Return every merge tag with no value, in display order of creation."""
+        return {merge.tag: "" for merge in self.merge_fields.values()}

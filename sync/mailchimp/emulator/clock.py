@@ -1,0 +1,92 @@
+"""The emulator's clock: it may be set, frozen, hurried or skewed, apart from the machine's.
+
+All instants in the emulator are whole or fractional seconds since 1970 in UTC; only the wire sees text.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+
+class Clock:
+    """A settable clock over a source of seconds (``time.time`` by default)."""
+
+    def __init__(self, source: Callable[[], float] = time.time, *, frozen: bool = False) -> None:
+        self._source = source
+        self._origin = source()
+        self._base = self._origin
+        self._frozen = frozen
+        self._rate = 1.0
+        self.skew = 0.0
+
+    @classmethod
+    def frozen_at(cls, instant: datetime) -> Clock:
+        """Return a clock that stands at *instant* (aware) until it is advanced."""
+        clock = cls(frozen=True)
+        clock.set(instant.timestamp())
+        return clock
+
+    @property
+    def is_frozen(self) -> bool:
+        """True while the clock moves only when it is told to."""
+        return self._frozen
+
+    @property
+    def rate(self) -> float:
+        """Emulator seconds that pass in one real second."""
+        return self._rate
+
+    def now(self) -> float:
+        """Return the emulator's time in seconds since 1970, skew included."""
+        return self._unskewed() + self.skew
+
+    def seconds(self) -> int:
+        """Return the emulator's time cut to whole seconds, as Mailchimp stores it."""
+        return int(self.now())
+
+    def set(self, seconds: float) -> None:
+        """Stand at *seconds* since 1970 (before skew) from here on."""
+        self._base = seconds
+        self._origin = self._source()
+
+    def advance(self, seconds: float) -> None:
+        """Move on by *seconds*; frozen or not. Raises ValueError for a step back: use ``set``."""
+        if seconds < 0:
+            raise ValueError("the clock advances by zero or more seconds; set it to go back")
+        self.set(self._unskewed() + seconds)
+
+    def freeze(self, on: bool = True) -> None:
+        """Stop here, or go on from here."""
+        self.set(self._unskewed())
+        self._frozen = on
+
+    def run_at(self, rate: float) -> None:
+        """Let *rate* emulator seconds pass in one real second. Raises ValueError below zero."""
+        if rate < 0:
+            raise ValueError("clock_rate is zero or more")
+        self.set(self._unskewed())
+        self._rate = rate
+
+    def _unskewed(self) -> float:
+        return self._base if self._frozen else self._base + (self._source() - self._origin) * self._rate
+
+
+def to_wire(seconds: float) -> str:
+    """Return an instant as Mailchimp writes it (``2026-01-09T10:00:00+00:00``); 0 is "no value", ``""``."""
+    return datetime.fromtimestamp(int(seconds), UTC).isoformat() if seconds else ""
+
+
+def from_text(text: str, *, ignore_offset: bool = False) -> int:
+    """Return an ISO 8601 time in whole seconds since 1970; without a zone it is UTC, ``""`` is 0.
+
+    *ignore_offset* takes the digits as UTC whatever zone follows them, as Mailchimp's filters are reported to.
+    Raises ValueError for anything else.
+    """
+    if not text.strip():
+        return 0
+    instant = datetime.fromisoformat(text.strip().replace(" ", "T", 1))
+    if ignore_offset or instant.tzinfo is None:
+        instant = instant.replace(tzinfo=UTC)
+    return int(instant.timestamp())

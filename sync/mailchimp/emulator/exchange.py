@@ -1,0 +1,126 @@
+"""A request, a response, and the call a handler sees. Plain data: no HTTP library appears here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from sync.mailchimp.emulator.audience import Audience
+from sync.mailchimp.emulator.model import API, Account, Json
+from sync.mailchimp.emulator.problems import not_found
+from sync.mailchimp.emulator.selection import is_true
+
+if TYPE_CHECKING:
+    from sync.mailchimp.emulator.world import World
+
+UNREADABLE = object()
+"""A body that was not JSON."""
+
+JSON_TYPE = "application/json; charset=utf-8"
+PROBLEM_JSON = "application/problem+json; charset=utf-8"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request: *path* is relative to ``/3.0``, *body* is decoded JSON (None: no body).
+
+    *url_answers* is what came of the GET that Mailchimp sends to a webhook URL before it registers it.
+    """
+
+    method: str
+    path: str
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: Any = None
+    account: Account | None = None
+    source: str = API
+    url_answers: bool = True
+
+
+@dataclass(slots=True)
+class Response:
+    """One answer: *body* is JSON data, text for a page that is not JSON, or None for an empty body.
+
+    *hangs*: the server would never answer. *rows* is how many rows a listing showed, for timing.
+    """
+
+    status: int
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+    hangs: bool = False
+    rows: int = 0
+
+    def text(self) -> str:
+        """Return the body as a batch result quotes it."""
+        if self.body is None:
+            return ""
+        return self.body if isinstance(self.body, str) else orjson.dumps(self.body).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A routed request: what a handler needs, with the ids from the path in `ids`."""
+
+    world: World
+    account: Account
+    request: Request
+    ids: tuple[str, ...]
+
+    @property
+    def now(self) -> int:
+        """Whole emulator seconds."""
+        return self.world.clock.seconds()
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        """The query parameters."""
+        return self.request.query
+
+    @property
+    def body(self) -> Json:
+        """The JSON object sent; routes with a schema have checked that it is one."""
+        return self.request.body if isinstance(self.request.body, dict) else {}
+
+    @property
+    def audience(self) -> Audience:
+        """The audience whose id is first in the path. Raises a 404."""
+        found = self.account.audiences.get(self.ids[0])
+        if not isinstance(found, Audience):
+            raise not_found()
+        return found
+
+    @property
+    def skips_merge_validation(self) -> bool:
+        """True when required merge fields may be missing."""
+        return is_true(self.query.get("skip_merge_validation"))
+
+
+Handler = Callable[[Call], Response]
+
+
+def read_json(raw: bytes | str | None) -> Any:
+    """Return the decoded body, None for an empty one, ``UNREADABLE`` for what is not JSON."""
+    if not raw:
+        return None
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return UNREADABLE
+
+
+def ok(body: Json, rows: int = 0) -> Response:
+    """200 with a body."""
+    return Response(200, body, rows=rows)
+
+
+def no_content() -> Response:
+    """204, empty."""
+    return Response(204)
+
+
+def links(href: str, *relations: str) -> list[Json]:
+    """Return ``_links`` in Mailchimp's form: the resource itself, and *relations* below it."""
+    own = [{"rel": "self", "href": href, "method": "GET"}]
+    return own + [{"rel": name, "href": f"{href}/{name}", "method": "GET"} for name in relations]
