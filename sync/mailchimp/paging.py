@@ -1,0 +1,217 @@
+"""Walking an audience's members page by page without missing one, resumable after every page.
+
+Knows how offsets drift and how cursors move; how a page is asked for comes in as a function. Holds two pages'
+ids at most (and `parallel` pages read ahead).
+
+Why it is more than a loop: rows that leave while we page move all later rows up, and those that slip over the
+page boundary are never seen. Two remedies, after Mailchimp Marketing API, list members:
+
+* With `since`, the walk is by key: sorted by `last_changed`, each page asks from one second before the last row
+  of the page before. One second before, because whether Mailchimp includes the named second is not documented.
+  Where a page does not get past its own second (an import stamps thousands alike), the offset moves instead.
+* Without, pages overlap: each begins `overlap` rows before the last one ended. If rows moved by more than that,
+  none of the last page's final rows shows up in the new page; then the walk steps back until one does.
+  Rows that change during the walk are found by the incremental fetch the caller does from its start time.
+
+A row is given again only when its `last_changed` differs. Absence from a walk proves nothing about one member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sync.mailchimp.wire import Member, format_instant, parse_instant
+
+PASSES: tuple[str | None, ...] = (None, "archived")
+"""A listing without status may or may not hold archived members (records conflict), so they are asked for as well."""
+
+SINCE_FLOOR = datetime(2010, 1, 1, tzinfo=UTC)
+"""Mailchimp hangs on very old `since` values; before this, everything is asked for."""
+
+STEPS_BACK = 20
+"""How often one pass steps back before it takes the order itself to be unsteady and just goes on."""
+
+ANCHOR_GAP = 10
+
+
+@dataclass(frozen=True, slots=True)
+class MemberPage:
+    """One page of members. `server_time` is Mailchimp's clock when the page was asked for (aware UTC).
+
+    `total_items` counts what the filter matches, not what is still to come. `cursor` is a small JSON-able value
+    from which a walk goes on after this page; None when this was the last one.
+    """
+
+    members: Sequence[Member]
+    total_items: int
+    server_time: datetime
+    offset: int
+    cursor: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a walk stands. `anchors` are ids of rows near the end of the page before, empty at a fresh start."""
+
+    step: int = 0
+    since: datetime | None = None
+    offset: int = 0
+    anchors: tuple[str, ...] = ()
+
+    def to_cursor(self) -> dict[str, Any]:
+        """Return the position as JSON-able data."""
+        return {
+            "pass": self.step,
+            "since": None if self.since is None else format_instant(self.since),
+            "offset": self.offset,
+            "anchors": list(self.anchors),
+        }
+
+    @classmethod
+    def from_cursor(cls, cursor: Mapping[str, Any]) -> Position:
+        """Read what `to_cursor` wrote. Raises KeyError or ValueError for anything else."""
+        return cls(int(cursor["pass"]), parse_instant(cursor["since"]), int(cursor["offset"]), tuple(cursor["anchors"]))
+
+
+AskPage = Callable[[str | None, datetime | None, int], Awaitable[MemberPage]]
+"""Asks for one page by status, since (already sorted by `last_changed` when given) and offset."""
+
+
+async def walk(
+    ask: AskPage,
+    *,
+    since: datetime | None,
+    count: int,
+    parallel: int = 1,
+    passes: Sequence[str | None] = PASSES,
+    cursor: Mapping[str, Any] | None = None,
+) -> AsyncGenerator[MemberPage, None]:
+    """Yield every page of all *passes*, from *cursor* if given; each carries the cursor that follows it.
+
+    Raises ValueError for a *since* without zone, and whatever *ask* raises.
+    """
+    start = floor(since)
+    position = Position(since=start) if cursor is None else Position.from_cursor(cursor)
+    while position.step < len(passes):
+        status = passes[position.step]
+        following = Position(position.step + 1, start) if position.step + 1 < len(passes) else None
+        one_pass = _Pass(ask, status, count, parallel if start is None else 1, following)
+        async with aclosing(one_pass.pages(position)) as pages:
+            async for page in pages:
+                yield page
+        if following is None:
+            return
+        position = following
+
+
+def floor(since: datetime | None) -> datetime | None:
+    """Return *since* in UTC and whole seconds; None (everything) when it is too old to be asked for."""
+    if since is None:
+        return None
+    if since.tzinfo is None:
+        raise ValueError("since needs a zone")
+    instant = since.astimezone(UTC).replace(microsecond=0)
+    return None if instant < SINCE_FLOOR else instant
+
+
+class _Pass:
+    """One walk over the members of one status filter."""
+
+    def __init__(self, ask: AskPage, status: str | None, count: int, parallel: int, following: Position | None) -> None:
+        self._ask = ask
+        self._status = status
+        self._count = count
+        self._parallel = max(1, parallel)
+        self._following = following
+        self._overlap = max(1, count // 10) if count > 1 else 0
+        self._steps_back = 0
+        self._seen: set[tuple[str | None, str | None]] = set()
+        self._ahead: deque[tuple[int, asyncio.Task[MemberPage]]] = deque()
+        self._total: int | None = None
+
+    @property
+    def _step(self) -> int:
+        return self._count - self._overlap
+
+    async def pages(self, position: Position) -> AsyncGenerator[MemberPage, None]:
+        """Yield this pass's pages from *position* on."""
+        try:
+            while True:
+                page = await self._read(position)
+                if self._is_torn(position, page):
+                    self._steps_back += 1
+                    position = replace(position, offset=max(0, position.offset - self._step))
+                    continue
+                after = None if self._is_last(page) else self._advance(position, page.members)
+                cursor = after or self._following
+                fresh = self._unseen(page.members)
+                yield replace(page, members=fresh, cursor=None if cursor is None else cursor.to_cursor())
+                if after is None:
+                    return
+                position = after
+        finally:
+            await self._drop_ahead()
+
+    async def _read(self, position: Position) -> MemberPage:
+        """Return the page at *position*, from those read ahead if it is there, and see that more are read."""
+        if self._ahead and self._ahead[0][0] != position.offset:
+            await self._drop_ahead()
+        if self._parallel == 1:
+            return await self._ask(self._status, position.since, position.offset)
+        offset = self._ahead[-1][0] + self._step if self._ahead else position.offset
+        while len(self._ahead) < self._parallel and (
+            not self._ahead or (self._total is not None and offset < self._total)
+        ):
+            request = self._ask(self._status, position.since, offset)
+            self._ahead.append((offset, asyncio.ensure_future(request)))
+            offset += self._step
+        page = await self._ahead[0][1]
+        self._ahead.popleft()
+        self._total = page.total_items
+        return page
+
+    async def _drop_ahead(self) -> None:
+        tasks = [task for _, task in self._ahead]
+        self._ahead.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _is_torn(self, position: Position, page: MemberPage) -> bool:
+        """Tell whether rows may have slipped away between the page before and this one."""
+        if position.offset == 0 or not position.anchors or self._steps_back >= STEPS_BACK:
+            return False
+        return not set(position.anchors).intersection(member.get("id", "") for member in page.members)
+
+    def _is_last(self, page: MemberPage) -> bool:
+        """A short page ends the pass; if the server gives fewer rows than asked for, the total has its say."""
+        length = len(page.members)
+        return length == 0 or (length < self._count and page.offset + length >= page.total_items)
+
+    def _advance(self, position: Position, members: Sequence[Member]) -> Position:
+        overlap = min(self._overlap, len(members) // 2)
+        tail = list(reversed(members[len(members) - overlap :]))
+        anchors = tuple(member.get("id", "") for member in tail[::ANCHOR_GAP])
+        if position.since is not None:
+            last = parse_instant(members[-1].get("last_changed"))
+            since = last and last - timedelta(seconds=1)
+            if since is not None and since > position.since:
+                return replace(position, since=since, offset=0, anchors=anchors)
+        offset = position.offset + len(members) - overlap
+        return replace(position, offset=offset, anchors=anchors)
+
+    def _unseen(self, members: Sequence[Member]) -> list[Member]:
+        """Return the rows that the page before did not hold as they are now, and remember this page's."""
+        fresh = [row for row in members if _version(row) not in self._seen]
+        self._seen = {_version(row) for row in members}
+        return fresh
+
+
+def _version(row: Member) -> tuple[str | None, str | None]:
+    return row.get("id"), row.get("last_changed")

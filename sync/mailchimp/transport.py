@@ -1,0 +1,350 @@
+"""One account's road to Mailchimp: credentials, limits, repeats, and what an answer means.
+
+Knows HTTP and nothing of audiences or members; `client.py` names the calls. Everything httpx raises and every
+answer that is not plainly a success becomes one of the errors in `errors.py` here, and only here.
+
+What a newcomer trips over: the content type is looked at before the status. A 200 with an HTML page is no
+success, a 403 without a problem document is "too fast" and not a revoked key, and a 404 page from an edge
+server does not mean that a member is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import orjson
+import stamina
+
+from sync.mailchimp.errors import (
+    KEY_REJECTED_TITLES,
+    SNIPPET_LENGTH,
+    BadKey,
+    InvalidApiKey,
+    MailchimpError,
+    MethodNotAllowed,
+    NotFound,
+    Refused,
+    Throttled,
+    Unreachable,
+    is_problem,
+    mask_secrets,
+)
+from sync.mailchimp.wire import path_segment
+
+USER_AGENT = "civiapi (CiviCRM and Mailchimp sync)"
+TIMEOUT = httpx.Timeout(connect=10.0, read=130.0, write=130.0, pool=None)
+"""Seconds. Mailchimp cuts a request at 120 s; the pool has no limit since the semaphore is the queue."""
+
+PAGE_SIZE = 1000
+"""The most rows a page may have; every collection's own default is 10."""
+
+SIGNED_LINK = "GET (results link)"
+"""How errors and records name a download; the link itself is a secret."""
+
+JSON_TYPES = frozenset({"application/json", "application/problem+json"})
+_DATA_CENTRE = re.compile(r"[A-Za-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often and how long a call is repeated; times in seconds. Waits grow twofold and carry jitter.
+
+    No repeat begins once `total` has passed since the first attempt began.
+    """
+
+    attempts: int = 5
+    total: float = 60.0
+    wait_initial: float = 0.5
+    wait_max: float = 20.0
+    wait_jitter: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call to make. `route` is a template such as ``/lists/{audience}``, filled from `ids`; logs see only it.
+
+    `repeatable`: sending it twice leaves what sending it once leaves, so an unknown outcome may be repeated.
+    """
+
+    method: str
+    route: str
+    ids: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, str] = field(default_factory=dict)
+    body: Mapping[str, Any] | None = None
+    repeatable: bool = True
+
+    @property
+    def name(self) -> str:
+        """The method and route template, without ids or addresses."""
+        return f"{self.method} {self.route}"
+
+    @property
+    def path(self) -> str:
+        """The path under ``/3.0``. Raises ValueError for an id that cannot be a path segment."""
+        return self.route.format_map({name: path_segment(value) for name, value in self.ids.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A success. `body` is {} for a 204; `server_time` is Mailchimp's clock when the call set out (aware UTC)."""
+
+    body: dict[str, Any]
+    server_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One attempt, for whoever counts: `outcome` is ok, refused, throttled or unreachable; `status` None: no answer."""
+
+    method: str
+    route: str
+    outcome: str
+    status: int | None
+    seconds: float
+
+
+def data_centre(api_key: str) -> str:
+    """Return the data centre a key names after its last hyphen. Raises InvalidApiKey when it names none."""
+    head, hyphen, centre = api_key.strip().rpartition("-")
+    if not (head and hyphen and _DATA_CENTRE.fullmatch(centre)):
+        raise InvalidApiKey
+    return centre.lower()
+
+
+def resolve_base_url(api_key: str, base_url: str = "") -> str:
+    """Return where an account's API lives, without a trailing slash.
+
+    A *base_url* with no path gets ``/3.0``; one with a path is used as it is. Raises InvalidApiKey for a key
+    without data centre even when the base is given, as callers rely on hearing it before any request.
+    """
+    centre = data_centre(api_key)
+    if not base_url:
+        return f"https://{centre}.api.mailchimp.com/3.0"
+    trimmed = base_url.rstrip("/")
+    return trimmed if urlsplit(trimmed).path else trimmed + "/3.0"
+
+
+class Transport:
+    """Sends calls for one account, at most `max_connections` at a time, and repeats those that may be."""
+
+    def __init__(
+        self,
+        api_key: str,
+        *,
+        base_url: str = "",
+        max_connections: int = 8,
+        retry: RetryPolicy | None = None,
+        user_agent: str = USER_AGENT,
+        timeout: httpx.Timeout = TIMEOUT,
+        on_call: Callable[[CallRecord], None] | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.base_url = resolve_base_url(api_key, base_url)
+        self._key = api_key.strip()
+        self._retry = retry or RetryPolicy()
+        self._gate = asyncio.Semaphore(max_connections)
+        self._on_call = on_call
+        self._now = now
+        self._offset: timedelta | None = None
+        # The credentials are given to each call rather than to the session: a download must never carry them.
+        self._auth = httpx.BasicAuth("civiapi", self._key)
+        self._http = httpx.AsyncClient(
+            headers={"User-Agent": user_agent},
+            timeout=timeout,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=max_connections),
+        )
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._http.aclose()
+
+    def clock_offset(self) -> timedelta | None:
+        """Return Mailchimp's clock minus ours in whole seconds, by the last answer; None before the first."""
+        return self._offset
+
+    def server_now(self) -> datetime:
+        """Return the time by Mailchimp's clock as far as we know it (aware UTC)."""
+        return self._now() + (self._offset or timedelta())
+
+    def mask(self, text: str) -> str:
+        """Return *text* without this account's key and without anything that looks like a secret."""
+        return mask_secrets(text, self._key, self._key.rpartition("-")[0])
+
+    async def send(self, call: Call) -> Answer:
+        """Carry out *call*, repeating it while that is allowed and of use. Raises the errors of `errors.py`."""
+        async for attempt in self.attempts(lambda error: _may_repeat(call, error)):
+            with attempt:
+                return await self._attempt(call)
+        raise AssertionError("stamina ends by returning or raising")
+
+    async def collect(self, call: Call, key: str) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield every row under *key* of a paged collection that is small and still; members need `paging`."""
+        offset = 0
+        while True:
+            params = {**call.params, "count": str(PAGE_SIZE), "offset": str(offset)}
+            body = (await self.send(replace(call, params=params))).body
+            rows = body.get(key) or []
+            for row in rows:
+                yield row
+            offset += len(rows)
+            if not rows or (len(rows) < PAGE_SIZE and offset >= int(body.get("total_items") or 0)):
+                return
+
+    def attempts(self, may_repeat: Callable[[Exception], bool]) -> AsyncIterator[stamina.Attempt]:
+        """Return attempts to loop over under this account's retry policy."""
+        return aiter(
+            stamina.retry_context(
+                on=may_repeat,
+                attempts=self._retry.attempts,
+                timeout=self._retry.total,
+                wait_initial=self._retry.wait_initial,
+                wait_max=self._retry.wait_max,
+                wait_jitter=self._retry.wait_jitter,
+            )
+        )
+
+    @asynccontextmanager
+    async def download(self, url: str) -> AsyncIterator[httpx.Response]:
+        """Open a signed link without credentials. Raises Unreachable when it does not open or breaks off."""
+        call = Call("GET", "(results link)")
+        if urlsplit(url).scheme not in {"https", urlsplit(self.base_url).scheme}:
+            raise Unreachable(call.name, "the link is not https", outcome_unknown=False)
+        started = time.monotonic()
+        outcome, status = "unreachable", None
+        try:
+            async with self._http.stream(
+                "GET", url, auth=None, headers={"Accept-Encoding": "identity"}, follow_redirects=True
+            ) as response:
+                status = response.status_code
+                if status != 200:
+                    raise Unreachable(call.name, f"status {status}", outcome_unknown=False, status=status)
+                yield response
+                outcome = "ok"
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unreachable(call.name, self.mask(_reason(error)), outcome_unknown=False) from error
+        finally:
+            self._record(call, outcome, status, started)
+
+    async def _attempt(self, call: Call) -> Answer:
+        async with self._gate:
+            started = time.monotonic()
+            outcome, status = "unreachable", None
+            try:
+                response = await self._exchange(call)
+                status = response.status_code
+                answer = self._read(call, response, time.monotonic() - started)
+                outcome = "ok"
+            except Refused:
+                outcome = "refused"
+                raise
+            except Throttled:
+                outcome = "throttled"
+                raise
+            finally:
+                self._record(call, outcome, status, started)
+        return answer
+
+    async def _exchange(self, call: Call) -> httpx.Response:
+        headers = {"Accept": "application/json"}
+        content = None
+        if call.body is not None:
+            headers["Content-Type"] = "application/json"
+            content = orjson.dumps(call.body)
+        try:
+            return await self._http.request(
+                call.method,
+                self.base_url + call.path,
+                params=call.params or None,
+                content=content,
+                headers=headers,
+                auth=self._auth,
+            )
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Unreachable(call.name, self.mask(_reason(error)), outcome_unknown=False) from error
+        except httpx.HTTPError as error:
+            raise Unreachable(call.name, self.mask(_reason(error)), outcome_unknown=True) from error
+
+    def _read(self, call: Call, response: httpx.Response, seconds: float) -> Answer:
+        body = _decode(response)
+        if body is None:
+            raise self._unreadable(call, response)
+        server_time = self._learn_clock(response) - timedelta(seconds=int(seconds))
+        if response.is_success:
+            return Answer(body, server_time)
+        raise self._refusal(call, response.status_code, body, response)
+
+    def _refusal(self, call: Call, status: int, body: dict[str, Any], response: httpx.Response) -> MailchimpError:
+        if status == 429:
+            return Throttled(call.name, status, self._snippet(response))
+        if status >= 500 or not is_problem(body):
+            return self._unreadable(call, response, title=str(body.get("title") or ""))
+        return _refused_type(status, body)(call.name, status, self._masked(body))
+
+    def _unreadable(self, call: Call, response: httpx.Response, title: str = "") -> MailchimpError:
+        status = response.status_code
+        snippet = self._snippet(response)
+        if status in (403, 429):
+            return Throttled(call.name, status, snippet)
+        reason = f"status {status} {title}".rstrip() if title else f"status {status} with no JSON answer"
+        # A page with a 4xx, or 503, comes from an edge server that turned the request away.
+        unknown = status < 300 or (status >= 500 and status != 503)
+        return Unreachable(call.name, self.mask(reason), outcome_unknown=unknown, status=status, body=snippet)
+
+    def _masked(self, problem: dict[str, Any]) -> dict[str, Any]:
+        masked: dict[str, Any] = orjson.loads(self.mask(orjson.dumps(problem).decode()))
+        return masked
+
+    def _snippet(self, response: httpx.Response) -> str:
+        return self.mask(response.text[: 4 * SNIPPET_LENGTH])[:SNIPPET_LENGTH]
+
+    def _learn_clock(self, response: httpx.Response) -> datetime:
+        """Return the time the answer bears, and keep how far our clock is from it."""
+        try:
+            server = parsedate_to_datetime(response.headers["Date"]).replace(tzinfo=UTC)
+        except (KeyError, ValueError):
+            return self.server_now().replace(microsecond=0)
+        self._offset = timedelta(seconds=round((server - self._now()).total_seconds()))
+        return server
+
+    def _record(self, call: Call, outcome: str, status: int | None, started: float) -> None:
+        if self._on_call is not None:
+            self._on_call(CallRecord(call.method, call.route, outcome, status, time.monotonic() - started))
+
+
+def _may_repeat(call: Call, error: Exception) -> bool:
+    if not isinstance(error, MailchimpError) or not error.may_be_retried:
+        return False
+    return call.repeatable or not error.outcome_unknown
+
+
+def _decode(response: httpx.Response) -> dict[str, Any] | None:
+    """Return the JSON object an answer holds, {} for a 204; None when it is not JSON by type and content."""
+    if response.status_code == 204:
+        return {}
+    if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() not in JSON_TYPES:
+        return None
+    try:
+        body = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _refused_type(status: int, problem: Mapping[str, Any]) -> type[Refused]:
+    if status == 401 or (status == 403 and str(problem["title"]).strip().lower() in KEY_REJECTED_TITLES):
+        return BadKey
+    return {404: NotFound, 405: MethodNotAllowed}.get(status, Refused)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
