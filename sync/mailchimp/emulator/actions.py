@@ -94,7 +94,8 @@ def _leave(place: Place, member: Member, reason: str, words: str) -> Member:
     was_in = member.status in (SUBSCRIBED, PENDING)
     with place.audience.members.changing(member, place.now):
         member.status, member.unsubscribed_by, member.archived_from = UNSUBSCRIBED, USER, ""
-        member.rare = (member.rare or {}) | {"unsubscribed_at": place.now, "unsubscribe_reason": words}
+        reason_given = {"unsubscribe_reason": words} if words else {}
+        member.rare = (member.rare or {}) | {"unsubscribed_at": place.now} | reason_given
     place.audience.last_unsub_at = place.now
     if was_in:
         place.announce("unsubscribe", events.unsubscribe_data(place.audience, member, "unsub", reason, "c0ffee0001"))

@@ -86,7 +86,7 @@ class Audience:
             for member in self.members:
                 if member.status == SUBSCRIBED:
                     interests.update(member.interests)
-                    tags.update(member.tags or ())
+                    tags.update(tuple(member.tags or ()))
             self._tally = Tally(self.members.revision, interests, tags)
         return self._tally
 

@@ -23,7 +23,6 @@ from sync.mailchimp.emulator.model import Account, Batch, Json
 from sync.mailchimp.emulator.paging import collection, one
 from sync.mailchimp.emulator.problems import field_error, not_found, schema_failed, too_many_batches
 from sync.mailchimp.emulator.schemas import check
-from sync.mailchimp.emulator.selection import DEFAULT_COUNT
 
 if TYPE_CHECKING:
     from sync.mailchimp.emulator.world import World
@@ -210,12 +209,11 @@ def _operate(world: World, account: Account, batch: Batch, operation: Json) -> N
 
 def _follow_pages(batch: Batch, operation: Json, request: Request, response: Response) -> None:
     """A GET of a collection goes on to its next page, which counts as one more operation."""
-    if request.method != "GET" or response.status != 200 or not isinstance(response.body, dict):
+    if request.method != "GET" or response.page is None:
         return
-    total = response.body.get("total_items")
-    count = int(request.query.get("count") or DEFAULT_COUNT)
-    offset = int(request.query.get("offset") or 0)
-    if isinstance(total, int) and count and offset + count < total:
+    count, offset = response.page
+    total = response.body.get("total_items", 0)
+    if count and offset + count < total:
         path = str(operation["path"]).partition("?")[0]
         params = {**request.query, "count": str(count), "offset": str(offset + count)}
         batch.todo.append({**operation, "path": path, "params": params})

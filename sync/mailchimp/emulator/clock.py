@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+LATEST = 2**34
+"""The last second we can order by, in the year 2514."""
+
 
 class Clock:
     """A settable clock over a source of seconds (``time.time`` by default)."""
@@ -44,7 +47,7 @@ class Clock:
 
     def seconds(self) -> int:
         """Return the emulator's time cut to whole seconds, as Mailchimp stores it."""
-        return int(self.now())
+        return _within_reach(self.now())
 
     def set(self, seconds: float) -> None:
         """Stand at *seconds* since 1970 (before skew) from here on."""
@@ -82,11 +85,15 @@ def from_text(text: str, *, ignore_offset: bool = False) -> int:
     """Return an ISO 8601 time in whole seconds since 1970; without a zone it is UTC, ``""`` is 0.
 
     *ignore_offset* takes the digits as UTC whatever zone follows them, as Mailchimp's filters are reported to.
-    Raises ValueError for anything else.
+    Times outside 1970 to 2514 are moved to the nearer end. Raises ValueError for anything else.
     """
     if not text.strip():
         return 0
     instant = datetime.fromisoformat(text.strip().replace(" ", "T", 1))
     if ignore_offset or instant.tzinfo is None:
         instant = instant.replace(tzinfo=UTC)
-    return int(instant.timestamp())
+    return _within_reach(instant.timestamp())
+
+
+def _within_reach(seconds: float) -> int:
+    return min(max(0, int(seconds)), LATEST)

@@ -54,9 +54,7 @@ def queue(world: World, account: Account, hook: Hook, kind: str, data: Fields) -
     for _ in range(2 if account.knobs.webhook_duplicates else 1):
         number = world.next_number()
         secret = hook.signing_secret
-        delivery = Delivery(number, account.id, hook.id, hook.url, body, now, now, secret)
-        world.queued[number] = delivery
-        world.deliveries.append(delivery)
+        world.enqueue(Delivery(number, account.id, hook.id, hook.url, body, now, now, secret))
 
 
 def profile_data(audience: Audience, member: Member) -> Fields:

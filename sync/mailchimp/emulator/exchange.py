@@ -43,7 +43,8 @@ class Request:
 class Response:
     """One answer: *body* is JSON data, text for a page that is not JSON, or None for an empty body.
 
-    *hangs*: the server would never answer. *rows* is how many rows a listing showed, for timing.
+    *hangs*: the server would never answer. *rows* is how many rows a listing showed, for timing; *page* is the
+    (count, offset) of an answer that pages.
     """
 
     status: int
@@ -51,6 +52,7 @@ class Response:
     headers: dict[str, str] = field(default_factory=dict)
     hangs: bool = False
     rows: int = 0
+    page: tuple[int, int] | None = None
 
     def text(self) -> str:
         """Return the body as a batch result quotes it."""
@@ -110,9 +112,9 @@ def read_json(raw: bytes | str | None) -> Any:
         return UNREADABLE
 
 
-def ok(body: Json, rows: int = 0) -> Response:
+def ok(body: Json, rows: int = 0, page: tuple[int, int] | None = None) -> Response:
     """200 with a body."""
-    return Response(200, body, rows=rows)
+    return Response(200, body, rows=rows, page=page)
 
 
 def no_content() -> Response:

@@ -38,7 +38,7 @@ def list_members(call: Call) -> Response:
         "total_items": total,
         "_links": links(f"{call.world.api_root}/lists/{audience.id}/members"),
     }
-    return ok(selection.apply(body), rows=len(page))
+    return ok(selection.apply(body), rows=len(page), page=(count, offset))
 
 
 def find_page(

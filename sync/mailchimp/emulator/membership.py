@@ -63,6 +63,7 @@ def join(place: Place, body: Mapping[str, Any], status: str, *, skip_required: b
     """Create a member from *body* with *status*. Raises the 400s of section 2 for addresses that may not join."""
     email = str(body["email_address"]).strip()
     check_address(place, email)
+    _check_instants(body)
     if status == SUBSCRIBED and _held_back(place, email):
         raise problems.compliance(email)
     merges = merge_values(place.audience, {}, body.get("merge_fields") or {}, skip_required=skip_required, is_new=True)
@@ -87,6 +88,7 @@ def update(place: Place, member: Member, body: Mapping[str, Any], *, skip_requir
     """Change what *body* names and nothing else."""
     status = body.get("status") or member.status
     check_status(place, member, status)
+    _check_instants(body)
     email = str(body.get("email_address") or member.email).strip()
     if email != member.email:
         check_new_address(place, member, email)
@@ -191,7 +193,7 @@ def check_status(place: Place, member: Member, status: str) -> None:
     lasting = member.archived_from if member.status == ARCHIVED else member.status
     if lasting == CLEANED and member.status != status:
         raise problems.compliance(member.email)
-    if status == SUBSCRIBED and (_left_for_good(place, member, lasting) or _held_back(place, member.email)):
+    if status == SUBSCRIBED and (_left_for_good(place, member) or _held_back(place, member.email)):
         raise problems.compliance(member.email)
 
 
@@ -214,12 +216,12 @@ def interests_after(audience: Audience, held: frozenset[str], sent: Mapping[str,
     return frozenset(result)
 
 
-def _left_for_good(place: Place, member: Member, lasting: str) -> bool:
+def _left_for_good(place: Place, member: Member) -> bool:
     """True when the member unsubscribed and only they, or by the knob nobody, may undo it by API."""
     if member.unsubscribed_by == USER:
         return True
     strict = place.account.knobs.resubscribe_api_unsubscribed == "compliance"
-    return lasting == UNSUBSCRIBED and member.status == UNSUBSCRIBED and strict
+    return member.status == UNSUBSCRIBED and strict
 
 
 def _held_back(place: Place, email: str) -> bool:
@@ -270,6 +272,15 @@ def _lay_on(member: Member, body: Mapping[str, Any]) -> None:
         rare["marketing_permissions"] = given
     if rare:
         member.rare = (member.rare or {}) | rare
+
+
+def _check_instants(body: Mapping[str, Any]) -> None:
+    """Refuse times that look right and are not, such as a 31st of February."""
+    for name in INSTANTS:
+        try:
+            from_text(body.get(name) or "")
+        except ValueError:
+            raise schema_failed([field_error(name, "This value should be a valid datetime.")]) from None
 
 
 def _profile(member: Member) -> tuple[object, ...]:

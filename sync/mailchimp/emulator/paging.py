@@ -21,7 +21,7 @@ def collection(call: Call, name: str, rows: Sequence[T], show: Callable[[T], Jso
         "total_items": len(rows),
         "_links": links(call.world.api_root + call.request.path),
     }
-    return ok(Selection.from_query(call.query).apply(body))
+    return ok(Selection.from_query(call.query).apply(body), page=(count, offset))
 
 
 def one(call: Call, body: Json) -> Response:

@@ -19,6 +19,7 @@ from sync.mailchimp.emulator.model import (
     SUBSCRIBED,
     Account,
     Batch,
+    Delivery,
     Hook,
     Interest,
     InterestCategory,
@@ -176,6 +177,10 @@ class Seeder:
         batch = _made(Batch, record, archive=base64.b64decode(record.get("archive", "")))
         self.account(record).batches[batch.id] = batch
 
+    def take_delivery(self, record: Mapping[str, Any]) -> None:
+        """Queue a webhook delivery again."""
+        self.world.enqueue(_made(Delivery, record, state="queued"))
+
     def take_clock(self, record: Mapping[str, Any]) -> None:
         """Set the clock."""
         clock = self.world.clock
@@ -197,6 +202,7 @@ TAKERS: dict[str, Callable[[Seeder, Mapping[str, Any]], None]] = {
     "webhook": Seeder.take_hook,
     "batch_webhook": Seeder.take_batch_hook,
     "batch": Seeder.take_batch,
+    "delivery": Seeder.take_delivery,
 }
 
 
@@ -206,15 +212,16 @@ def snapshot(world: World) -> Json:
 
 
 def restore(world: World, document: Mapping[str, Any]) -> int:
-    """Make *world* what a snapshot says; returns how many records it had. Raises BadRecord."""
+    """Make *world* what a snapshot says; returns its number of records. Raises BadRecord, having changed nothing."""
     if document.get(SNAPSHOT) != 1 or not isinstance(document.get("records"), list):
         raise BadRecord(f"not a snapshot: it lacks {SNAPSHOT!r}: 1 and records")
-    world.reset()
+    fresh = World(seed=world.seed, key=world.key)
     if any(record.get("kind") == "account" for record in document["records"]):
-        world.accounts.clear()
-    seeder = Seeder(world)
+        fresh.accounts.clear()
+    seeder = Seeder(fresh)
     for record in document["records"]:
         seeder.take(record)
+    world.adopt(fresh)
     return seeder.taken
 
 
@@ -225,6 +232,8 @@ def records_of(world: World) -> Iterator[Json]:
     yield {"kind": "clock", "now": to_wire(clock.now()), **frozen}
     for account in world.accounts.values():
         yield from _account_records(account)
+    for delivery in world.queued.values():
+        yield {"kind": "delivery", **asdict(delivery)}
 
 
 def _account_records(account: Account) -> Iterator[Json]:

@@ -10,6 +10,7 @@ from sync.mailchimp.emulator.problems import bad_fields, field_error, schema_fai
 
 DEFAULT_COUNT = 10
 MAX_COUNT = 1000
+LONGEST_NUMBER = 12
 
 Tree = dict[str, "Tree"]
 
@@ -56,7 +57,7 @@ def _whole(query: Mapping[str, str], name: str, default: int) -> int:
     text = query.get(name, "")
     if text == "":
         return default
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.isdigit() or len(text) > LONGEST_NUMBER:
         raise schema_failed([field_error(name, "Schema describes integer, string found instead")])
     return int(text)
 

@@ -46,7 +46,10 @@ def list_segments(call: Call) -> Response:
     """GET segments: every one is static here."""
     audience = call.audience
     kind = call.query.get("type", "static")
-    since = from_text(call.query.get("since_created_at", "")) if call.query.get("since_created_at") else 0
+    try:
+        since = from_text(call.query.get("since_created_at", ""))
+    except ValueError:
+        raise schema_failed([field_error("since_created_at", "This value should be a valid datetime.")]) from None
     found = [tag for tag in audience.tags.values() if kind == "static" and tag.created_at >= since]
     return collection(call, "segments", found, lambda tag: _segment(call, audience, tag), list_id=audience.id)
 

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Mapping
 from random import Random
 from typing import Any
+from urllib.parse import unquote
 
 from sync.mailchimp.emulator import batches, events
 from sync.mailchimp.emulator.audience import Audience
@@ -180,6 +181,18 @@ class World:
         """Return (status, bytes) behind a batch's ``response_body_url``."""
         return batches.download(self, name, token)
 
+    def enqueue(self, delivery: Delivery) -> None:
+        """Let a webhook delivery wait to be sent."""
+        self._numbers = max(self._numbers, delivery.id)
+        self.queued[delivery.id] = delivery
+        self.deliveries.append(delivery)
+
+    def adopt(self, other: World) -> None:
+        """Take over everything that *other* holds, and its time; *other* is not to be used any more."""
+        self.accounts, self.clock = other.accounts, other.clock
+        self.queued, self.deliveries = other.queued, other.deliveries
+        self._numbers = max(self._numbers, other._numbers)
+
     def due_deliveries(self, *, everything: bool = False) -> list[Delivery]:
         """Return webhook deliveries to be sent now; with *everything* those waiting for a retry as well."""
         return events.due(self, everything=everything)
@@ -236,7 +249,7 @@ def _addresses(request: Request) -> set[str]:
     body = request.body
     if isinstance(body, dict) and isinstance(body.get("email_address"), str):
         found.add(body["email_address"].lower())
-    steps = request.path.strip("/").split("/")
+    steps = [unquote(step) for step in request.path.strip("/").split("/")]
     if len(steps) > 3 and steps[2] == "members" and request.account is not None:
         audience = request.account.audiences.get(steps[1])
         member = audience.members.find(steps[3]) if audience else None
