@@ -1096,7 +1096,7 @@ def test_times_on_the_wire() -> None:
 
 paths = st.text(string.ascii_lowercase + "{}.,", max_size=12)
 bodies = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    st.none() | st.booleans() | st.integers(0, 99) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "c"]), inner, max_size=3),
     max_leaves=10,
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -309,6 +310,6 @@ def _tags(audience: Audience, names: Mapping[str, str] | Iterable[str], now: int
 
 
 def _made(kind: type[Any], record: Mapping[str, Any], **given: Any) -> Any:
-    """Return *kind* from the keys of *record* that it knows."""
+    """Return *kind* from copies of what *record* says under the names that it knows."""
     known = {f.name for f in fields(kind)}
-    return kind(**{key: value for key, value in record.items() if key in known} | given)
+    return kind(**{key: deepcopy(value) for key, value in record.items() if key in known} | given)
