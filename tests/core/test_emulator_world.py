@@ -24,6 +24,7 @@ from sync.mailchimp.emulator.knobs import Knobs
 from sync.mailchimp.emulator.model import STATUSES, Hook, Interest, InterestCategory, Member, MergeField
 from sync.mailchimp.emulator.ordering import BLOCK, OrderedKeys
 from sync.mailchimp.emulator.problems import Problem
+from sync.mailchimp.emulator.routes import ROUTES
 from sync.mailchimp.emulator.seeding import BadRecord, Seeder, restore, snapshot
 from sync.mailchimp.emulator.selection import Selection
 from sync.mailchimp.emulator.world import World
@@ -317,6 +318,7 @@ def test_missing_fields_are_gathered_in_one_error(mailchimp: Mailchimp) -> None:
 MERGES = [
     ("number", "12", 12, "A number may come as text"),
     ("number", "many", None, "A number is a number"),
+    ("number", "1e30", 1e30, "A number may be too large to be whole"),
     ("date", "2026-01-09", "2026-01-09", "A date is year, month, day"),
     ("date", "9 January", None, "A date is nothing else"),
     ("birthday", "02/29", "02/29", "A birthday is month and day"),
@@ -1151,3 +1153,73 @@ def _do(mailchimp: Mailchimp, verb: str, email: str, status: str | None) -> None
         (actions.admin if verb == "archive" else actions.person)(mailchimp.world, verb, email)
     except (actions.UnknownAction, Problem):
         return
+
+
+JUNK = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-5, 2**40)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.just(ADA),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "email_address",
+                    "status",
+                    "status_if_new",
+                    "merge_fields",
+                    "interests",
+                    "tags",
+                    "members",
+                    "operations",
+                    "method",
+                    "path",
+                    "body",
+                    "url",
+                    "events",
+                    "sources",
+                    "name",
+                    "type",
+                    "tag",
+                    "title",
+                    "location",
+                    "timestamp_opt",
+                    "static_segment",
+                    "FNAME",
+                    "params",
+                    "options",
+                ]
+            ),
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=12,
+)
+PLACES = st.sampled_from([(verb, path) for path, verbs in ROUTES.items() for verb in verbs])
+IDS = st.sampled_from([LIST, subscriber_hash(ADA), "c" * 10, "trees", "1", "5000001", "%00", "é", "²"])
+QUERIES = st.dictionaries(
+    st.sampled_from("count offset fields status since_last_changed since_created_at type sort_field name".split()),  # noqa: SIM905
+    st.sampled_from(["", "1", "-1", "²", "x", "2026-01-09", "9999-12-31T23:59:59-23:59", "archived", "last_changed"]),
+    max_size=3,
+)
+
+
+@settings(max_examples=400)
+@given(PLACES, st.lists(IDS, min_size=3, max_size=3), QUERIES, JUNK)
+def test_nothing_a_caller_sends_makes_the_world_raise(
+    place: tuple[str, str], ids: list[str], query: dict[str, str], body: Any
+) -> None:
+    mailchimp = Mailchimp()
+    with_interests(mailchimp)
+    mailchimp.put(ADA)
+    verb, path = place
+    for one in [LIST, *ids]:
+        path = path.replace("{}", one, 1)
+    answer = mailchimp.ask(verb, "/" + path, body, **query)
+    mailchimp.world.run_batches()
+    assert answer.status in (200, 204, 400, 404, 405, 422, 504)
+    orjson.dumps(answer.body)

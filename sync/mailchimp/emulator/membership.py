@@ -73,7 +73,8 @@ def join(place: Place, body: Mapping[str, Any], status: str, *, skip_required: b
     member.interests = interests_after(place.audience, frozenset(), body.get("interests") or {})
     _stamp_joining(place, member)
     _lay_on(member, body)
-    member.tags = {place.audience.tag_named(name, place.now).id: place.now for name in body.get("tags") or ()} or None
+    names = [name for name in body.get("tags") or () if name.strip()]
+    member.tags = {place.audience.tag_named(name, place.now).id: place.now for name in names} or None
     if status == UNSUBSCRIBED:
         member.unsubscribed_by = place.source
     place.audience.members.forgotten.discard(member.id)
@@ -149,7 +150,7 @@ def set_tags(place: Place, member: Member, names: Mapping[str, bool]) -> None:
     """Add (True) and remove (False) tags by name."""
     tags = dict(member.tags or {})
     for name, wanted in names.items():
-        if wanted:
+        if wanted and name.strip():
             tag = place.audience.tag_named(name, place.now)
             tags.setdefault(tag.id, place.now)
         elif (known := place.audience.find_tag(name)) is not None:

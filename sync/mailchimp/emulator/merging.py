@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
@@ -12,6 +13,8 @@ from sync.mailchimp.emulator.model import Json, MergeField
 from sync.mailchimp.emulator.problems import field_error, merge_fields_invalid
 
 MAX_TEXT_BYTES = 255
+EXACT = 2**53
+"""Up to here a number that came as text is shown as a whole one."""
 ADDRESS_PARTS = ("addr1", "city", "state", "zip")
 
 
@@ -78,7 +81,9 @@ def _number(merge: MergeField, value: Any) -> tuple[Any, str]:
         number = float(value)
     except (TypeError, ValueError):
         return "", "This value should be of type numeric."
-    return (int(number) if number.is_integer() else number), ""
+    if not math.isfinite(number):
+        return "", "This value should be of type numeric."
+    return (int(number) if number.is_integer() and abs(number) < EXACT else number), ""
 
 
 def _date(merge: MergeField, value: Any) -> tuple[Any, str]:
