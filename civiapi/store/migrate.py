@@ -86,6 +86,7 @@ STEPS: tuple[Step, ...] = (
     ),
     Step("our own tables", make_missing("civiapi_claim", "civiapi_run", "civiapi_run_log", "civiapi_webhook_event")),
     Step("the rows every CiviCRM starts with", seed),
+    Step("the contacts of the settings' users", make_missing("civiapi_user")),
 )
 
 

@@ -306,3 +306,13 @@ option_value = Table(
     Index("index_option_group_id_value", "option_group_id"),
     **NUMBERED,
 )
+
+# Ours: which contact a ``[user:NAME]`` of the settings stands for. Kept apart from the contact, so that editing a
+# contact can never make it stand for a user.
+user = Table(
+    "civiapi_user",
+    METADATA,
+    Column("name", text_column(190), primary_key=True),
+    _ref("contact_id", "civicrm_contact", ondelete="CASCADE", nullable=False),
+    **PLAIN,
+)
