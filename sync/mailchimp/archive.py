@@ -125,7 +125,7 @@ def _read_entry(
         return
     if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse():
         _refuse("it holds something that is neither a file nor a directory")
-    if entry.size > limits.unpacked:
+    if not 0 <= entry.size <= limits.unpacked:
         _refuse(f"a file claims {entry.size} bytes")
     content = tar.extractfile(entry)
     if content is None:
@@ -195,16 +195,20 @@ class _Text:
             _refuse("a JSON array holds something that is not an object")
         while True:
             try:
-                element, self._at = self._json.raw_decode(self._text, self._at)
+                element, end = self._json.raw_decode(self._text, self._at)
             except json.JSONDecodeError:
                 waiting = len(self._text) - self._at
-                if waiting > self._limit:
-                    _refuse(f"a result is longer than {self._limit} characters, or malformed")
+                self._check_length(waiting)
                 if not self._fill(max(CHUNK, waiting)):
                     raise
             else:
-                assert isinstance(element, dict)  # noqa: S101 - it begins with a brace
-                return element
+                self._check_length(end - self._at)
+                self._at = end
+                return cast("dict[str, Any]", element)  # it began with a brace
+
+    def _check_length(self, length: int) -> None:
+        if length > self._limit:
+            _refuse(f"a result is longer than {self._limit} characters, or malformed")
 
     def _fill(self, size: int) -> bool:
         """Read on, dropping what was used; False at the end."""
