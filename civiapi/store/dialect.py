@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Dialect, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import Column, Connection, Dialect, Insert, Integer, LargeBinary, String, Table, Text
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.types import TypeDecorator, TypeEngine
@@ -79,6 +79,17 @@ class SiteDate(TypeDecorator[str]):
 
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         return value.isoformat() if isinstance(value, date) else value
+
+
+def upsert_statement(
+    dialect: Dialect, table: Table, values: dict[str, Any], key: Iterable[str], set_: Iterable[str]
+) -> Insert:
+    """An insert of *values* that, where a row with the same *key* stands, sets its columns *set_* instead."""
+    if dialect.name == "sqlite":
+        lite = sqlite.insert(table).values(values)
+        return lite.on_conflict_do_update(index_elements=list(key), set_={n: lite.excluded[n] for n in set_})
+    maria = mysql.insert(table).values(values)
+    return maria.on_duplicate_key_update({n: maria.inserted[n] for n in set_})
 
 
 def upsert(

@@ -1,0 +1,44 @@
+"""What every part of the sync is given: the store, the clients, and how it is set. No module holds these itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pluggy import PluginManager
+
+from civiapi.store.engine import Store
+from sync.mailchimp.client import MailchimpClient
+
+
+class ClientPool(Protocol):
+    """Gives the one client of an account; whoever opened the pool closes it."""
+
+    def client_for(self, api_key: str) -> MailchimpClient:
+        """The client of the account with this key. Raises InvalidApiKey for a key without a data centre."""
+
+
+@dataclass(frozen=True, slots=True)
+class SyncOptions:
+    """The values of ``[sync]`` and ``[mailchimp]`` that a sync goes by; times in seconds."""
+
+    overlap_seconds: int = 7200
+    claim_seconds: float = 120
+    heartbeat_seconds: float = 30
+    fetch_parallel: int = 4
+    respect_privacy: bool = True
+    batch_size: int = 1000
+    poll_seconds: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class SyncContext:
+    """The store, the clients and the settings of one process. `plugins` say what data to send (``data_sync``)."""
+
+    store: Store
+    clients: ClientPool
+    options: SyncOptions = field(default_factory=SyncOptions)
+    plugins: PluginManager | None = None
+    holder: str = ""
+    """Who we are in claims: one text for each process."""
+    on_queued: Callable[[], None] | None = None
+    """Called when batches were handed to Mailchimp, so that whoever watches them looks sooner."""
