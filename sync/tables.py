@@ -45,6 +45,7 @@ cache = Table(
     Index("FK_civicrm_mailchimpsync_cache_civicrm_contact_id", "civicrm_contact_id"),
     Index("civiapi_cache_list_member", "mailchimp_list_id", "mailchimp_member_id"),
     Index("civiapi_cache_list_email", "mailchimp_list_id", "mailchimp_email"),
+    Index("civiapi_cache_list_contact", "mailchimp_list_id", "civicrm_contact_id"),
     **NUMBERED,
 )
 
@@ -61,6 +62,24 @@ update = Table(
     Index("FK_civicrm_mailchimpsync_update_mailchimpsync_batch_id", "mailchimpsync_batch_id"),
     Index("civiapi_update_completed", "completed", "mailchimpsync_batch_id"),
     **NUMBERED,
+)
+
+update_detail = Table(
+    "civiapi_update",
+    METADATA,
+    Column(
+        "update_id",
+        row_id(),
+        ForeignKey("civicrm_mailchimpsync_update.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("kind", text_column(8), nullable=False, server_default="member"),  # member, email, archive, tags
+    Column("method", text_column(8), nullable=False, server_default="PUT"),
+    Column("path_tail", text_column(255), nullable=False, server_default=""),  # after /lists/L/
+    Column("cause_s", big_number()),  # UTC seconds of the word in CiviCRM that made us owe this
+    Column("tries", row_id(), nullable=False, server_default=text("0")),  # how often it was sent and has to be again
+    **PLAIN,
 )
 
 status = Table(
@@ -103,6 +122,18 @@ run_log = Table(
     Column("error", long_text()),
     Index("civiapi_run_log_list", "list_id", "started_s"),
     **NUMBERED,
+)
+
+member = Table(
+    "civiapi_member",  # what the cache has no column for; rewritten by every full fetch
+    METADATA,
+    Column("list_id", text_column(32), primary_key=True),
+    Column("member_id", text_column(32), primary_key=True),
+    Column("contact_id", text_column(32)),  # Mailchimp's own, which stays when an address (and so the id) changes
+    Column("seen", big_number(), nullable=False, server_default=text("0")),  # the last full fetch that met this member
+    Index("civiapi_member_contact", "list_id", "contact_id"),
+    sqlite_with_rowid=False,
+    **PLAIN,
 )
 
 webhook_event = Table(

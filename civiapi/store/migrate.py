@@ -84,9 +84,14 @@ STEPS: tuple[Step, ...] = (
         "indexes the sync needs",
         make_indexes("civicrm_mailchimpsync_batch", "civicrm_mailchimpsync_cache", "civicrm_mailchimpsync_update"),
     ),
-    Step("our own tables", make_missing("civiapi_claim", "civiapi_run", "civiapi_run_log", "civiapi_webhook_event")),
+    Step(
+        "our own tables",
+        make_missing("civiapi_claim", "civiapi_run", "civiapi_run_log", "civiapi_webhook_event", "civiapi_update"),
+    ),
     Step("the rows every CiviCRM starts with", seed),
     Step("the contacts of the settings' users", make_missing("civiapi_user")),
+    Step("what a full fetch notes of members", make_missing("civiapi_member")),
+    Step("an index from audience to contact", make_indexes("civicrm_mailchimpsync_cache")),
 )
 
 

@@ -89,6 +89,7 @@ contact = Table(
     Index("index_first_name", "first_name"),
     Index("index_last_name", "last_name"),
     Index("index_contact_type", "contact_type"),
+    Index("index_modified_date", "modified_date"),
     **NUMBERED,
 )
 

@@ -1,0 +1,104 @@
+"""Who may work on an audience, and until when. A claim is a lease; it says nothing about how far the work has got.
+
+A row a name (an audience, or ``scheduler``), kept for ever so that its fence only grows. A claim lapses by itself when
+its holder stops renewing it; whoever claims next raises the fence, and the old holder finds its own number stale at its
+next commit (``check``), which undoes that commit. Times are wall-clock milliseconds handed in by the caller: several
+machines must agree to within the seconds that a claim lives longer than its heartbeat.
+
+Every function is one step of a transaction and works alike on both databases.
+"""
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select, update
+
+from civiapi.store.dialect import insert_new
+from sync.tables import claim as claim_table
+
+
+class ClaimLost(Exception):
+    """Another holder took the audience over, or the claim was withdrawn; nothing of this unit was written."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        super().__init__(f"The claim on {name} was lost to another process or withdrawn; that one goes on from here.")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A claim held: its name, who holds it, and the fence it was given."""
+
+    name: str
+    holder: str
+    fence: int
+
+
+def now_ms() -> int:
+    """The present wall-clock time in UTC milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def acquire(conn: Connection, name: str, holder: str, seconds: float, at_ms: int) -> Claim | None:
+    """Take the claim if nobody holds it; None while somebody does, the same holder included."""
+    fence = _locked_fence(conn, name, holder)
+    taken = conn.execute(
+        update(claim_table)
+        .where(claim_table.c.name == name, claim_table.c.expires_ms <= at_ms)
+        .values(holder=holder, fence=fence + 1, expires_ms=at_ms + int(seconds * 1000))
+    )
+    return Claim(name, holder, fence + 1) if taken.rowcount == 1 else None
+
+
+def renew(conn: Connection, claim: Claim, seconds: float, at_ms: int) -> bool:
+    """Let the claim live on for *seconds*; False when it is no longer ours."""
+    renewed = conn.execute(
+        update(claim_table)
+        .where(claim_table.c.name == claim.name, claim_table.c.fence == claim.fence)
+        .values(expires_ms=at_ms + int(seconds * 1000))
+    )
+    return renewed.rowcount == 1 or _fence(conn, claim.name) == claim.fence
+
+
+def release(conn: Connection, claim: Claim) -> None:
+    """Give the claim back; nothing happens when it is no longer ours."""
+    conn.execute(
+        update(claim_table)
+        .where(claim_table.c.name == claim.name, claim_table.c.fence == claim.fence)
+        .values(expires_ms=0)
+    )
+
+
+def withdraw(conn: Connection, name: str) -> None:
+    """Make whoever holds the claim lose it: their next commit finds their fence stale."""
+    fence = _locked_fence(conn, name, "")
+    conn.execute(update(claim_table).where(claim_table.c.name == name).values(fence=fence + 1, expires_ms=0))
+
+
+def check(conn: Connection, claim: Claim) -> None:
+    """Raise ClaimLost unless the claim is still ours, and keep it so until this transaction ends.
+
+    Called last in a unit: on MariaDB the row stays locked until the commit, and nobody should wait longer than that.
+    """
+    found = conn.execute(
+        select(claim_table.c.fence).where(claim_table.c.name == claim.name).with_for_update()
+    ).scalar_one_or_none()
+    if found != claim.fence:
+        raise ClaimLost(claim.name)
+
+
+def is_live(conn: Connection, name: str, at_ms: int) -> bool:
+    """Tell whether somebody holds the claim: what callers see as ``busy``."""
+    expires = conn.execute(select(claim_table.c.expires_ms).where(claim_table.c.name == name)).scalar_one_or_none()
+    return expires is not None and expires > at_ms
+
+
+def _locked_fence(conn: Connection, name: str, holder: str) -> int:
+    """The fence as it stands, its row made if missing and locked until the transaction ends."""
+    insert_new(conn, claim_table, [{"name": name, "holder": holder, "fence": 0, "expires_ms": 0}])
+    locking = select(claim_table.c.fence).where(claim_table.c.name == name).with_for_update()
+    return int(conn.execute(locking).scalar_one())
+
+
+def _fence(conn: Connection, name: str) -> int | None:
+    return conn.execute(select(claim_table.c.fence).where(claim_table.c.name == name)).scalar_one_or_none()
