@@ -92,6 +92,7 @@ STEPS: tuple[Step, ...] = (
     Step("the contacts of the settings' users", make_missing("civiapi_user")),
     Step("what a full fetch notes of members", make_missing("civiapi_member")),
     Step("an index from audience to contact", make_indexes("civicrm_mailchimpsync_cache")),
+    Step("what was imported from where", make_missing("civiapi_import")),
 )
 
 
