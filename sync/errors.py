@@ -1,0 +1,62 @@
+"""What whoever asks the sync for something may be told; entities word it as an API error.
+
+    SyncError                  a request that cannot be met; the text says why, in the extension's words if any
+    ├── UnknownGroup           no audience is linked with that group
+    ├── ListNotConfigured      no such audience in the configuration
+    ├── InvalidListId          text that cannot be an audience's id
+    ├── BadConfig              a configuration that cannot be read
+    ├── UnknownAccount         an API key that the configuration does not hold
+    ├── MailchimpFailed        Mailchimp did not do what the request needs
+    └── NoBaseUrl              a webhook needs a public address and none is set
+
+What goes wrong in speaking to Mailchimp is ``sync/mailchimp/errors.py``. No text here holds a key or a secret.
+"""
+
+
+class SyncError(Exception):
+    """The request cannot be met; nothing was changed beyond what the text says."""
+
+
+class UnknownGroup(SyncError):
+    """No audience is linked with this group."""
+
+    def __init__(self, group_id: object) -> None:
+        super().__init__(f"Unknown group ID `{group_id}`")
+
+
+class ListNotConfigured(SyncError):
+    """The configuration holds no such audience."""
+
+    def __init__(self, list_id: str) -> None:
+        super().__init__(f"List '{list_id}' is not configured.")
+
+
+class InvalidListId(SyncError):
+    """An audience's id is letters, digits and underscores."""
+
+    def __init__(self, list_id: str) -> None:
+        super().__init__(f"Invalid Mailchimp list id: '{list_id}'")
+
+
+class BadConfig(SyncError):
+    """The configuration is not what it should be."""
+
+
+class UnknownAccount(SyncError):
+    """Given API Key is not configured."""
+
+    def __init__(self) -> None:
+        super().__init__("Given API Key is not configured.")
+
+
+class MailchimpFailed(SyncError):
+    """Mailchimp could not be asked, or said no."""
+
+
+class NoBaseUrl(SyncError):
+    """A webhook needs an address at which Mailchimp reaches us."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Webhooks need the public address of this server: set [server] base_url (such as https://crm.example.org)."
+        )
