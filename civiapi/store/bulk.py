@@ -1,7 +1,7 @@
 """Many rows from Python at once: the statement compiled by Core, the rows handed to the driver as tuples.
 
-Core's own executemany takes a dictionary a row and processes each value, several times the price of the insert
-itself. Columns are named by the table's declaration, values are bound; no text from a caller reaches SQL.
+Core's own executemany takes a dictionary a row and processes each value, three times the price of the insert itself.
+Columns are named by the table's declaration and values are bound: they must be as the driver takes them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,34 +15,36 @@ from civiapi.store.dialect import upsert_statement
 Rows = Sequence[tuple[Any, ...]]
 
 
-def insert_tuples(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
-    """Insert *rows*, their values in the order of *columns*, which is the table's."""
+def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
+    """Insert *rows*, each with its values in the order of *columns*."""
     if rows:
-        statement = insert(table).values({name: bindparam(f"v_{name}") for name in columns})
-        _run(conn, statement, [f"v_{name}" for name in columns], rows)
+        _run(conn, insert(table).values(_bound(columns)), columns, rows)
 
 
-def upsert_tuples(
+def upsert_rows(
     conn: Connection, table: Table, columns: Sequence[str], rows: Rows, *, key: Sequence[str], set_: Iterable[str]
 ) -> None:
     """Insert *rows*; where a row with the same *key* stands, set its columns *set_* instead."""
-    if not rows:
-        return
-    values: dict[str, Any] = {name: bindparam(f"v_{name}") for name in columns}
-    statement = upsert_statement(conn.dialect, table, values, key, set_)
-    _run(conn, statement, [f"v_{name}" for name in columns], rows)
+    if rows:
+        _run(conn, upsert_statement(conn.dialect, table, _bound(columns), key, set_), columns, rows)
 
 
-def update_tuples(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
+def update_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
     """Set *columns* of the rows whose ``id`` is the last value of each tuple."""
     if rows:
-        values: dict[str, Any] = {name: bindparam(f"v_{name}") for name in columns}
-        statement = update(table).where(table.c.id == bindparam("row_id")).values(values)
-        _run(conn, statement, [*(f"v_{name}" for name in columns), "row_id"], rows)
+        statement = update(table).where(table.c.id == bindparam("v_id")).values(_bound(columns))
+        _run(conn, statement, [*columns, "id"], rows)
 
 
-def _run(conn: Connection, statement: UpdateBase, order: Sequence[str], rows: Rows) -> None:
+def _bound(columns: Sequence[str]) -> dict[str, Any]:
+    return {name: bindparam(f"v_{name}") for name in columns}
+
+
+def _run(conn: Connection, statement: UpdateBase, columns: Sequence[str], rows: Rows) -> None:
     compiled = statement.compile(dialect=conn.dialect)
-    if list(compiled.positiontup or ()) != list(order):
-        raise AssertionError("the driver wants the values in another order than the columns were given")
+    given = [f"v_{name}" for name in columns]
+    wanted = list(compiled.positiontup or ())
+    if wanted != given:  # Core puts columns in the table's order
+        places = [given.index(name) for name in wanted]
+        rows = [tuple(row[place] for place in places) for row in rows]
     conn.exec_driver_sql(compiled.string, list(rows))

@@ -1,0 +1,375 @@
+"""Cache rows: one for each member of an audience, and one for each contact in its group who is no member yet.
+
+Here members' news becomes rows, by the page (the fetch) or one at a time (results of batches, webhooks), through the
+same merge. A page in which nothing changed writes nothing. What the news means for CiviCRM is not decided here: a row
+that has something to think about is left ``todo``.
+
+``civiapi_member`` beside the cache keeps Mailchimp's own contact id, by which a member is known again whose address
+(and so whose id) changed there, and the number of the last full fetch that met it.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import update as change
+
+from civiapi.store.bulk import insert_rows, update_rows, upsert_rows
+from civiapi.store.tables import contact as contact_table
+from civiapi.store.tables import email as email_table
+from sync.audience import Audience
+from sync.mailchimp.wire import Member
+from sync.member_data import Fields, decode, encode
+from sync.merging import NO_TIME, News, Sent, is_different, merge, read_news, with_notes, without_notes
+from sync.tables import cache, member, update
+from sync.updates import open_updates
+
+CHUNK = 500  # keeps an IN list under every driver's limit
+NO_SKEW = timedelta(0)
+COLUMNS = (
+    "mailchimp_member_id",
+    "mailchimp_email",
+    "mailchimp_status",
+    "mailchimp_updated",
+    "mailchimp_data",
+    "sync_status",
+)
+_ROW = (
+    cache.c.id,
+    cache.c.mailchimp_member_id,
+    cache.c.mailchimp_email,
+    cache.c.mailchimp_status,
+    cache.c.mailchimp_updated,
+    cache.c.mailchimp_data,
+    cache.c.civicrm_contact_id,
+    cache.c.sync_status,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What a page did: rows made, rows that changed, members that could not be kept."""
+
+    new: int = 0
+    changed: int = 0
+    unusable: int = 0
+
+
+def merge_page(
+    conn: Connection,
+    audience: Audience,
+    members: Iterable[Member],
+    *,
+    skew: timedelta = NO_SKEW,
+    serial: int | None = None,
+    moved: Mapping[str, int] | None = None,
+) -> Merged:
+    """Bring the rows of these members up to date; safe to repeat.
+
+    *skew* is Mailchimp's clock minus ours. *serial* numbers a full fetch, which notes whom it met. *moved* maps the
+    new ids of members whose address changed at Mailchimp to their rows (``find_moved``, confirmed by asking).
+    """
+    listed = list(members)
+    known: dict[str, tuple[str | None, str]] = {}
+    news = {one.member_id: one for row in listed if (one := read_news(audience, row, skew, known)) is not None}
+    rows = _rows_by_member(conn, audience.list_id, list(news))
+    if moved:
+        rows |= {new_id: row for new_id, row in _moved_rows(conn, moved).items() if new_id in news}
+    work = _Work()
+    echoes = _echoes(conn, audience, [row.id for row in rows.values() if row.sync_status in ("live", "redo", "todo")])
+    for member_id, one in news.items():
+        row = rows.get(member_id)
+        if row is None:
+            work.insert(audience, one)
+        else:
+            work.update(row, one, echoes.get(row.id, ()))
+    work.write(conn, audience)
+    _note_members(conn, audience.list_id, news.values(), work, serial)
+    return Merged(len(work.new), len(work.changed), len(listed) - len(news))
+
+
+def merge_member(
+    conn: Connection,
+    audience: Audience,
+    told: Member,
+    *,
+    skew: timedelta = NO_SKEW,
+    sent: Sent | None = None,
+    into: int | None = None,
+) -> int | None:
+    """Bring the row of one member up to date and return its id; None for a member that cannot be kept.
+
+    *sent* is what we had asked for when this is the answer to it. *into* is the row the answer belongs to: a
+    CRM-only row becomes the member's, and another row of the same member is taken into it, updates and all.
+    """
+    news = read_news(audience, told, skew, {})
+    if news is None:
+        return None
+    found = _rows_by_member(conn, audience.list_id, [news.member_id]).get(news.member_id)
+    target = conn.execute(select(*_ROW).where(cache.c.id == into)).one_or_none() if into is not None else None
+    row: Any = target or found
+    work = _Work()
+    if row is None:
+        work.insert(audience, news)
+    else:
+        if found is not None and found.id != row.id:
+            _absorb(conn, found.id, row.id)
+        cause = audience.compact(sent.at) if sent is not None and sent.at is not None else NO_TIME
+        echoes = _echoes(conn, audience, [row.id]).get(row.id, [])
+        work.update(row, news, [*echoes, (sent, cause)] if sent is not None else echoes)
+    work.write(conn, audience)
+    _note_members(conn, audience.list_id, [news], work, None)
+    kept = row or _rows_by_member(conn, audience.list_id, [news.member_id])[news.member_id]
+    return int(kept.id)
+
+
+def find_moved(conn: Connection, audience: Audience, members: Sequence[Member]) -> dict[str, tuple[int, str]]:
+    """Members we do not know by id but by Mailchimp's contact id: new id → our row and the id it has there.
+
+    The old id must be asked for before they are taken for the same: only when it is gone has the address changed.
+    """
+    by_contact = {row.get("contact_id"): row.get("id") for row in members if row.get("contact_id") and row.get("id")}
+    contact_ids = [one for one in by_contact if one]
+    found: dict[str, tuple[int, str]] = {}
+    for part in _parts(contact_ids):
+        rows = conn.execute(
+            select(member.c.contact_id, member.c.member_id, cache.c.id)
+            .join(
+                cache,
+                (cache.c.mailchimp_list_id == member.c.list_id) & (cache.c.mailchimp_member_id == member.c.member_id),
+            )
+            .where(member.c.list_id == audience.list_id, member.c.contact_id.in_(part))
+        )
+        for contact_id, old_id, cache_id in rows:
+            new_id = by_contact.get(contact_id)
+            if new_id is not None and old_id != new_id:
+                found[new_id] = (cache_id, old_id)
+    known = _rows_by_member(conn, audience.list_id, list(found))
+    return {new_id: old for new_id, old in found.items() if new_id not in known}
+
+
+def mark_gone(conn: Connection, audience: Audience, cache_ids: Sequence[int], at: datetime) -> None:
+    """Take these members as gone from Mailchimp for good (404): archived, and left, at *at* (Mailchimp's clock).
+
+    Mailchimp says neither when nor by whom; a person who was deleted is never put back by us, so theirs is the word.
+    """
+    changed = []
+    stamp = audience.compact(at)
+    for part in _parts(cache_ids):
+        for row in conn.execute(select(*_ROW).where(cache.c.id.in_(part))):
+            fields = decode(row.mailchimp_data) | {"status": "archived", "status@": stamp}
+            changed.append(("archived", audience.clock.write(at), encode(without_notes(fields)), "todo", row.id))
+    update_rows(conn, cache, ("mailchimp_status", "mailchimp_updated", "mailchimp_data", "sync_status"), changed)
+    wake_siblings(conn, audience.list_id, cache_ids)
+
+
+def note_sent(conn: Connection, audience: Audience, notes: Sequence[tuple[int, Sent]]) -> None:
+    """Note on these rows what is being sent for them, so that it is known again when it comes back."""
+    _rewrite_data(
+        conn,
+        dict(notes),
+        lambda fields, sent: with_notes(fields, sent, audience.compact(sent.at) if sent.at else NO_TIME),
+    )
+
+
+def forget_sent(conn: Connection, cache_ids: Sequence[int]) -> None:
+    """Drop the notes of what was sent: Mailchimp refused it, so it will not come back."""
+    _rewrite_data(conn, dict.fromkeys(cache_ids, None), lambda fields, _: without_notes(fields))
+
+
+def mark_todo(conn: Connection, cache_ids: Sequence[int]) -> None:
+    """Let the next sync think about these rows."""
+    for part in _parts(cache_ids):
+        conn.execute(change(cache).where(cache.c.id.in_(part)).values(sync_status="todo"))
+
+
+def wake_siblings(conn: Connection, list_id: str, cache_ids: Sequence[int]) -> None:
+    """Mark ``todo`` the failed rows of the same contacts: why they failed may have hung on one of these rows."""
+    for part in _parts(cache_ids):
+        contacts = conn.execute(
+            select(cache.c.civicrm_contact_id).where(cache.c.id.in_(part), cache.c.civicrm_contact_id.is_not(None))
+        ).scalars()
+        if ids := list(contacts):
+            conn.execute(
+                change(cache)
+                .where(
+                    cache.c.mailchimp_list_id == list_id,
+                    cache.c.civicrm_contact_id.in_(ids),
+                    cache.c.sync_status == "fail",
+                )
+                .values(sync_status="todo")
+            )
+
+
+def absorb(conn: Connection, loser_id: int, keeper_id: int) -> None:
+    """Make one row of two that stand for the same: the loser's updates go to the keeper, and so do its notes.
+
+    When the keeper's status is what the loser had asked for, it is our own write and dated by its cause.
+    """
+    rows = {row.id: row for row in conn.execute(select(*_ROW).where(cache.c.id.in_((loser_id, keeper_id))))}
+    if loser_id not in rows or keeper_id not in rows:
+        return
+    theirs, ours = decode(rows[loser_id].mailchimp_data), decode(rows[keeper_id].mailchimp_data)
+    fields = dict(ours)
+    for key, value in theirs.items():
+        if not key.startswith("sent-") or key.endswith("@"):
+            continue
+        name, cause = key.removeprefix("sent-"), theirs.get(key + "@") or NO_TIME
+        if fields.get(name) == value:
+            fields[name + "@"] = min(str(fields.get(name + "@") or cause), cause)
+        else:
+            fields[key], fields[key + "@"] = value, cause
+    if fields != ours:
+        update_rows(conn, cache, ("mailchimp_data",), [(encode(fields), keeper_id)])
+    _absorb(conn, loser_id, keeper_id)
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a merge writes, gathered before anything is written."""
+
+    new: list[tuple[Any, ...]] = field(default_factory=list)
+    new_ids: set[str] = field(default_factory=set)
+    changed: list[tuple[Any, ...]] = field(default_factory=list)
+    changed_ids: set[str] = field(default_factory=set)
+    dropped_ids: list[str] = field(default_factory=list)
+    turned: list[int] = field(default_factory=list)
+    moved: list[tuple[int, int, str]] = field(default_factory=list)
+
+    def insert(self, audience: Audience, news: News) -> None:
+        """A member never met before."""
+        data = encode(merge({}, news, before=None))
+        self.new.append((audience.list_id, news.member_id, news.email, news.status, news.updated, data, "todo"))
+        self.new_ids.add(news.member_id)
+
+    def update(self, row: Row[Any], news: News, sent: Iterable[tuple[Sent, str]]) -> None:
+        """A member we have a row for; nothing is written when nothing changed."""
+        old = decode(row.mailchimp_data)
+        if row.mailchimp_status is not None:
+            old.setdefault("status", row.mailchimp_status)
+        before = _compact(row.mailchimp_updated)
+        fields = merge(old, news, before=before, sent=sent)
+        address_changed = (row.mailchimp_email or "").lower() != news.email.lower()
+        data = encode(fields)
+        as_is = (row.mailchimp_member_id, row.mailchimp_email, row.mailchimp_status, row.mailchimp_updated)
+        if as_is == (news.member_id, news.email, news.status, news.updated) and data == bytes(
+            row.mailchimp_data or b""
+        ):
+            return
+        thinking = is_different(old, fields) or address_changed
+        sync_status = "todo" if thinking else row.sync_status
+        self.changed.append((news.member_id, news.email, news.status, news.updated, data, sync_status, row.id))
+        self.changed_ids.add(news.member_id)
+        if row.mailchimp_status != news.status:
+            self.turned.append(row.id)
+        if row.mailchimp_member_id and row.mailchimp_member_id != news.member_id:
+            self.dropped_ids.append(row.mailchimp_member_id)
+            if row.civicrm_contact_id is not None:
+                self.moved.append((row.id, row.civicrm_contact_id, news.email))
+
+    def write(self, conn: Connection, audience: Audience) -> None:
+        """Write it all."""
+        insert_rows(conn, cache, ("mailchimp_list_id", *COLUMNS), self.new)
+        update_rows(conn, cache, COLUMNS, self.changed)
+        wake_siblings(conn, audience.list_id, self.turned)
+        for cache_id, contact_id, address in self.moved:
+            _follow_address(conn, cache_id, contact_id, address)
+
+
+def _follow_address(conn: Connection, cache_id: int, contact_id: int, address: str) -> None:
+    """Let CiviCRM know the address that a member took at Mailchimp.
+
+    The contact gets it beside its others, or the sync would take it for one that the contact gave up and change it
+    back. When it is somebody else's already, the row is unlinked and matched anew.
+    """
+    owners = set(
+        conn.execute(
+            select(email_table.c.contact_id)
+            .join(contact_table, contact_table.c.id == email_table.c.contact_id)
+            .where(email_table.c.email == address, contact_table.c.is_deleted == 0)
+        ).scalars()
+    )
+    if contact_id in owners:
+        return
+    if owners:
+        conn.execute(change(cache).where(cache.c.id == cache_id).values(civicrm_contact_id=None))
+        return
+    insert_rows(conn, email_table, ("contact_id", "location_type_id", "email"), [(contact_id, 1, address.lower())])
+
+
+def _note_members(conn: Connection, list_id: str, news: Iterable[News], work: _Work, serial: int | None) -> None:
+    """Keep Mailchimp's contact ids, and on a full fetch whom it met; an incremental one writes changes only."""
+    touched = work.new_ids | work.changed_ids
+    rows = [
+        (list_id, one.member_id, one.contact_id, serial or 0)
+        for one in news
+        if serial is not None or one.member_id in touched
+    ]
+    set_ = ("contact_id",) if serial is None else ("contact_id", "seen")
+    upsert_rows(
+        conn, member, ("list_id", "member_id", "contact_id", "seen"), rows, key=("list_id", "member_id"), set_=set_
+    )
+    for part in _parts(work.dropped_ids):
+        conn.execute(delete(member).where(member.c.list_id == list_id, member.c.member_id.in_(part)))
+
+
+def _rows_by_member(conn: Connection, list_id: str, member_ids: Sequence[str]) -> dict[str, Row[Any]]:
+    found: dict[str, Row[Any]] = {}
+    for part in _parts(member_ids):
+        rows = conn.execute(
+            select(*_ROW)
+            .where(cache.c.mailchimp_list_id == list_id, cache.c.mailchimp_member_id.in_(part))
+            .order_by(cache.c.id.desc())
+        )
+        found.update({row.mailchimp_member_id: row for row in rows})  # of two rows the older stands
+    return found
+
+
+def _moved_rows(conn: Connection, moved: Mapping[str, int]) -> dict[str, Row[Any]]:
+    found: Iterable[Row[Any]] = conn.execute(select(*_ROW).where(cache.c.id.in_(list(moved.values()))))
+    rows = {row.id: row for row in found}
+    return {new_id: rows[cache_id] for new_id, cache_id in moved.items() if cache_id in rows}
+
+
+def _echoes(conn: Connection, audience: Audience, cache_ids: Sequence[int]) -> dict[int, list[tuple[Sent, str]]]:
+    """What is under way for these rows: a page may show it before its results have come."""
+    found: dict[int, list[tuple[Sent, str]]] = {}
+    for cache_id, owed in open_updates(conn, cache_ids).items():
+        for one in owed:
+            if one.in_flight and one.wanted.slot == "member":
+                at = one.wanted.cause
+                body = {} if one.wanted.kind == "archive" else one.wanted.body
+                found.setdefault(cache_id, []).append(
+                    (Sent.from_body(body, at), audience.compact(at) if at else NO_TIME)
+                )
+    return found
+
+
+def _absorb(conn: Connection, loser_id: int, keeper_id: int) -> None:
+    conn.execute(
+        change(update).where(update.c.mailchimpsync_cache_id == loser_id).values(mailchimpsync_cache_id=keeper_id)
+    )
+    conn.execute(delete(cache).where(cache.c.id == loser_id))
+
+
+def _rewrite_data(conn: Connection, rows: Mapping[int, Any], rewrite: Callable[[Fields, Any], Fields]) -> None:
+    for part in _parts(list(rows)):
+        found = conn.execute(select(cache.c.id, cache.c.mailchimp_data).where(cache.c.id.in_(part)))
+        changed = []
+        for row in found:
+            old = decode(row.mailchimp_data)
+            new = rewrite(old, rows[row.id])
+            if new != old:
+                changed.append((encode(new), row.id))
+        update_rows(conn, cache, ("mailchimp_data",), changed)
+
+
+def _compact(site_time: str | None) -> str | None:
+    """A site time as the member's data has times; both are in the site's zone."""
+    return "".join(c for c in site_time if c.isdecimal()) if site_time else None
+
+
+def _parts(ids: Sequence[Any]) -> Iterable[list[Any]]:
+    return (list(ids[start : start + CHUNK]) for start in range(0, len(ids), CHUNK))

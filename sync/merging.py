@@ -1,0 +1,149 @@
+"""What a member's news does to what we knew of it: each field, and when it last changed. Pure: no SQL, no clock.
+
+A field whose value did not change keeps its time. A changed one gets the member's ``last_changed``, or, when the new
+value is what we ourselves asked for, the time of the CiviCRM word that made us ask: our own write, coming back to us,
+never outranks a word that CiviCRM spoke before Mailchimp carried it out.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeGuard
+
+from sync.audience import Audience
+from sync.mailchimp.wire import Member, parse_instant
+from sync.member_data import ECHO, INTEREST, SENT, Fields
+
+NAMES = (("first_name", "FNAME"), ("last_name", "LNAME"))
+NO_TIME = "19700101000000"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What we asked Mailchimp for, and when CiviCRM spoke the word behind it (aware UTC)."""
+
+    status: str | None = None
+    interests: Mapping[str, bool] = field(default_factory=dict)
+    at: datetime | None = None
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, Any], at: datetime | None) -> "Sent":
+        """What the body of a member update asks for; that of an archiving (an empty body) is ``archived``."""
+        status = body.get("status") if body else "archived"
+        interests = body.get("interests") or {}
+        return cls(status if isinstance(status, str) else None, {str(k): bool(v) for k, v in interests.items()}, at)
+
+    def fields(self) -> Fields:
+        """The fields it sets, as the member's data names them."""
+        fields: Fields = {f"{INTEREST}{key}": value for key, value in self.interests.items()}
+        if self.status is not None:
+            fields["status"] = self.status
+        return fields
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """A member as Mailchimp told it, checked and in our own terms. Times as the cache keeps them."""
+
+    member_id: str
+    email: str
+    status: str
+    updated: str | None
+    stamp: str
+    values: Fields
+    contact_id: str | None
+
+
+def read_news(
+    audience: Audience, member: Member, skew: timedelta, known: dict[str, tuple[str | None, str]]
+) -> News | None:
+    """A member from the wire; None when it lacks what a row needs (an id, an address and a status that fit).
+
+    *skew* is Mailchimp's clock minus ours. *known* remembers times already converted: a page has few of them.
+    """
+    member_id, email, status = member.get("id"), member.get("email_address"), member.get("status")
+    if not (_fits(member_id, 32) and _fits(email, 255) and _fits(status, 20)):
+        return None
+    last_changed = member.get("last_changed") or ""
+    if last_changed not in known:
+        known[last_changed] = _times(audience, last_changed, skew)
+    updated, stamp = known[last_changed]
+    merges = member.get("merge_fields")
+    values: Fields = {"status": status}
+    for name, tag in NAMES:
+        value = merges.get(tag) if isinstance(merges, dict) else None
+        values[name] = value if isinstance(value, str) else "" if value is None else str(value)
+    interests = member.get("interests")
+    if isinstance(interests, dict):
+        for key, held in interests.items():
+            values[f"{INTEREST}{key}"] = bool(held)
+    contact_id = member.get("contact_id")
+    # SQLite compares without regard to case in ASCII letters only: other addresses are kept in lower case.
+    address = email if email.isascii() else email.lower()
+    return News(member_id, address, status, updated, stamp, values, contact_id if _fits(contact_id, 32) else None)
+
+
+def merge(old: Fields, news: News, *, before: str | None, sent: Iterable[tuple[Sent, str]] = ()) -> Fields:
+    """The member's data after *news*.
+
+    *before* dates those fields of *old* that have no time of their own (the old form). *sent* is what we asked for
+    and may see come back, each with its cause as a compact site time; what *old* notes as sent counts as well.
+    """
+    echoes: dict[str, list[tuple[Any, str]]] = {}
+    for one, cause in sent:
+        for key, value in one.fields().items():
+            echoes.setdefault(key, []).append((value, cause))
+    fields: Fields = {}
+    for key, value in news.values.items():
+        note = SENT + key
+        noted = old.get(note)
+        fields[key] = value
+        if key in old and old[key] == value:
+            fields[key + "@"] = old.get(key + "@") or before or news.stamp
+        else:
+            fields[key + "@"] = (
+                _caused(echoes.get(key, ()), value) or (old.get(note + "@") if noted == value else None) or news.stamp
+            )
+        if noted is not None and noted != value:
+            fields[note], fields[note + "@"] = noted, old.get(note + "@") or NO_TIME
+    if ECHO in old:
+        fields[ECHO] = old[ECHO]
+    return fields
+
+
+def with_notes(old: Fields, sent: Sent, cause: str) -> Fields:
+    """The member's data with a note of what was sent."""
+    fields = dict(old)
+    for key, value in sent.fields().items():
+        fields[SENT + key], fields[SENT + key + "@"] = value, cause
+    return fields
+
+
+def without_notes(old: Fields) -> Fields:
+    """The member's data with no note of anything sent: Mailchimp refused it."""
+    return {key: value for key, value in old.items() if not key.startswith(SENT)}
+
+
+def is_different(old: Fields, new: Fields) -> bool:
+    """True when a sync has something to think about: another status, or another interest."""
+    keys = {key for key in (*old, *new) if key == "status" or (key.startswith(INTEREST) and not key.endswith("@"))}
+    return any(old.get(key) != new.get(key) for key in keys)
+
+
+def _caused(echoes: Iterable[tuple[Any, str]], value: Any) -> str | None:
+    causes = [cause for sent, cause in echoes if sent == value]
+    return max(causes) if causes else None
+
+
+def _fits(value: object, length: int) -> TypeGuard[str]:
+    return isinstance(value, str) and 0 < len(value) <= length
+
+
+def _times(audience: Audience, last_changed: str, skew: timedelta) -> tuple[str | None, str]:
+    try:
+        moment = parse_instant(last_changed)
+    except ValueError:
+        moment = None
+    if moment is None:
+        return None, NO_TIME
+    return audience.clock.write(moment), audience.compact(moment - skew)
