@@ -11,6 +11,7 @@ server does not mean that a member is gone.
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
@@ -132,6 +133,18 @@ def resolve_base_url(api_key: str, base_url: str = "") -> str:
         return f"https://{centre}.api.mailchimp.com/3.0"
     trimmed = base_url.rstrip("/")
     return trimmed if urlsplit(trimmed).path else trimmed + "/3.0"
+
+
+class _WithoutQueries(logging.Filter):
+    """Takes the query off URLs that httpx logs: a results link is a secret because of it."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(arg.copy_with(query=None) if isinstance(arg, httpx.URL) else arg for arg in record.args)
+        return True
+
+
+logging.getLogger("httpx").addFilter(_WithoutQueries())
 
 
 class Transport:

@@ -501,7 +501,7 @@ async def hook_url() -> AsyncIterator[str]:
 
     app = web.Application()
     app.router.add_route("*", "/hook", ok)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield f"http://127.0.0.1:{runner.addresses[0][1]}/hook?secret=long-random"
