@@ -1,0 +1,56 @@
+"""One Mailchimp client for each account, made when first needed and closed when the process stops.
+
+A client keeps connections and a limit on how many are used at once, so an account must never have two at work. A key
+that is only being tried (the Config screen checks one before it is saved) gets a client for the visit alone.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from sync.mailchimp.client import MailchimpClient
+from sync.mailchimp.transport import CallRecord, RetryPolicy
+
+PATIENCE = RetryPolicy(attempts=3, total=10.0)
+"""For a key that somebody is waiting to see checked."""
+
+
+class Clients:
+    """The clients of one process. *base_url* overrides where each key's data centre is; *on_call* hears every call."""
+
+    def __init__(
+        self, *, base_url: str = "", max_connections: int = 8, on_call: Callable[[CallRecord], None] | None = None
+    ) -> None:
+        self._base_url = base_url
+        self._max_connections = max_connections
+        self._on_call = on_call
+        self._open: dict[str, MailchimpClient] = {}
+
+    def client_for(self, api_key: str) -> MailchimpClient:
+        """The client of the account with this key. Raises InvalidApiKey for a key without a data centre."""
+        if api_key not in self._open:
+            self._open[api_key] = self._make(api_key)
+        return self._open[api_key]
+
+    @asynccontextmanager
+    async def visit(self, api_key: str) -> AsyncIterator[MailchimpClient]:
+        """The client of a key that may be no account of ours: the kept one, or one closed afterwards."""
+        if api_key in self._open:
+            yield self._open[api_key]
+        else:
+            async with self._make(api_key, PATIENCE) as visitor:
+                yield visitor
+
+    async def close(self) -> None:
+        """Close every client; the pool can be used again afterwards."""
+        clients, self._open = self._open, {}
+        for client in clients.values():
+            await client.close()
+
+    def _make(self, api_key: str, retry: RetryPolicy | None = None) -> MailchimpClient:
+        return MailchimpClient(
+            api_key,
+            base_url=self._base_url,
+            max_connections=self._max_connections,
+            retry=retry,
+            on_call=self._on_call,
+        )
