@@ -3,8 +3,8 @@
 A PHP-serialized flat map: ``status``, ``first_name``, ``last_name`` and one ``interest-ID`` for each interest, each
 with its ``…@`` (site time, ``YYYYMMDDHHMMSS``). ``sent-status`` and ``sent-interest-ID`` note what we asked Mailchimp
 for and, in their ``@``, the CiviCRM word that caused it: a change that echoes our own write is dated by its cause.
-``echo@`` is the Mailchimp word that CiviCRM's latest group change repeated. The extension of 2020 wrote only names
-and a nested ``interests`` map: both forms are read, the flat one is written.
+``echo-status@`` and ``echo-interest-ID@`` are the Mailchimp words that our latest group changes repeated. The
+extension of 2020 wrote only names and a nested ``interests`` map: both forms are read, the flat one is written.
 
 The codec is ours because this is read and written for every member of every page, ten times as fast as a general one.
 """
@@ -19,7 +19,7 @@ Fields = dict[str, Any]
 
 INTEREST = "interest-"
 SENT = "sent-"
-ECHO = "echo@"
+ECHO = "echo-"
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:

@@ -106,8 +106,7 @@ def merge(old: Fields, news: News, *, before: str | None, sent: Iterable[tuple[S
             )
         if noted is not None and noted != value:
             fields[note], fields[note + "@"] = noted, old.get(note + "@") or NO_TIME
-    if ECHO in old:
-        fields[ECHO] = old[ECHO]
+    fields.update({key: value for key, value in old.items() if key.startswith(ECHO)})
     return fields
 
 
