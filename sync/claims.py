@@ -17,6 +17,10 @@ from civiapi.store.dialect import insert_new
 from sync.tables import claim as claim_table
 
 
+BRIEF = "brief:"
+"""How the holder's name begins where the claim is held for seconds only (see ``holding``)."""
+
+
 class ClaimLost(Exception):
     """Another holder took the audience over, or the claim was withdrawn; nothing of this unit was written."""
 
@@ -88,9 +92,11 @@ def check(conn: Connection, claim: Claim) -> None:
 
 
 def is_live(conn: Connection, name: str, at_ms: int) -> bool:
-    """Tell whether somebody holds the claim: what callers see as ``busy``."""
-    expires = conn.execute(select(claim_table.c.expires_ms).where(claim_table.c.name == name)).scalar_one_or_none()
-    return expires is not None and expires > at_ms
+    """Tell whether a run holds the claim: what callers see as ``busy``. Brief holders are waited for, not shown."""
+    row = conn.execute(
+        select(claim_table.c.holder, claim_table.c.expires_ms).where(claim_table.c.name == name)
+    ).one_or_none()
+    return row is not None and row.expires_ms > at_ms and not row.holder.startswith(BRIEF)
 
 
 def _locked_fence(conn: Connection, name: str, holder: str) -> int:

@@ -15,11 +15,10 @@ from sqlalchemy import Connection, select
 
 from civiapi.store.errors import StoreError
 from sync import claims
-from sync.claims import Claim
+from sync.claims import BRIEF, Claim
 from sync.context import SyncContext
 from sync.tables import claim as claim_table
 
-BRIEF = "brief:"
 NAME_LENGTH = 64
 PATIENCE = 60.0
 """Seconds that anybody waits for brief holders; one that was killed lapses by itself, maybe later than this."""
