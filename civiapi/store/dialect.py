@@ -126,6 +126,18 @@ def add_column(conn: Connection, table: Table, column: Column[Any]) -> None:
     conn.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {ddl}")
 
 
+def change_mark(conn: Connection) -> tuple[int, ...] | None:
+    """A value that differs once anything in the database was changed since; None where the database has no such thing.
+
+    Compare marks of one and the same connection only. SQLite counts the commits of others and our own changed rows.
+    """
+    if conn.dialect.name != "sqlite":
+        return None
+    others = conn.exec_driver_sql("PRAGMA data_version").scalar_one()
+    ours = conn.exec_driver_sql("SELECT total_changes()").scalar_one()
+    return others, ours
+
+
 _UNIQUE = re.compile(r"UNIQUE constraint|Duplicate entry|\b1062\b", re.I)
 _REFERENCE = re.compile(r"FOREIGN KEY constraint|foreign key constraint fails|\b145[12]\b|\b121[67]\b", re.I)
 _BUSY = re.compile(r"database (table )?is locked|\b1213\b|\b1205\b|Deadlock", re.I)

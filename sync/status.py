@@ -1,0 +1,206 @@
+"""What ``Mailchimpsync.getstatus`` says of each linked audience: stage, log, balance, and whether something is amiss.
+
+Reads only. Times in and out are site times. Asking Mailchimp about unfinished batches is a separate step, done
+without a transaction: ``ask_about_batches``; when Mailchimp does not answer, what we last knew is shown.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, select
+
+from civiapi.store.clock import SiteClock
+from sync.claims import is_live
+from sync.config import Link, read_config
+from sync.mailchimp.client import MailchimpClient
+from sync.mailchimp.errors import MailchimpError
+from sync.positions import LOCK, READY_TO_FETCH, load
+from sync.stats import read_balance
+from sync.tables import batch
+
+BUSY = "busy"
+BUSY_ENTRY = "Called but locks say process already busy."
+QUIET_TOO_LONG = timedelta(minutes=30)
+NO_LOGS = "Possibly crashed? no logs but not in ready state."
+PROCESSED = 2  # response_processed of a batch that is done with
+ABORTED = "aborted"
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """A batch that we still wait for, as last told. *id* is our row, *batch_id* Mailchimp's."""
+
+    id: int
+    list_id: str
+    batch_id: str
+    status: str
+    finished: int
+    errored: int
+    total: int
+    processed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """The batch as ``getstatus`` shows it."""
+        return {
+            "id": self.id,
+            "mailchimp_list_id": self.list_id,
+            "mailchimp_batch_id": self.batch_id,
+            "status": self.status,
+            "finished_operations": self.finished,
+            "errored_operations": self.errored,
+            "total_operations": self.total,
+            "response_processed": self.processed,
+        }
+
+
+def read_statuses(conn: Connection, clock: SiteClock, now: datetime) -> dict[str, dict[str, Any]]:
+    """The status of every linked audience by list id; *now* is aware. Raises BadConfig."""
+    config = read_config(conn)
+    return {link.list_id: read_status(conn, link, clock, now) for link in config.links.values()}
+
+
+def read_status(conn: Connection, link: Link, clock: SiteClock, now: datetime) -> dict[str, Any]:
+    """The status of one linked audience, its batches left out."""
+    shown = shown_position(conn, link.list_id, now)
+    stage = shown["locks"][LOCK]
+    entries = shown["log"]
+    balance = read_balance(conn, link.list_id, link.subscription_group)
+    at_rest = not (balance.mailchimp_updates_pending or balance.to_add_to_mailchimp or balance.to_remove_from_mailchimp)
+    last = _read_time(clock, shown["lastSyncTime"])
+    return shown | {
+        "log": with_durations(entries, clock),
+        "stats": balance.as_dict(),
+        "in_sync": stage == READY_TO_FETCH and at_rest and last is not None,
+        "lastSyncTimeHuman": last.astimezone(clock.zone).strftime("%H:%M:%S %d %b %Y") if last else "never",
+        "crashed": find_crash(stage, entries, clock, now),
+    }
+
+
+def shown_position(conn: Connection, list_id: str, now: datetime) -> dict[str, Any]:
+    """How far a sync has got, as callers are shown it: ``busy`` while somebody is at work, the stage otherwise."""
+    shown = load(conn, list_id).as_status()
+    if is_live(conn, list_id, int(now.timestamp() * 1000)):
+        shown["locks"] = shown["locks"] | {LOCK: BUSY}
+    return shown
+
+
+def with_durations(entries: Sequence[dict[str, str]], clock: SiteClock) -> list[dict[str, str]]:
+    """The log with ``took``: how long until the next entry that tells of work; empty where there is none to come."""
+    timed: list[dict[str, str]] = []
+    following: datetime | None = None
+    for entry in reversed(entries):
+        took, time = "", _read_time(clock, entry["time"])
+        if is_relevant(entry):
+            if following is not None and time is not None:
+                took = in_words(following - time)
+            following = time or following
+        timed.append(entry | {"took": took})
+    return timed[::-1]
+
+
+def find_crash(stage: str, entries: Sequence[dict[str, str]], clock: SiteClock, now: datetime) -> str | bool:
+    """A sentence when a sync under way has been silent for too long, else False."""
+    if stage == READY_TO_FETCH:
+        return False
+    newest = next((entry for entry in reversed(entries) if is_relevant(entry)), None)
+    spoke = _read_time(clock, newest["time"]) if newest else None
+    if spoke is None:
+        return NO_LOGS
+    if now - spoke < QUIET_TOO_LONG:
+        return False
+    return f"The logs have not been updated for about {in_words(now - spoke)} - this is an unusually long time."
+
+
+def is_relevant(entry: dict[str, str]) -> bool:
+    """Whether a log entry tells of work, rather than of a call that found others at work."""
+    return not entry["message"].startswith(BUSY_ENTRY)
+
+
+def in_words(duration: timedelta) -> str:
+    """``45 s`` up to a minute, then ``12 mins``, after an hour ``3 hours``; whole numbers, never less than nothing."""
+    seconds = max(0, int(duration.total_seconds()))
+    if seconds <= 60:
+        return f"{seconds} s"
+    return f"{seconds // 60} mins" if seconds <= 3600 else f"{seconds // 3600} hours"
+
+
+def unfinished_batches(conn: Connection) -> list[BatchRow]:
+    """Batches that Mailchimp has and whose results we have not dealt with, oldest first."""
+    rows = conn.execute(
+        select(batch)
+        .where(
+            batch.c.response_processed < PROCESSED,
+            batch.c.mailchimp_batch_id.is_not(None),
+            batch.c.status.is_distinct_from(ABORTED),
+        )
+        .order_by(batch.c.id)
+    )
+    return [
+        BatchRow(
+            row.id,
+            row.mailchimp_list_id or "",
+            row.mailchimp_batch_id,
+            row.status or "",
+            row.finished_operations or 0,
+            row.errored_operations or 0,
+            row.total_operations or 0,
+            row.response_processed or 0,
+        )
+        for row in rows
+    ]
+
+
+async def ask_about_batches(client: MailchimpClient, known: Sequence[BatchRow]) -> list[BatchRow]:
+    """These batches as Mailchimp tells them now; as we know them where it does not say."""
+    told = []
+    for row in known:
+        try:
+            found = await client.find_batch(row.batch_id)
+        except MailchimpError as error:
+            log.warning("Mailchimp did not say how a batch stands", batch_id=row.batch_id, error=str(error))
+            found = None
+        told.append(
+            BatchRow(
+                row.id,
+                row.list_id,
+                row.batch_id,
+                found.status,
+                found.finished_operations,
+                found.errored_operations,
+                found.total_operations,
+                row.processed,
+            )
+            if found
+            else row
+        )
+    return told
+
+
+def with_batches(status: dict[str, Any], batches: Sequence[BatchRow]) -> dict[str, Any]:
+    """A status with its unfinished batches and their sums; as it was where there are none."""
+    if not batches:
+        return status
+    finished, total = sum(one.finished for one in batches), sum(one.total for one in batches)
+    sums = {
+        "batch_errored_operations": sum(one.errored for one in batches),
+        "batch_finished_operations": finished,
+        "batch_total_operations": total,
+        "batch_pending_operations": total - finished,
+    }
+    return status | {
+        "stats": status["stats"] | sums,
+        "batches": {one.batch_id: one.as_dict() for one in batches},
+    }
+
+
+def _read_time(clock: SiteClock, text: str | None) -> datetime | None:
+    """A site time from a column that others wrote too; None where it is none."""
+    try:
+        return clock.read(text)
+    except ValueError:
+        return None
