@@ -16,7 +16,6 @@ from sqlalchemy import Connection, select, update
 from civiapi.store.dialect import insert_new
 from sync.tables import claim as claim_table
 
-
 BRIEF = "brief:"
 """How the holder's name begins where the claim is held for seconds only (see ``holding``)."""
 
