@@ -36,7 +36,7 @@ class Link:
     """An audience linked with the group that mirrors it, and interests linked with groups of their own."""
 
     list_id: str
-    subscription_group: int
+    group_id: int
     api_key: str = field(repr=False)
     interests: Mapping[str, int] = _EMPTY
     trust_override: Mapping[str, str] = _EMPTY
@@ -46,7 +46,7 @@ class Link:
         """The link as a sync is given it."""
         return Audience(
             self.list_id,
-            self.subscription_group,
+            self.group_id,
             clock,
             interests=self.interests,
             trust=self.trust_override,
@@ -88,7 +88,7 @@ class Config:
     def link_for_group(self, group_id: int) -> Link:
         """The link of a subscription group. Raises UnknownGroup."""
         for link in self.links.values():
-            if link.subscription_group == group_id:
+            if link.group_id == group_id:
                 return link
         raise UnknownGroup(group_id)
 

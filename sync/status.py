@@ -19,6 +19,7 @@ from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import MailchimpError
 from sync.positions import LOCK, READY_TO_FETCH, load
 from sync.stats import read_balance
+from sync.stored import read_time
 from sync.tables import batch
 
 BUSY = "busy"
@@ -69,9 +70,9 @@ def read_status(conn: Connection, link: Link, clock: SiteClock, now: datetime) -
     shown = shown_position(conn, link.list_id, now)
     stage = shown["locks"][LOCK]
     entries = shown["log"]
-    balance = read_balance(conn, link.list_id, link.subscription_group)
+    balance = read_balance(conn, link.list_id, link.group_id)
     at_rest = not (balance.mailchimp_updates_pending or balance.to_add_to_mailchimp or balance.to_remove_from_mailchimp)
-    last = _read_time(clock, shown["lastSyncTime"])
+    last = read_time(clock, shown["lastSyncTime"])
     return shown | {
         "log": with_durations(entries, clock),
         "stats": balance.as_dict(),
@@ -94,7 +95,7 @@ def with_durations(entries: Sequence[dict[str, str]], clock: SiteClock) -> list[
     timed: list[dict[str, str]] = []
     following: datetime | None = None
     for entry in reversed(entries):
-        took, time = "", _read_time(clock, entry["time"])
+        took, time = "", read_time(clock, entry["time"])
         if is_relevant(entry):
             if following is not None and time is not None:
                 took = in_words(following - time)
@@ -108,7 +109,7 @@ def find_crash(stage: str, entries: Sequence[dict[str, str]], clock: SiteClock, 
     if stage == READY_TO_FETCH:
         return False
     newest = next((entry for entry in reversed(entries) if is_relevant(entry)), None)
-    spoke = _read_time(clock, newest["time"]) if newest else None
+    spoke = read_time(clock, newest["time"]) if newest else None
     if spoke is None:
         return NO_LOGS
     if now - spoke < QUIET_TOO_LONG:
@@ -196,11 +197,3 @@ def with_batches(status: dict[str, Any], batches: Sequence[BatchRow]) -> dict[st
         "stats": status["stats"] | sums,
         "batches": {one.batch_id: one.as_dict() for one in batches},
     }
-
-
-def _read_time(clock: SiteClock, text: str | None) -> datetime | None:
-    """A site time from a column that others wrote too; None where it is none."""
-    try:
-        return clock.read(text)
-    except ValueError:
-        return None

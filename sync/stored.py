@@ -6,11 +6,13 @@ member rows of a page is ``member_data``; this one takes its time and reads ever
 """
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import orjson
 import structlog
 
+from civiapi.store.clock import SiteClock
 from civiapi.store.php import BadSerial, as_json, dump_php, load_php
 
 INTERESTS = "interests"  # the extension of 2020 kept interest id → bool in a map of its own
@@ -58,3 +60,11 @@ def json_as_data(text: str) -> bytes:
     if not isinstance(loaded, dict):
         raise ValueError("stored data must be a map")  # noqa: TRY004  one error for all that is wrong with the text
     return dump_data(loaded)
+
+
+def read_time(clock: SiteClock, text: str | None) -> datetime | None:
+    """A site time (aware UTC) from a text that others wrote too; None where it is none."""
+    try:
+        return clock.read(text)
+    except ValueError:
+        return None
