@@ -1,0 +1,362 @@
+"""Updates owed, handed to Mailchimp in batches, so that whatever is lost on the way is found again.
+
+A batch row with its updates is committed as ``submitting`` before the POST; the answer gives it Mailchimp's id. A row
+still ``submitting`` afterwards is a question: did Mailchimp get it? `settle_unknown` looks for it among the account's
+recent batches and otherwise sends it again, which every operation survives. What became of the operations is
+`results`' business, and when to ask for it is `watcher`'s.
+
+What a newcomer trips over: one member is never in two open batches. Mailchimp keeps no order inside a batch and
+promises none between batches, so whatever depends on something (tags on the member, the member on its new address)
+waits here until that is completed, not merely sent.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, exists, func, insert, or_, select
+from sqlalchemy import update as change
+
+from civiapi.store.clock import SiteClock
+from sync import claims
+from sync.audience import Audience
+from sync.cache import note_sent
+from sync.claims import Claim, ClaimLost
+from sync.config import read_config
+from sync.context import SyncContext
+from sync.mailchimp.client import MailchimpClient
+from sync.mailchimp.errors import MailchimpError
+from sync.mailchimp.wire import SKIP_MERGE_VALIDATION, Batch, BatchOperation, path_segment
+from sync.merging import Sent
+from sync.tables import batch, cache, update, update_detail
+from sync.updates import CHUNK, SLOT_ORDER, SLOTS, OpenUpdate, read_update, select_updates
+
+SUBMITTING = "submitting"
+ABORTED = "aborted"
+PENDING = "pending"
+
+NOT_PROCESSED, PROCESSING, PROCESSED = 0, 1, 2
+"""The values of ``response_processed``."""
+
+WINDOW_OPERATIONS = 10_000
+WINDOW_BATCHES = 100
+"""How much of an account may be under way at once: ten full batches, or a hundred small ones (Mailchimp allows 500).
+More waits here, where it can still be called off and does not delay other programs' batches."""
+
+SEND_TRIES = 3
+LOOK_BACK, LOOK_AHEAD = timedelta(minutes=2), timedelta(minutes=15)
+"""How far the time Mailchimp gives a batch may be from when we sent it."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """What a submit did: updates and batches handed over, and how many updates could go but were left for later."""
+
+    updates: int = 0
+    batches: int = 0
+    left: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A batch row that is not sent yet, or of which we do not know. *since* is when it was first tried."""
+
+    row_id: int
+    list_id: str
+    since: datetime
+    size: int
+
+
+def _never() -> bool:
+    return False
+
+
+async def submit_pending(
+    ctx: SyncContext,
+    audience: Audience,
+    claim: Claim,
+    *,
+    cache_ids: Sequence[int] | None = None,
+    expired: Callable[[], bool] = _never,
+) -> Submitted:
+    """Hand over what waits for an audience (or for these rows of it), and first settle what is unknown.
+
+    Stops when *expired* says so or the account's window is full; what is left goes when batches have finished (the
+    watcher sees to that). Raises MailchimpError when Mailchimp does not take them, ClaimLost; nothing is lost by
+    either.
+    """
+    client = ctx.clients.client_for(audience.api_key)
+    await settle_unknown(ctx, audience, claim)
+    updates = batches = 0
+    while not expired():
+        parcel = await ctx.store.write(_pack, audience, claim, ctx.options.batch_size, cache_ids)
+        if parcel is None:
+            break
+        await _send(ctx, client, claim, parcel)
+        updates, batches = updates + parcel.size, batches + 1
+    if batches and ctx.on_queued is not None:
+        ctx.on_queued()
+    return Submitted(updates, batches, await ctx.store.read(count_ready, audience.list_id, cache_ids))
+
+
+async def settle_unknown(ctx: SyncContext, audience: Audience, claim: Claim) -> int:
+    """Find out about every batch of which we do not know whether Mailchimp got it; returns how many there were.
+
+    Raises MailchimpError while that cannot be found out, ClaimLost.
+    """
+    parcels = await ctx.store.read(unknown_parcels, audience.list_id, audience.clock)
+    client = ctx.clients.client_for(audience.api_key)
+    for parcel in parcels:
+        if parcel.size == 0:
+            await ctx.store.write(_forget, claim, parcel)
+            continue
+        found = await find_submitted(ctx, client, parcel)
+        if found is not None:
+            log.info("a batch whose answer was lost was found", list_id=parcel.list_id, batch_id=found.id)
+            await _note_sent(ctx, client, claim, parcel, found)
+        else:
+            await _send(ctx, client, claim, parcel)
+    return len(parcels)
+
+
+async def find_submitted(ctx: SyncContext, client: MailchimpClient, parcel: Parcel) -> Batch | None:
+    """The batch that Mailchimp made of a parcel, told by its time and size; None when it made none.
+
+    Another program's batch of the same size may be taken for ours. Then its results hold none of our operations, and
+    these are sent again as operations without a result.
+    """
+    sent = parcel.since + (client.clock_offset() or timedelta(0))
+    candidates = [
+        one
+        async for one in client.iter_recent_batches(sent - LOOK_BACK)
+        if one.total_operations in (0, parcel.size)
+        and one.submitted_at is not None
+        and one.submitted_at <= sent + LOOK_AHEAD
+    ]
+    ours = await ctx.store.read(_known_ids, [one.id for one in candidates])
+    free = [one for one in candidates if one.id not in ours]
+    return min(free, key=lambda one: (one.total_operations != parcel.size, one.submitted_at, one.id), default=None)
+
+
+def unknown_parcels(conn: Connection, list_id: str, clock: SiteClock) -> list[Parcel]:
+    """The batches of an audience that were tried and never answered, oldest first."""
+    rows = conn.execute(
+        select(batch.c.id, batch.c.submitted_at, func.count(update.c.id).label("size"))
+        .outerjoin(update, (update.c.mailchimpsync_batch_id == batch.c.id) & (update.c.completed == 0))
+        .where(
+            batch.c.mailchimp_list_id == list_id,
+            batch.c.response_processed == NOT_PROCESSED,
+            batch.c.status == SUBMITTING,
+        )
+        .group_by(batch.c.id, batch.c.submitted_at)
+        .order_by(batch.c.id)
+    )
+    return [Parcel(row.id, list_id, clock.read(row.submitted_at) or datetime.now(UTC), row.size) for row in rows]
+
+
+def count_ready(conn: Connection, list_id: str, cache_ids: Sequence[int] | None = None) -> int:
+    """How many updates of an audience wait and could go now."""
+    return int(conn.execute(select(func.count()).select_from(_ready(list_id, cache_ids).subquery())).scalar_one())
+
+
+def in_batch(conn: Connection, row_id: int) -> list[OpenUpdate]:
+    """The open updates of one of our batches, at most a batch's worth, oldest first."""
+    rows = conn.execute(select_updates().where(update.c.mailchimpsync_batch_id == row_id, update.c.completed == 0))
+    return [read_update(row) for row in rows]
+
+
+def operation_id(row_id: int, update_id: int) -> str:
+    """What ties a result back to its update: our batch row and the update."""
+    return f"civiapi-{row_id}-{update_id}"
+
+
+# ── One parcel ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _send(ctx: SyncContext, client: MailchimpClient, claim: Claim, parcel: Parcel) -> None:
+    """Post a parcel and note the answer. Raises MailchimpError: the updates wait again, or the outcome is unknown."""
+    for attempt in range(1, SEND_TRIES + 1):
+        updates = await ctx.store.read(in_batch, parcel.row_id)
+        try:
+            sent = await client.submit_batch([_operation(parcel, one) for one in updates])
+        except MailchimpError as error:
+            if not error.outcome_unknown:
+                await ctx.store.write(_unpack, claim, parcel)
+                raise
+            found = await find_submitted(ctx, client, parcel)
+            if found is None and attempt == SEND_TRIES:
+                raise
+            if found is None:
+                continue
+            sent = found
+        await _note_sent(ctx, client, claim, parcel, sent)
+        return
+
+
+async def _note_sent(ctx: SyncContext, client: MailchimpClient, claim: Claim, parcel: Parcel, sent: Batch) -> None:
+    """Write down Mailchimp's id for a parcel; when the audience was aborted meanwhile, call the batch off."""
+    try:
+        await ctx.store.write(_record, claim, parcel, sent, ctx.store.clock)
+    except ClaimLost:
+        if await ctx.store.write(_record_aborted, parcel, sent):
+            await client.delete_batch(sent.id)
+        raise
+
+
+def _operation(parcel: Parcel, one: OpenUpdate) -> BatchOperation:
+    wanted = one.wanted
+    path = f"/lists/{path_segment(parcel.list_id)}/{wanted.path_tail}"
+    params = {} if wanted.method == "DELETE" or wanted.kind == "tags" else SKIP_MERGE_VALIDATION
+    return BatchOperation(wanted.method, path, operation_id(parcel.row_id, one.id), wanted.body or None, params)
+
+
+def _pack(
+    conn: Connection, audience: Audience, claim: Claim, size: int, cache_ids: Sequence[int] | None
+) -> Parcel | None:
+    """Put the next updates that may go into a batch row of their own; None when there are none, or no room."""
+    if cache_ids is None and not _has_room(conn, audience):
+        return None
+    ready = _ready(audience.list_id, cache_ids).limit(size).subquery()
+    rows = conn.execute(select_updates().where(update.c.id.in_(select(ready.c.id)))).all()
+    updates = [read_update(row) for row in rows]
+    if not updates:
+        return None
+    since = datetime.now(UTC)
+    made = conn.execute(
+        insert(batch).values(
+            mailchimp_list_id=audience.list_id,
+            status=SUBMITTING,
+            submitted_at=audience.clock.write(since),
+            total_operations=len(updates),
+        )
+    )
+    row_id = int(made.lastrowid)
+    _link(conn, [one.id for one in updates], row_id)
+    note_sent(
+        conn,
+        audience,
+        [
+            (one.cache_id, Sent.from_body(one.wanted.body, one.wanted.cause))
+            for one in updates
+            if one.wanted.slot == "member"
+        ],
+    )
+    _set_live(conn, [one.cache_id for one in updates])
+    claims.check(conn, claim)
+    return Parcel(row_id, audience.list_id, since, len(updates))
+
+
+def _unpack(conn: Connection, claim: Claim, parcel: Parcel) -> None:
+    """Mailchimp surely did not take the parcel: its updates wait again."""
+    conn.execute(
+        change(update).where(update.c.mailchimpsync_batch_id == parcel.row_id).values(mailchimpsync_batch_id=None)
+    )
+    _forget(conn, claim, parcel)
+
+
+def _forget(conn: Connection, claim: Claim, parcel: Parcel) -> None:
+    conn.execute(delete(batch).where(batch.c.id == parcel.row_id, batch.c.status == SUBMITTING))
+    claims.check(conn, claim)
+
+
+def _record(conn: Connection, claim: Claim, parcel: Parcel, sent: Batch, clock: SiteClock) -> None:
+    conn.execute(
+        change(batch)
+        .where(batch.c.id == parcel.row_id, batch.c.status == SUBMITTING)
+        .values(
+            mailchimp_batch_id=sent.id,
+            status=sent.status or PENDING,
+            submitted_at=clock.write(sent.submitted_at or parcel.since),
+        )
+    )
+    claims.check(conn, claim)
+
+
+def _record_aborted(conn: Connection, parcel: Parcel, sent: Batch) -> bool:
+    """Keep the id of a batch whose row was aborted while it was on its way; False when it was not."""
+    noted = conn.execute(
+        change(batch).where(batch.c.id == parcel.row_id, batch.c.status == ABORTED).values(mailchimp_batch_id=sent.id)
+    )
+    return noted.rowcount == 1
+
+
+# ── Which updates may go ────────────────────────────────────────────────────────────────────────────────────────────
+
+_RANKS = {kind: SLOT_ORDER.index(slot) for kind, slot in SLOTS.items()}
+
+
+def _rank(kind: ColumnElement[str]) -> ColumnElement[int]:
+    return case(_RANKS, value=func.coalesce(kind, "member"), else_=_RANKS["member"])
+
+
+def _ready(list_id: str, cache_ids: Sequence[int] | None) -> Select[tuple[int]]:
+    """The ids of waiting updates whose row has nothing in flight and nothing that must be done before, oldest first."""
+    other, other_detail = update.alias("other"), update_detail.alias("other_detail")
+    rank, other_rank = _rank(update_detail.c.kind), _rank(other_detail.c.kind)
+    comes_first = or_(
+        other.c.mailchimpsync_batch_id.is_not(None),
+        other_rank < rank,
+        and_(other_rank == rank, other.c.id < update.c.id),
+    )
+    blocked = exists(
+        select(1)
+        .select_from(other.outerjoin(other_detail, other_detail.c.update_id == other.c.id))
+        .where(
+            other.c.mailchimpsync_cache_id == update.c.mailchimpsync_cache_id,
+            other.c.completed == 0,
+            other.c.id != update.c.id,
+            comes_first,
+        )
+        .correlate(update, update_detail)
+    )
+    found = (
+        select(update.c.id)
+        .select_from(update)
+        .join(cache, cache.c.id == update.c.mailchimpsync_cache_id)
+        .outerjoin(update_detail, update_detail.c.update_id == update.c.id)
+        .where(
+            update.c.completed == 0,
+            update.c.mailchimpsync_batch_id.is_(None),
+            cache.c.mailchimp_list_id == list_id,
+            ~blocked,
+        )
+        .order_by(update.c.id)
+    )
+    return found if cache_ids is None else found.where(update.c.mailchimpsync_cache_id.in_(cache_ids))
+
+
+def _has_room(conn: Connection, audience: Audience) -> bool:
+    """Whether the account may have another batch under way."""
+    account = [link.list_id for link in read_config(conn).links.values() if link.api_key == audience.api_key]
+    under_way = conn.execute(
+        select(func.count(), func.coalesce(func.sum(batch.c.total_operations), 0)).where(
+            batch.c.mailchimp_list_id.in_({audience.list_id, *account}),
+            batch.c.response_processed != PROCESSED,
+            batch.c.status != ABORTED,
+        )
+    ).one()
+    return bool(under_way[0] < WINDOW_BATCHES and under_way[1] < WINDOW_OPERATIONS)
+
+
+def _link(conn: Connection, update_ids: Sequence[int], row_id: int) -> None:
+    for start in range(0, len(update_ids), CHUNK):
+        part = update_ids[start : start + CHUNK]
+        conn.execute(change(update).where(update.c.id.in_(part)).values(mailchimpsync_batch_id=row_id))
+
+
+def _set_live(conn: Connection, cache_ids: Sequence[int]) -> None:
+    """What was put in a batch is under way, a compliance retry (``redo``) as well."""
+    for start in range(0, len(cache_ids), CHUNK):
+        part = cache_ids[start : start + CHUNK]
+        conn.execute(
+            change(cache).where(cache.c.id.in_(part), cache.c.sync_status != "todo").values(sync_status="live")
+        )
+
+
+def _known_ids(conn: Connection, batch_ids: Sequence[str]) -> set[str]:
+    return set(
+        conn.execute(select(batch.c.mailchimp_batch_id).where(batch.c.mailchimp_batch_id.in_(batch_ids))).scalars()
+    )
