@@ -11,7 +11,7 @@ from civiapi.settings import SettingsError
 
 def write_new_settings(path: Path) -> None:
     """Write *path* (mode 600) from the example with new keys. Raises ``SettingsError`` if it is there already."""
-    text = (files("civiapi") / "settings.example.ini").read_text("utf-8")
+    text = _example()
     text = re.sub(r"^site_key =.*$", f"site_key = {secrets.token_hex(16)}", text, flags=re.M)
     text = re.sub(r"^api_key =.*$", f"api_key = {secrets.token_hex(16)}", text, flags=re.M)
     try:
@@ -22,3 +22,11 @@ def write_new_settings(path: Path) -> None:
         raise SettingsError(f"{path} cannot be written: {error.strerror}") from error
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def _example() -> str:
+    """The example beside the program's own source, or as it was packed with it."""
+    packed = files("civiapi") / "settings.example.ini"
+    if packed.is_file():
+        return packed.read_text("utf-8")
+    return (Path(__file__).parents[1] / "settings.example.ini").read_text("utf-8")

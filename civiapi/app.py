@@ -1,0 +1,117 @@
+"""The one place that builds things and wires them together, and takes them down in reverse.
+
+``open_app`` opens what answers calls (store, clients, sync, API); ``serving`` adds what runs by itself (HTTP, batch
+watcher, webhook inbox, scheduler). The command line, the demo and tests borrow both.
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+from aiohttp import web
+from sync.service import SyncService
+
+from civiapi import logs
+from civiapi.adapters.schedule import Scheduler
+from civiapi.adapters.webhooks import webhook_ways
+from civiapi.auth import Auth
+from civiapi.dispatch import Api
+from civiapi.registry import Registry
+from civiapi.settings import Settings
+from civiapi.store.engine import Store, open_store
+from civiapi.store.migrate import migrate
+from civiapi.web import make_runner, make_web_app
+from entities import ENTITIES
+from sync.clients import Clients
+from sync.context import SyncOptions
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class App:
+    """What answers calls, open."""
+
+    settings: Settings
+    store: Store
+    clients: Clients
+    sync: SyncService
+    api: Api
+    auth: Auth
+
+
+@asynccontextmanager
+async def open_app(settings: Settings) -> AsyncIterator[App]:
+    """Open the database, bring its schema up to date, and build the API over it. Raises ``StoreError``."""
+    logs.set_up(settings.log)
+    async with AsyncExitStack() as stack:
+        store = await open_store(settings.database.url, settings.database.timezone)
+        stack.push_async_callback(store.close)
+        made = await migrate(store)
+        if made:
+            log.info("the schema was brought up to date", made=made)
+        clients = Clients(base_url=settings.mailchimp.base_url, max_connections=settings.mailchimp.max_connections)
+        stack.push_async_callback(clients.close)
+        sync = SyncService(store, clients, _options(settings), base_url=settings.server.base_url)
+        api = Api(store, Registry(ENTITIES), sync)
+        yield App(settings, store, clients, sync, api, Auth(store, settings.server.site_key, settings.users))
+
+
+def _options(settings: Settings) -> SyncOptions:
+    sync, mailchimp = settings.sync, settings.mailchimp
+    return SyncOptions(
+        overlap_seconds=sync.overlap_seconds,
+        claim_seconds=sync.claim_seconds,
+        heartbeat_seconds=sync.heartbeat_seconds,
+        fetch_parallel=sync.fetch_parallel,
+        respect_privacy=sync.respect_privacy,
+        batch_size=mailchimp.batch_size,
+        poll_seconds=mailchimp.poll_seconds,
+    )
+
+
+@asynccontextmanager
+async def serving(app: App) -> AsyncIterator[None]:
+    """Listen, watch batches, work on webhooks and run scheduled jobs, until left. Raises ``OSError`` for a taken port."""
+    async with AsyncExitStack() as stack:
+        await app.sync.start()
+        stack.push_async_callback(app.sync.stop)
+        if app.settings.scheduler.enabled:
+            scheduler = Scheduler(app.api, app.store, tick_seconds=app.settings.scheduler.tick_seconds)
+            await scheduler.start()
+            stack.push_async_callback(scheduler.stop)
+        server = app.settings.server
+        pages = make_web_app(app.api, app.auth, server, more=webhook_ways(app.store, app.sync))
+        runner = make_runner(pages)
+        stack.push_async_callback(runner.cleanup)
+        await runner.setup()
+        await web.TCPSite(runner, server.host, server.port, reuse_address=True).start()
+        log.info("serving", host=server.host, port=server.port)
+        yield
+
+
+async def serve_app(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; then finish requests, commit and stop."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for name in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(name, stopping.set)
+    async with open_app(settings) as app, serving(app):
+        await stopping.wait()
+        log.info("stopping")
+
+
+async def serve_pipe(settings: Settings) -> None:
+    """Speak CiviCRM's pipe protocol on standard input and output until the input ends."""
+    from civiapi.adapters.pipe import run_pipe
+
+    async with open_app(settings) as app:
+        reader = asyncio.StreamReader(limit=settings.server.max_body)
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        transport, protocol = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, sys.stdout)
+        await run_pipe(app.api, app.auth, reader, asyncio.StreamWriter(transport, protocol, None, loop))
