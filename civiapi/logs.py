@@ -1,0 +1,92 @@
+"""How the process logs: structlog for us, the same dress for the libraries that use ``logging``.
+
+Secrets are masked on the way out, whoever logged them: by the name of a field, and inside texts (addresses, tracebacks)
+by the look of what a key stands beside.
+"""
+
+import logging
+import re
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+from civiapi.settings import LogSettings
+
+MASK = "***"
+SECRET_NAMES = re.compile(r"(?i)^(_authx|authorization|x-civi-.*|cookie|.*(api_?key|site_?key|secret|password|token))$")
+_IN_TEXT = (
+    # key=…, api_key: "…", 'secret': '…' and the like
+    (
+        re.compile(
+            r"(?i)((?:\b|_)(?:api_?key|site_?key|key|secret|password|_authx\w*|token)[\"']?\s*(?:=|:|%3D)\s*[\"']?)"
+            r"[^\s&\"',;)}\]]+"
+        ),
+        rf"\1{MASK}",
+    ),
+    (re.compile(r"(?i)\b(bearer|basic)([ +]|%20)+[\w.~+/=-]+"), rf"\1 {MASK}"),
+    (re.compile(r"\b[0-9a-f]{32}-[a-z]{2,4}\d+\b"), f"{MASK}-mailchimp"),  # a Mailchimp key wherever it turns up
+    (re.compile(r"(?i)\b(\w+)://([^:/\s@]+):[^@\s]+@"), rf"\1://\2:{MASK}@"),
+)
+
+
+def set_up(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
+    """Log to *stream* from now on, at the level and in the form that the settings say."""
+    level = logging.getLevelNamesMapping()[settings.level.upper()]
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        mask,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if settings.format == "json"
+        else structlog.dev.ConsoleRenderer(colors=stream.isatty())
+    )
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)
+    for noisy in ("aiosqlite", "asyncio", "httpx", "httpcore", "apscheduler"):
+        logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+
+
+def mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: the event without its secrets."""
+    for name, value in event.items():
+        event[name] = MASK if SECRET_NAMES.match(name) and value else masked(value)
+    return event
+
+
+def masked(value: Any) -> Any:
+    """The value with secrets in its texts masked; maps by the names of their keys as well."""
+    if isinstance(value, str):
+        for pattern, instead in _IN_TEXT:
+            value = pattern.sub(instead, value)
+        return value
+    if isinstance(value, dict):
+        return {k: MASK if v and isinstance(k, str) and SECRET_NAMES.match(k) else masked(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [masked(inner) for inner in value]
+    return value
