@@ -6,7 +6,6 @@ A value, made from the stored configuration at the start of a piece of work. No 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import MappingProxyType
 
 from civiapi.store.clock import SiteClock
 
@@ -16,9 +15,6 @@ SUBSCRIPTION = "subscription"
 
 RECEIVES_MAIL = frozenset({"subscribed", "pending"})
 """Statuses that count as being in the audience. Pending was asked and has not answered: neither asked again nor out."""
-
-_NOTHING: Mapping[str, str] = MappingProxyType({})
-_NO_GROUPS: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +29,8 @@ class Audience:
     list_id: str
     group_id: int
     clock: SiteClock
-    interests: Mapping[str, int] = _NO_GROUPS
-    trust: Mapping[str, str] = _NOTHING
+    interests: Mapping[str, int] = field(default_factory=dict)
+    trust: Mapping[str, str] = field(default_factory=dict)
     respect_privacy: bool = True
     api_key: str = field(default="", repr=False)
 

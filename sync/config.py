@@ -10,7 +10,6 @@ import hmac
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -26,7 +25,6 @@ SETTING = "mailchimpsync_config"
 SIDES = {"mailchimp": "Mailchimp", "civicrm": "CiviCRM"}
 
 _LIST_ID = re.compile(r"[0-9a-zA-Z_]+", re.ASCII)
-_EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 log = structlog.get_logger(__name__)
 
@@ -38,8 +36,8 @@ class Link:
     list_id: str
     group_id: int
     api_key: str = field(repr=False)
-    interests: Mapping[str, int] = _EMPTY
-    trust_override: Mapping[str, str] = _EMPTY
+    interests: Mapping[str, int] = field(default_factory=dict)
+    trust_override: Mapping[str, str] = field(default_factory=dict)
     """``subscription`` or an interest id → ``Mailchimp`` or ``CiviCRM``."""
 
     def audience(self, clock: SiteClock, *, respect_privacy: bool = True) -> Audience:
@@ -73,7 +71,7 @@ class Account:
     name: str
     secret: str = field(repr=False)
     """What Mailchimp must send with each webhook (``batchWebhookSecret``); empty: none is accepted."""
-    audiences: Mapping[str, KnownAudience] = _EMPTY
+    audiences: Mapping[str, KnownAudience] = field(default_factory=dict)
     batch_webhook_found: bool = False
 
 
@@ -81,9 +79,9 @@ class Account:
 class Config:
     """The whole configuration. `raw` is the stored JSON, with all that we do not know of."""
 
-    accounts: Mapping[str, Account] = field(default=_EMPTY, repr=False)  # by API key
-    links: Mapping[str, Link] = _EMPTY  # by list id
-    raw: Mapping[str, Any] = field(default=_EMPTY, repr=False)
+    accounts: Mapping[str, Account] = field(default_factory=dict, repr=False)  # by API key
+    links: Mapping[str, Link] = field(default_factory=dict)  # by list id
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def link_for_group(self, group_id: int) -> Link:
         """The link of a subscription group. Raises UnknownGroup."""
