@@ -24,8 +24,6 @@ REMOVED = "Removed"
 LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 """When somebody spoke, for those of whom nobody noted it."""
 
-_NO_WORDS: Mapping[int, tuple[str, str]] = MappingProxyType({})
-_NO_DATA: Mapping[str, Any] = MappingProxyType({})
 _NO_INTERESTS: Mapping[str, bool] = MappingProxyType({})
 
 CLEANED_TEXT = '"Cleaned" contacts cannot be resubscribed.'
@@ -126,8 +124,8 @@ class RowFacts:
     person: Person = field(default_factory=Person)
     open: tuple[OpenUpdate, ...] = ()
     refusal: Refusal | None = None
-    words: Mapping[int, tuple[str, str]] = _NO_WORDS
-    data: Mapping[str, Any] = _NO_DATA
+    words: Mapping[int, tuple[str, str]] = field(default_factory=dict)
+    data: Mapping[str, Any] = field(default_factory=dict)
     stored: Stored | None = None
 
 
