@@ -76,7 +76,7 @@ def _options(settings: Settings) -> SyncOptions:
 
 @asynccontextmanager
 async def serving(app: App) -> AsyncIterator[None]:
-    """Listen, watch batches, work on webhooks and run scheduled jobs, until left. Raises ``OSError`` for a taken port."""
+    """Listen, watch batches, work on webhooks, run scheduled jobs, until left. Raises ``OSError`` for a taken port."""
     async with AsyncExitStack() as stack:
         await app.sync.start()
         stack.push_async_callback(app.sync.stop)

@@ -59,7 +59,7 @@ def _settings(app: App) -> list[Finding]:
         Finding(
             "public address",
             bool(server.base_url),
-            "Set [server] base_url to the address Mailchimp can reach; without it changes arrive with the next sync only.",
+            "Set [server] base_url to where Mailchimp can reach us; without it changes arrive with the next sync only.",
         ),
     ]
 

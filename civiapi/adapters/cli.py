@@ -262,7 +262,7 @@ def sync(
 
 @cli.command()
 def doctor(config: Config = None) -> None:
-    """Look over settings, database, Mailchimp keys, webhooks and jobs, and say what to do. Exit code 1: something is wrong."""
+    """Look over settings, database, Mailchimp keys, webhooks and jobs; say what to do. Exit 1: something is wrong."""
     from civiapi.app import open_app
     from civiapi.doctor import examine
 

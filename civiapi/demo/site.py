@@ -1,8 +1,9 @@
 """The demo's two ends: an emulated Mailchimp loaded with an export, and a server of ours with CiviCRM's data.
 
-Everything the demo does it does as a script would: APIv3 calls over HTTP. The data beside this file is ours and made up.
+What the demo does it does as a script would: APIv3 calls over HTTP. The data beside this file is ours, made up.
 """
 
+import json
 import secrets
 import socket
 from collections.abc import AsyncIterator
@@ -45,7 +46,7 @@ class Site:
         """The answer to one APIv3 call over HTTP. Raises ``RuntimeError`` with CiviCRM's words for an error."""
         answer = await self.http.post(
             "/civicrm/ajax/rest",
-            data={"entity": entity, "action": action, "json": _json(params)},
+            data={"entity": entity, "action": action, "json": json.dumps(params)},
             headers={"X-Civi-Auth": f"Bearer {self.settings.users[0].api_key}"},
             timeout=None,
         )
@@ -55,19 +56,10 @@ class Site:
         return body
 
 
-def _json(params: dict[str, Any]) -> bytes:
-    import orjson
-
-    return orjson.dumps(params)
-
-
 @asynccontextmanager
 async def running_site(folder: Path, *, port: int = 0) -> AsyncIterator[Site]:
     """Both ends with fresh data, until left. *folder* takes the database, made anew; *port* 0: any free one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    database = folder / "demo.sqlite"
-    for name in (database, *(database.with_name(database.name + end) for end in ("-wal", "-shm"))):
-        name.unlink(missing_ok=True)
+    database = _fresh_database(folder)
     world = World()
     load(world, DATA / "mailchimp")
     async with running_emulator(world) as emulator:
@@ -79,6 +71,14 @@ async def running_site(folder: Path, *, port: int = 0) -> AsyncIterator[Site]:
                 httpx.AsyncClient(base_url=settings.server.base_url, trust_env=False) as http,
             ):
                 yield Site(app, settings, emulator, http)
+
+
+def _fresh_database(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    database = folder / "demo.sqlite"
+    for end in ("", "-wal", "-shm"):
+        database.with_name(database.name + end).unlink(missing_ok=True)
+    return database
 
 
 def free_port() -> int:

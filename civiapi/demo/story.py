@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -67,9 +68,9 @@ async def _in_step(site: Site, list_id: str) -> None:
             await asyncio.sleep(0.1)
 
 
-async def _status(site: Site, list_id: str) -> dict:  # type: ignore[type-arg]
+async def _status(site: Site, list_id: str) -> dict[str, Any]:
     answer = await site.call("Mailchimpsync", "getstatus")
-    status: dict = answer["values"][list_id]  # type: ignore[type-arg]
+    status: dict[str, Any] = answer["values"][list_id]
     return status
 
 
@@ -103,7 +104,7 @@ async def _a_change_at_each_end(site: Site, list_id: str, console: Console) -> N
     console.print(f"\nAt Mailchimp, {leaver['mailchimp_email']} clicks “unsubscribe” …")
     site.emulator.person("unsubscribe", leaver["mailchimp_email"], list_id)
     async with asyncio.timeout(PATIENCE_S):
-        while await _standing(site, leaver["civicrm_contact_id"]) != "Removed":
+        while await _standing(site, leaver["civicrm_contact_id"]) != "Removed":  # noqa: ASYNC110  another end tells
             await asyncio.sleep(0.1)
     console.print("  … the webhook told CiviCRM: [bold]Removed[/] from the group.")
 
@@ -126,7 +127,7 @@ async def _a_change_at_each_end(site: Site, list_id: str, console: Console) -> N
     console.print(f"  … and is [bold]{member.status if member else 'missing'}[/] at Mailchimp.")
 
 
-async def _someone_in_step(site: Site, list_id: str) -> dict:  # type: ignore[type-arg]
+async def _someone_in_step(site: Site, list_id: str) -> dict[str, Any]:
     rows = await site.call(
         "MailchimpsyncCache",
         "get",
@@ -136,7 +137,7 @@ async def _someone_in_step(site: Site, list_id: str) -> dict:  # type: ignore[ty
         civicrm_status="Added",
         options={"limit": 1},
     )
-    row: dict = rows["values"][0]  # type: ignore[type-arg]
+    row: dict[str, Any] = rows["values"][0]
     return row
 
 
