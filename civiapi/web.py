@@ -16,6 +16,7 @@ from civiapi.adapters.ajax import Ajax, ApiJson
 from civiapi.adapters.authx import AuthxId, AuthxLogin, AuthxLogout
 from civiapi.adapters.dress import UNKNOWN, encode
 from civiapi.adapters.http import Answer, BadBody, Proxies, Way, read, to_response
+from civiapi.adapters.jsonrpc import JsonRpc
 from civiapi.adapters.rest import Responder, Rest
 from civiapi.adapters.wordpress import WordPress
 from civiapi.auth import Auth
@@ -110,15 +111,15 @@ def make_web_app(
     if pages is not None:
         pages(app)
     app.router.add_get("/healthz", _healthz)
-    rest, ajax = Rest(api, auth), Ajax(api, auth)
     ways: dict[str, Way] = {
-        "extern/rest.php": rest,
-        "civicrm/ajax/rest": ajax,
+        "extern/rest.php": Rest(api, auth),
+        "civicrm/ajax/rest": Ajax(api, auth),
         "civicrm/api/json": ApiJson(api, auth),
         "wp-json/civicrm/v3/rest": WordPress(api, auth),
         "civicrm/authx/id": AuthxId(auth),
         "civicrm/authx/login": AuthxLogin(auth),
         "civicrm/authx/logout": AuthxLogout(),
+        "jsonrpc": JsonRpc(api, auth),
         **(more or {}),
     }
     front = Front(Ways.of(ways), settings, home)
