@@ -1,0 +1,163 @@
+"""Mailchimp's answers to operations, merged into the rows they belong to.
+
+An answer is a member as it stands after the operation, so it goes through the same merge as a fetched one; what is
+particular here is which row it belongs to, and that it may be older than what the row knows by now.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import orjson
+from sqlalchemy import Connection, Row, select
+from sqlalchemy import update as change
+
+from civiapi.store.bulk import update_rows
+from sync.audience import Audience
+from sync.cache import merge_member, merge_page
+from sync.judging import ARCHIVED, Outcome, Verdict
+from sync.mailchimp.wire import Member, format_instant, parse_instant
+from sync.member_data import INTEREST, Fields, decode
+from sync.merging import Sent
+from sync.tables import cache, update, update_detail
+from sync.updates import CHUNK, OpenUpdate, Wanted, open_updates
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """An update with its outcome and its row as both stood when the unit began."""
+
+    update: OpenUpdate
+    outcome: Outcome
+    was_open: bool
+    row: Row[Any]
+
+    @property
+    def wanted(self) -> Wanted:
+        return self.update.wanted
+
+
+def rows_now(conn: Connection, cache_ids: Sequence[int]) -> dict[int, Row[Any]]:
+    """These cache rows, locked until the transaction ends where the database locks rows."""
+    found: dict[int, Row[Any]] = {}
+    for start in range(0, len(cache_ids), CHUNK):
+        part = cache_ids[start : start + CHUNK]
+        query = select(
+            cache.c.id,
+            cache.c.mailchimp_member_id,
+            cache.c.mailchimp_email,
+            cache.c.mailchimp_status,
+            cache.c.mailchimp_updated,
+            cache.c.mailchimp_data,
+            cache.c.sync_status,
+        ).where(cache.c.id.in_(part))
+        found.update({row.id: row for row in conn.execute(query.with_for_update())})
+    return found
+
+
+def merge_answers(conn: Connection, audience: Audience, done: Sequence[Case], at: datetime, skew: timedelta) -> None:
+    """Bring the rows up to date with the answers, all at once where each row is plainly its member's."""
+    with_news = [
+        (one, member) for one in done if (member := _news(one, at)) is not None and _is_news(audience, one, member)
+    ]
+    plain, special = [], []
+    taken = _holders(
+        conn, audience, [str(member["id"]) for one, member in with_news if one.row.mailchimp_member_id is None]
+    )
+    adopted: list[tuple[str, int]] = []
+    for one, member in with_news:
+        known = one.row.mailchimp_member_id
+        if one.wanted.kind == "member" and known == member["id"]:
+            plain.append(member)
+        elif one.wanted.kind == "member" and known is None and member["id"] not in taken:
+            taken.add(member["id"])
+            adopted.append((str(member["id"]), one.row.id))
+            plain.append(member)
+        else:
+            special.append((one, member))
+    update_rows(conn, cache, ("mailchimp_member_id",), adopted)
+    merge_page(conn, audience, plain, skew=skew)
+    for one, member in special:
+        merge_member(conn, audience, member, skew=skew, sent=_sent(one.wanted), into=one.row.id)
+        if one.wanted.kind == "email":
+            _follow(conn, one, member)
+
+
+def merge_seen(conn: Connection, audience: Audience, cases: Sequence[Case], skew: timedelta) -> None:
+    """Keep what was seen of members that stand otherwise than was asked; each in a row of its own."""
+    for one in cases:
+        member = one.outcome.member
+        if one.outcome.verdict is not Verdict.DONE and member is not None:
+            merge_member(conn, audience, member, skew=skew)
+
+
+def _news(one: Case, at: datetime) -> Member | None:
+    """The member as it stands after the operation, where the answer tells; an archiving answers nothing."""
+    if one.outcome.member is not None:
+        return one.outcome.member
+    if one.wanted.kind != "archive" or one.row.mailchimp_member_id is None:
+        return None
+    known = decode(one.row.mailchimp_data)
+    names = {"FNAME": known.get("first_name", ""), "LNAME": known.get("last_name", "")}
+    member = {
+        "id": one.row.mailchimp_member_id,
+        "email_address": one.row.mailchimp_email,
+        "status": ARCHIVED,
+        "merge_fields": names,
+        "interests": interests_of(known),
+        "last_changed": format_instant(at),
+    }
+    return cast(Member, member)
+
+
+def interests_of(known: Fields) -> dict[str, bool]:
+    """The interests in a member's data: id → chosen."""
+    return {
+        key.removeprefix(INTEREST): bool(value)
+        for key, value in known.items()
+        if key.startswith(INTEREST) and not key.endswith("@")
+    }
+
+
+def _is_news(audience: Audience, one: Case, member: Member) -> bool:
+    """False for an answer from before what the row has from a later look at Mailchimp."""
+    known = audience.clock.read(one.row.mailchimp_updated)
+    try:
+        told = parse_instant(member.get("last_changed"))
+    except ValueError:
+        return True
+    return known is None or told is None or told >= known
+
+
+def _holders(conn: Connection, audience: Audience, member_ids: Sequence[str]) -> set[str]:
+    """Which of these members have a row already."""
+    found: set[str] = set()
+    for start in range(0, len(member_ids), CHUNK):
+        part = member_ids[start : start + CHUNK]
+        found |= set(
+            conn.execute(
+                select(cache.c.mailchimp_member_id).where(
+                    cache.c.mailchimp_list_id == audience.list_id, cache.c.mailchimp_member_id.in_(part)
+                )
+            ).scalars()
+        )
+    return found
+
+
+def _sent(wanted: Wanted) -> Sent | None:
+    return Sent.from_body(wanted.body, wanted.cause) if wanted.slot == "member" else None
+
+
+def _follow(conn: Connection, one: Case, member: Member) -> None:
+    """Let what waits for the row follow the member to its new address."""
+    old, new = one.row.mailchimp_member_id, str(member["id"])
+    for waiting in open_updates(conn, [one.row.id]).get(one.row.id, ()):
+        if waiting.in_flight or old is None:
+            continue
+        path = waiting.wanted.path_tail.replace(old, new)
+        body = waiting.wanted.body
+        if "email_address" in body and waiting.wanted.kind == "member":
+            body = body | {"email_address": member["email_address"]}
+        conn.execute(change(update).where(update.c.id == waiting.id).values(data=orjson.dumps(body).decode()))
+        conn.execute(change(update_detail).where(update_detail.c.update_id == waiting.id).values(path_tail=path))

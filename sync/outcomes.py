@@ -1,0 +1,282 @@
+"""What became of updates, written down: the update completed or waiting again, the cache row as it stands now.
+
+Each function is one step of a unit; the unit is one chunk of results. Doing a chunk twice leaves what doing it once
+leaves: an update that is completed is not completed again, and news older than what the row knows already is no news.
+Judging is `judging`'s business, and merging a member's news is `cache`'s.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Row, select
+from sqlalchemy import update as change
+
+from civiapi.store.bulk import update_rows
+from civiapi.store.dialect import upsert
+from sync.answers import Case, interests_of, merge_answers, merge_seen, rows_now
+from sync.audience import Audience
+from sync.cache import forget_sent, mark_gone
+from sync.judging import PENDING, SUBSCRIBED, Outcome, Verdict, as_pending, is_as_wanted
+from sync.member_data import decode
+from sync.stored import dump_data, load_data
+from sync.tables import cache, update, update_detail
+from sync.updates import CHUNK, OpenUpdate, delete_updates, open_updates, queue, read_update, select_updates
+
+MAX_TRIES = 5
+"""How often an operation is sent before we give it up."""
+
+TODO, LIVE, OK, FAIL, REDO = "todo", "live", "ok", "fail", "redo"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One update of a batch, and what became of it."""
+
+    update_id: int
+    outcome: Outcome
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a chunk did, by what became of the updates."""
+
+    done: int = 0
+    failed: int = 0
+    again: int = 0
+
+    def add(self, other: "Tally") -> None:
+        """Count another chunk in."""
+        self.done, self.failed, self.again = (
+            self.done + other.done,
+            self.failed + other.failed,
+            self.again + other.again,
+        )
+
+
+@dataclass(slots=True)
+class _Endings:
+    """How updates and rows end, gathered to be written at once."""
+
+    completed: list[tuple[int, str | None, int]] = field(default_factory=list)
+    rows: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    refused: list[int] = field(default_factory=list)
+
+
+def apply_outcomes(
+    conn: Connection,
+    audience: Audience,
+    row_id: int,
+    told: Sequence[Told],
+    *,
+    at: datetime,
+    skew: timedelta,
+) -> Tally:
+    """Write down what became of these updates of our batch *row_id*; those of another batch by now are left alone.
+
+    *at* is when it happened where an answer holds no time of its own, by Mailchimp's clock; *skew* is that clock minus
+    ours.
+    """
+    cases = _read_cases(conn, row_id, told)
+    done = [one for one in cases if one.outcome.verdict is Verdict.DONE]
+    merge_answers(conn, audience, done, at, skew)
+    merge_seen(conn, audience, cases, skew)
+    gone = [one.row.id for one in cases if one.outcome.verdict is Verdict.GONE and one.was_open]
+    if gone:
+        mark_gone(conn, audience, gone, at)
+    still_open = [one for one in cases if one.was_open]
+    endings, tally = _Endings(), Tally()
+    others = _other_updates(conn, still_open)
+    now = rows_now(conn, [one.row.id for one in still_open])
+    for one in still_open:
+        _END[one.outcome.verdict](conn, endings, tally, one, now.get(one.row.id), others.get(one.row.id, ()))
+    _write(conn, endings)
+    return tally
+
+
+def send_again(conn: Connection, row_id: int, why: str, limit: int = CHUNK) -> int:
+    """Let updates of our batch *row_id* that are still open wait again, at most *limit*; returns how many there were.
+
+    One that was sent too often already fails, saying *why*; one whose place a later wish has taken is dropped.
+    """
+    rows = conn.execute(
+        select_updates().where(update.c.mailchimpsync_batch_id == row_id, update.c.completed == 0).limit(limit)
+    )
+    told = [Told(row.id, Outcome(Verdict.AGAIN, problem={"title": "No result", "detail": why})) for row in rows]
+    cases = _read_cases(conn, row_id, told)
+    endings, tally = _Endings(), Tally()
+    others = _other_updates(conn, cases)
+    for one in cases:
+        _end_again(conn, endings, tally, one, None, others.get(one.row.id, ()))
+    _write(conn, endings)
+    return len(told)
+
+
+# ── Reading what there is ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read_cases(conn: Connection, row_id: int, told: Sequence[Told]) -> list[Case]:
+    """The updates that are still in the batch, with their rows."""
+    by_id = {one.update_id: one.outcome for one in told}
+    found: list[tuple[OpenUpdate, bool]] = []
+    ids = list(by_id)
+    for start in range(0, len(ids), CHUNK):
+        part = ids[start : start + CHUNK]
+        query = select_updates().add_columns(update.c.completed)
+        for row in conn.execute(query.where(update.c.id.in_(part), update.c.mailchimpsync_batch_id == row_id)):
+            found.append((read_update(row), not row.completed))
+    rows = rows_now(conn, [one.cache_id for one, _ in found])
+    return [Case(one, by_id[one.id], was_open, rows[one.cache_id]) for one, was_open in found if one.cache_id in rows]
+
+
+def _other_updates(conn: Connection, cases: Sequence[Case]) -> dict[int, list[OpenUpdate]]:
+    """What else the rows of these cases owe."""
+    mine = {one.update.id for one in cases}
+    owed = open_updates(conn, [one.row.id for one in cases])
+    return {cache_id: [one for one in found if one.id not in mine] for cache_id, found in owed.items()}
+
+
+# ── How each ends ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _end_done(
+    conn: Connection, endings: _Endings, tally: Tally, one: Case, now: Row[Any] | None, others: Sequence[OpenUpdate]
+) -> None:
+    tally.done += 1
+    endings.completed.append((1, None, one.update.id))
+    if now is None:  # the row was taken into another one
+        return
+    if one.wanted.kind == "tags":
+        note_tags_sent(conn, now.id, one.wanted.body)
+    if others:
+        _still_owing(endings, one, others)
+    elif one.wanted.kind == "email":
+        endings.rows[TODO].append(now.id)  # what had to wait for the new address is thought about now
+    elif one.row.sync_status == TODO:
+        endings.rows[TODO].append(now.id)
+    else:
+        endings.rows[OK if _stands_as_wanted(one, now) else TODO].append(now.id)
+
+
+def _stands_as_wanted(one: Case, now: Row[Any]) -> bool:
+    if one.row.sync_status == FAIL:
+        return False  # it failed for a reason of its own, which has to be looked at again
+    if one.wanted.kind != "member":
+        return True
+    known = decode(now.mailchimp_data)
+    return is_as_wanted(one.wanted, now.mailchimp_status, interests_of(known))
+
+
+def _end_gone(
+    conn: Connection, endings: _Endings, tally: Tally, one: Case, now: Row[Any] | None, others: Sequence[OpenUpdate]
+) -> None:
+    tally.failed += 1
+    endings.completed.append((1, _as_error(one.outcome.problem), one.update.id))
+
+
+def _end_failed(
+    conn: Connection, endings: _Endings, tally: Tally, one: Case, now: Row[Any] | None, others: Sequence[OpenUpdate]
+) -> None:
+    tally.failed += 1
+    endings.completed.append((1, _as_error(one.outcome.problem), one.update.id))
+    endings.refused.append(one.row.id)
+    if one.wanted.slot == "member" and one.row.mailchimp_member_id is None:
+        orphans = [other for other in others if other.wanted.kind == "tags" and not other.in_flight]
+        delete_updates(conn, [other.id for other in orphans])
+        others = [other for other in others if other not in orphans]
+    if others:
+        _still_owing(endings, one, others)
+    elif one.outcome.member is not None or one.row.sync_status == TODO:
+        endings.rows[TODO].append(one.row.id)  # there is something new to think about
+    else:
+        endings.rows[FAIL].append(one.row.id)
+
+
+def _end_as_pending(
+    conn: Connection, endings: _Endings, tally: Tally, one: Case, now: Row[Any] | None, others: Sequence[OpenUpdate]
+) -> None:
+    """Ask for pending next, unless CiviCRM wants something else of this member by now."""
+    waiting = next((other for other in others if other.wanted.slot == "member" and not other.in_flight), None)
+    if waiting is not None and waiting.wanted.body.get("status", SUBSCRIBED) != SUBSCRIBED:
+        _end_failed(conn, endings, tally, one, now, others)
+        return
+    tally.failed += 1
+    endings.completed.append((1, _as_error(one.outcome.problem), one.update.id))
+    queue(conn, one.row.id, as_pending(waiting.wanted if waiting is not None else one.wanted))
+    endings.rows[TODO if one.row.sync_status == TODO else REDO].append(one.row.id)
+
+
+def _end_again(
+    conn: Connection, endings: _Endings, tally: Tally, one: Case, now: Row[Any] | None, others: Sequence[OpenUpdate]
+) -> None:
+    tries = one.update.tries + 1
+    later = [other for other in others if other.wanted.slot == one.wanted.slot and not other.in_flight]
+    if later:  # the wish that waits behind it says all there is to say by now
+        delete_updates(conn, [one.update.id])
+        tally.again += 1
+    elif tries >= MAX_TRIES:
+        last = one.outcome.problem or {}
+        words = ": ".join(str(last[key]) for key in ("title", "detail") if last.get(key))
+        problem = {"title": f"Given up after {tries} tries", "status": 0, "detail": words}
+        _end_failed(conn, endings, tally, replace(one, outcome=replace(one.outcome, problem=problem)), now, others)
+    else:
+        _wait_again(conn, one.update, tries)
+        tally.again += 1
+
+
+def _wait_again(conn: Connection, one: OpenUpdate, tries: int) -> None:
+    conn.execute(change(update).where(update.c.id == one.id).values(mailchimpsync_batch_id=None))
+    wanted = one.wanted
+    cause_s = None if wanted.cause is None else int(wanted.cause.timestamp())
+    values = {"kind": wanted.kind, "method": wanted.method, "path_tail": wanted.path_tail, "cause_s": cause_s}
+    upsert(conn, update_detail, [{"update_id": one.id, "tries": tries, **values}], key=("update_id",), set_=("tries",))
+
+
+_End = Callable[[Connection, _Endings, Tally, Case, Row[Any] | None, Sequence[OpenUpdate]], None]
+_END: Mapping[Verdict, _End] = {
+    Verdict.DONE: _end_done,
+    Verdict.GONE: _end_gone,
+    Verdict.AGAIN: _end_again,
+    Verdict.LOOK: _end_again,
+    Verdict.AS_PENDING: _end_as_pending,
+    Verdict.FAILED: _end_failed,
+}
+
+
+def _still_owing(endings: _Endings, one: Case, others: Iterable[OpenUpdate]) -> None:
+    """The row of a case that owes more: ``todo`` stays, a compliance retry shows, anything else is under way."""
+    if one.row.sync_status == TODO:
+        status = TODO
+    else:
+        status = REDO if any(not o.in_flight and o.wanted.body.get("status") == PENDING for o in others) else LIVE
+    endings.rows[status].append(one.row.id)
+
+
+def note_tags_sent(conn: Connection, cache_id: int, body: Mapping[str, Any]) -> None:
+    """Keep which tags Mailchimp has from us (``civicrm_data``, key ``tags``: name → true), so none is sent again."""
+    stored = conn.execute(select(cache.c.civicrm_data).where(cache.c.id == cache_id)).scalar_one_or_none()
+    known = load_data(stored)
+    sent = known.get("tags")
+    tags = dict(sent) if isinstance(sent, dict) else {}
+    for one in body.get("tags") or ():
+        if one.get("status") == "active":
+            tags[str(one.get("name"))] = True
+        else:
+            tags.pop(str(one.get("name")), None)
+    update_rows(conn, cache, ("civicrm_data",), [(dump_data({**known, "tags": tags}), cache_id)])
+
+
+def _as_error(problem: Mapping[str, Any] | None) -> str:
+    return orjson.dumps(dict(problem or {"title": "Unknown"})).decode()
+
+
+def _write(conn: Connection, endings: _Endings) -> None:
+    update_rows(conn, update, ("completed", "error_response"), endings.completed)
+    forget_sent(conn, endings.refused)
+    for status, ids in endings.rows.items():
+        for start in range(0, len(ids), CHUNK):
+            part = ids[start : start + CHUNK]
+            conn.execute(change(cache).where(cache.c.id.in_(part)).values(sync_status=status))
