@@ -157,7 +157,10 @@ class Auth:
 
     async def caller_numbered(self, uf_id: int) -> Caller:
         """The caller that a user account is, by its number. Raises ``Refused``."""
-        return await self._account(await self._store.read(lambda conn: rows.find_account(conn, uf_id=uf_id)))
+        known = 0 < uf_id < 2**31
+        return await self._account(
+            await self._store.read(lambda conn: rows.find_account(conn, uf_id=uf_id)) if known else None
+        )
 
     async def _account(self, contact_id: int | None) -> Caller:
         if contact_id is None:
@@ -227,7 +230,8 @@ class Auth:
         return await self._find_by_contact(exact[0], "api_key", "")
 
     async def _find_by_contact(self, contact_id: int, cred: str, flow: str) -> _Principal:
-        there, name = await self._store.read(_look_up, contact_id)
+        known = 0 < contact_id < 2**31
+        there, name = await self._store.read(_look_up, contact_id) if known else (False, None)
         if not there:
             raise Refused(f"Contact ID {contact_id} is invalid", flow)
         user = self._by_contact.get(contact_id) or self._by_name.get(name or "")
