@@ -13,10 +13,13 @@ from sqlalchemy import Connection, func, select
 
 from civiapi.store.clock import SiteClock
 from civiapi.store.tables import contact
-from sync.audience import CIVICRM, MAILCHIMP
+from sync.apply import FAIL
+from sync.audience import CIVICRM, MAILCHIMP, Audience
 from sync.config import Link
+from sync.facts import facts_for
 from sync.mailchimp.errors import is_member_exists
-from sync.stored import read_time
+from sync.reconcile import plan
+from sync.stored import load_data, read_time
 from sync.tables import batch, update
 
 CHUNK = 500  # keeps an IN list under every driver's limit
@@ -35,16 +38,34 @@ class GroupWord(NamedTuple):
 
 
 def explain_rows(
-    conn: Connection, link: Link, clock: SiteClock, rows: Sequence[dict[str, Any]], reasons: Mapping[int, str]
+    conn: Connection, link: Link, clock: SiteClock, rows: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """The rows with what there is to know about each; *reasons* says, by row id, why rows failed."""
+    """The rows with what there is to know about each."""
     explained: list[dict[str, Any]] = []
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
         names = _display_names(conn, {row["civicrm_contact_id"] for row in part if row["civicrm_contact_id"]})
         updates = _last_updates(conn, [row["id"] for row in part])
+        failed = [row["id"] for row in part if row["sync_status"] == FAIL]
+        reasons = why_failed(conn, link.audience(clock, respect_privacy=False), failed)
         explained += [_explain(row, link, clock, names, updates[row["id"]], reasons) for row in part]
     return explained
+
+
+def why_failed(conn: Connection, audience: Audience, cache_ids: Sequence[int]) -> dict[int, str]:
+    """Why each of these failed rows failed, in a sentence.
+
+    The sync notes the reason of what it would not do. For rows that somebody else left it is worked out as a sync
+    would; where neither says anything, Mailchimp refused an update, and the updates say why.
+    """
+    found = {}
+    for facts in facts_for(conn, audience, cache_ids, with_person=True):
+        noted = load_data(facts.stored.civicrm_data).get(FAIL) if facts.stored else None
+        planned = plan(facts, audience)
+        reason = noted or (planned.reason if planned.sync_status == FAIL else None)
+        refused = facts.refusal is not None and reason == facts.refusal.words
+        found[facts.cache_id] = FAILED if refused or not reason else str(reason)
+    return found
 
 
 def read_groups(text: str | None) -> list[GroupWord]:
@@ -89,7 +110,6 @@ def _explain(
     words = {word.group_id: word for word in read_groups(row["civicrm_groups"])}
     own = words.get(str(link.group_id))
     changed = row["mailchimp_updated"]
-    failed = row["sync_status"] == "fail"
     return row | {
         "civicrm_status": own.status if own else "",
         "civicrm_updated": own.date if own else "",
@@ -106,7 +126,7 @@ def _explain(
         "civicrm_data": _pretty(row["civicrm_data"]),
         "civicrm_display_name": names.get(row["civicrm_contact_id"], UNKNOWN_NAME),
         "updates": updates,
-        "errors": reasons.get(row["id"], FAILED) if failed else "",
+        "errors": reasons.get(row["id"], ""),
     }
 
 

@@ -1,0 +1,235 @@
+"""Mailchimpsync: the sync's own actions, each a few lines over ``sync/service.py`` (contract 9).
+
+All need ``administer CiviCRM`` and answer with native JSON types. What they do is the sync's business; here is how
+callers name it, what they may send, and which shape the answer has.
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from civiapi import dates
+from civiapi.dispatch import Context
+from civiapi.errors import ApiError
+from civiapi.request import Request, integer, is_empty
+from civiapi.spec import BOOLEAN, INT, TEXT, Action, Entity, Field, Result
+from civiapi.store.clock import SiteClock
+from civiapi.store.php import as_json
+from entities.sync_words import told
+from sync.positions import STAGES
+
+DEFAULT_MAX_TIME = 300
+EVER: Literal["ever"] = "ever"
+
+
+async def fetch_and_reconcile(request: Request, ctx: Context) -> Result:
+    """Bring audiences and groups into step, as far as the time allows."""
+    params = request.params
+    max_time: Any = params.get("max_time")
+    group_id: Any = params.get("group_id")
+    with told():
+        done = await ctx.sync.fetch_and_reconcile(
+            group_id=None if is_empty(group_id) else int(group_id),
+            max_time=DEFAULT_MAX_TIME if max_time in (None, "") else int(max_time),
+            since=read_since(params.get("since"), request.clock),
+            stop_on=_stage(params.get("stop_on")),
+            force_restart=not is_empty(params.get("force_restart")),
+            with_data=not is_empty(params.get("with_data")),
+        )
+    return Result(as_json(done), key=None)
+
+
+def read_since(value: Any, clock: SiteClock) -> datetime | Literal["ever"] | None:
+    """From when changes are wanted: an aware moment, ``ever`` for all, None for the last sync. Raises ``ApiError``."""
+    if is_empty(value):
+        return None
+    if str(value).strip().lower() == EVER:
+        return EVER
+    found = dates.parse(value, clock) if isinstance(value, str | int) else None
+    if found is None:
+        raise ApiError("Could not parse 'since' date.")
+    return found.replace(tzinfo=clock.zone).astimezone(UTC)
+
+
+def _stage(value: Any) -> str | None:
+    if is_empty(value):
+        return None
+    if value not in STAGES:
+        raise ApiError(f"stop_on param must be one of: {', '.join(STAGES)}")
+    return str(value)
+
+
+async def abort_sync(request: Request, ctx: Context) -> Result:
+    """Stop a sync and call off what Mailchimp has not done yet."""
+    with told():
+        await ctx.sync.abort(int(request.params["group_id"]))
+    return Result([], key=None)
+
+
+async def get_status(request: Request, ctx: Context) -> Result:
+    """Stage, log, balance and health of every linked audience."""
+    with told():
+        return Result(as_json(await ctx.sync.get_status(batches=not is_empty(request.params.get("batches")))))
+
+
+async def fetch_account_info(request: Request, ctx: Context) -> Result:
+    """What a Mailchimp key gives access to."""
+    with told():
+        return Result(as_json(await ctx.sync.fetch_account_info(str(request.params["api_key"]))))
+
+
+async def update_config(request: Request, ctx: Context) -> Result:
+    """Store the configuration; the cleaned one comes back."""
+    with told():
+        return Result({"config": await ctx.sync.update_config(request.params["config"])})
+
+
+async def update_webhook(request: Request, ctx: Context) -> Result:
+    """Add or delete a webhook at Mailchimp."""
+    params = request.params
+    with told():
+        config = await ctx.sync.update_webhook(
+            process=str(params["process"]),
+            api_key=str(params["api_key"]),
+            list_id=str(params.get("list_id") or ""),
+            hook_id=str(params.get("id") or ""),
+        )
+    return Result({"config": config})
+
+
+async def include_contact(request: Request, ctx: Context) -> Result:
+    """Have the next sync look at these contacts in every audience."""
+    ids = read_contact_ids(request.params["contact_id"])
+    return Result({"inputCount": len(ids), "affected": await ctx.sync.include_contacts(ids)})
+
+
+def read_contact_ids(value: Any) -> list[int]:
+    """Distinct contact ids of one id or a list of them. Raises ``ApiError``."""
+    several = isinstance(value, list)
+    found = [None if isinstance(one, bool | float) else integer(one) for one in (value if several else [value])]
+    ids = [one for one in found if one]
+    if len(ids) < len(found):
+        raise ApiError(
+            "At least one contact ID was not positive integer."
+            if several
+            else "At contact ID was not positive integer."
+        )
+    return list(dict.fromkeys(ids))
+
+
+async def submit_batches(request: Request, ctx: Context) -> Result:
+    """Send what waits to Mailchimp: list id → number of updates."""
+    with told():
+        return Result(await ctx.sync.submit_batches())
+
+
+_KEY_WORDS = "The Mailchimp API key. Over REST it must travel inside the json parameter."
+
+ACTIONS = (
+    Action(
+        "fetchandreconcile",
+        arun=fetch_and_reconcile,
+        title="Sync Mailchimp audiences and CiviCRM groups",
+        params=(
+            Field(
+                "group_id",
+                INT,
+                title="Subscription group",
+                description="Sync the audience of this group only; without it each configured audience in turn.",
+                aliases=("id",),
+            ),
+            Field(
+                "max_time",
+                INT,
+                title="Maximum time",
+                description="Seconds after which no new step starts; 0: no limit. Default 300.",
+            ),
+            Field(
+                "since",
+                title="Since",
+                description="Changes since this date, or 'ever' for everything; without it since the last sync.",
+            ),
+            Field("stop_on", title="Stop before", description="Stop before this state: " + ", ".join(STAGES) + "."),
+            Field(
+                "force_restart",
+                BOOLEAN,
+                title="Force restart",
+                description="Emergencies only: forget how far a sync had got, and its log, and start anew.",
+            ),
+            Field("with_data", BOOLEAN, title="With data", description="Also send tags and other data to Mailchimp."),
+        ),
+    ),
+    Action(
+        "abortsync",
+        arun=abort_sync,
+        title="Abort a sync",
+        params=(
+            Field(
+                "group_id",
+                INT,
+                title="Subscription group",
+                description="The group whose sync is to be called off.",
+                required_by={"abortsync"},
+            ),
+        ),
+    ),
+    Action(
+        "getstatus",
+        arun=get_status,
+        title="Status of every connection",
+        validated=False,
+        params=(
+            Field("batches", BOOLEAN, title="Batches", description="Also ask Mailchimp about unfinished batches."),
+        ),
+    ),
+    Action(
+        "fetchaccountinfo",
+        arun=fetch_account_info,
+        title="Look at a Mailchimp account",
+        params=(Field("api_key", title="API key", description=_KEY_WORDS, required_by={"fetchaccountinfo"}),),
+    ),
+    Action(
+        "updateconfig",
+        arun=update_config,
+        title="Store the configuration",
+        params=(Field("config", TEXT, title="Configuration", description="JSON text.", required_by={"updateconfig"}),),
+    ),
+    Action(
+        "updatewebhook",
+        arun=update_webhook,
+        title="Add or delete a webhook",
+        params=(
+            Field(
+                "process",
+                title="Process",
+                description="add_batch_webhook, delete_batch_webhook, add_webhook or delete_webhook.",
+                required_by={"updatewebhook"},
+            ),
+            Field("api_key", title="API key", description=_KEY_WORDS, required_by={"updatewebhook"}),
+            Field("list_id", title="Audience", description="For add_webhook and delete_webhook."),
+            Field("id", title="Webhook ID", description="Mailchimp's id of the webhook to delete."),
+        ),
+    ),
+    Action(
+        "includecontact",
+        arun=include_contact,
+        title="Include contacts in the next sync",
+        validated=False,
+        params=(
+            Field(
+                "contact_id",
+                INT,
+                title="Contact ID",
+                description="One contact ID or a list of them.",
+                required_by={"includecontact"},
+            ),
+        ),
+    ),
+    Action("submitbatches", arun=submit_batches, title="Send waiting updates to Mailchimp", params=()),
+)
+
+MAILCHIMPSYNC = Entity(
+    "Mailchimpsync",
+    title="Mailchimp Sync",
+    description="Keeps CiviCRM groups and Mailchimp audiences in step.",
+    actions=ACTIONS,
+)
