@@ -21,6 +21,7 @@ from sqlalchemy import update as change
 from civiapi.store.clock import SiteClock
 from sync import claims
 from sync.audience import Audience
+from sync.batch_rows import ABORTED, ABORTING, CALLED_OFF, NOT_PROCESSED, PENDING, PROCESSED, SUBMITTING
 from sync.cache import note_sent
 from sync.claims import Claim, ClaimLost
 from sync.config import read_config
@@ -31,13 +32,6 @@ from sync.mailchimp.wire import SKIP_MERGE_VALIDATION, Batch, BatchOperation, pa
 from sync.merging import Sent
 from sync.tables import batch, cache, update, update_detail
 from sync.updates import CHUNK, SLOT_ORDER, SLOTS, OpenUpdate, read_update, select_updates
-
-SUBMITTING = "submitting"
-ABORTED = "aborted"
-PENDING = "pending"
-
-NOT_PROCESSED, PROCESSING, PROCESSED = 0, 1, 2
-"""The values of ``response_processed``."""
 
 WINDOW_OPERATIONS = 10_000
 WINDOW_BATCHES = 100
@@ -201,9 +195,16 @@ async def _note_sent(ctx: SyncContext, client: MailchimpClient, claim: Claim, pa
     try:
         await ctx.store.write(_record, claim, parcel, sent, ctx.store.clock)
     except ClaimLost:
-        if await ctx.store.write(_record_aborted, parcel, sent):
-            await client.delete_batch(sent.id)
+        if await ctx.store.write(_record_called_off, parcel, sent):
+            await call_off(ctx, client, parcel.row_id, sent.id)
         raise
+
+
+async def call_off(ctx: SyncContext, client: MailchimpClient, row_id: int, batch_id: str) -> None:
+    """Have Mailchimp stop a batch that was called off here, if it knows it at all. Raises MailchimpError."""
+    if batch_id:
+        await client.delete_batch(batch_id)
+    await ctx.store.write(_close, row_id, ctx.store.clock.now())
 
 
 def _operation(parcel: Parcel, one: OpenUpdate) -> BatchOperation:
@@ -275,12 +276,20 @@ def _record(conn: Connection, claim: Claim, parcel: Parcel, sent: Batch, clock: 
     claims.check(conn, claim)
 
 
-def _record_aborted(conn: Connection, parcel: Parcel, sent: Batch) -> bool:
-    """Keep the id of a batch whose row was aborted while it was on its way; False when it was not."""
+def _record_called_off(conn: Connection, parcel: Parcel, sent: Batch) -> bool:
+    """Keep the id of a batch that was called off while it was on its way; False when it was not."""
     noted = conn.execute(
-        change(batch).where(batch.c.id == parcel.row_id, batch.c.status == ABORTED).values(mailchimp_batch_id=sent.id)
+        change(batch)
+        .where(batch.c.id == parcel.row_id, batch.c.status.in_(CALLED_OFF))
+        .values(mailchimp_batch_id=sent.id, status=ABORTING)
     )
     return noted.rowcount == 1
+
+
+def _close(conn: Connection, row_id: int, at: str) -> None:
+    conn.execute(
+        change(batch).where(batch.c.id == row_id).values(status=ABORTED, response_processed=PROCESSED, completed_at=at)
+    )
 
 
 # ── Which updates may go ────────────────────────────────────────────────────────────────────────────────────────────
@@ -335,7 +344,7 @@ def _has_room(conn: Connection, audience: Audience) -> bool:
         select(func.count(), func.coalesce(func.sum(batch.c.total_operations), 0)).where(
             batch.c.mailchimp_list_id.in_({audience.list_id, *account}),
             batch.c.response_processed != PROCESSED,
-            batch.c.status != ABORTED,
+            func.coalesce(batch.c.status, "").not_in(CALLED_OFF),
         )
     ).one()
     return bool(under_way[0] < WINDOW_BATCHES and under_way[1] < WINDOW_OPERATIONS)

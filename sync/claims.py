@@ -98,6 +98,12 @@ def is_live(conn: Connection, name: str, at_ms: int) -> bool:
     return row is not None and row.expires_ms > at_ms and not row.holder.startswith(BRIEF)
 
 
+def is_held(conn: Connection, name: str, at_ms: int) -> bool:
+    """Tell whether anybody holds the claim, a run or a brief holder."""
+    expires = conn.execute(select(claim_table.c.expires_ms).where(claim_table.c.name == name)).scalar_one_or_none()
+    return expires is not None and expires > at_ms
+
+
 def _locked_fence(conn: Connection, name: str, holder: str) -> int:
     """The fence as it stands, its row made if missing and locked until the transaction ends."""
     insert_new(conn, claim_table, [{"name": name, "holder": holder, "fence": 0, "expires_ms": 0}])
