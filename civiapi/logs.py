@@ -17,15 +17,16 @@ from civiapi.settings import LogSettings
 MASK = "***"
 SECRET_NAMES = re.compile(r"(?i)^(_authx|authorization|x-civi-.*|cookie|.*(api_?key|site_?key|secret|password|token))$")
 _IN_TEXT = (
-    # key=…, api_key: "…", 'secret': '…' and the like
+    # api_key=…, "apiKey": "…", ?secret=… and the like
     (
         re.compile(
-            r"(?i)((?:\b|_)(?:api_?key|site_?key|key|secret|password|_authx\w*|token)[\"']?\s*(?:=|:|%3D)\s*[\"']?)"
-            r"[^\s&\"',;)}\]]+"
+            r"(?i)((?:[\w-]*(?:api_?key|site_?key|secret|password|token)|\bkey|_authx\w*)"
+            r"[\"'\\]*\s*(?:=|:|%3D)\s*[\"'\\]*)[^\s&\"',;)}\]]+"
         ),
         rf"\1{MASK}",
     ),
-    (re.compile(r"(?i)\b(bearer|basic)([ +]|%20)+[\w.~+/=-]+"), rf"\1 {MASK}"),
+    (re.compile(r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?)\w+[ +]+[\w.~+/=-]+"), rf"\1{MASK}"),
+    (re.compile(r"(?i)\b(bearer)([ +]|%20)+[\w.~+/=-]+"), rf"\1 {MASK}"),
     (re.compile(r"\b[0-9a-f]{32}-[a-z]{2,4}\d+\b"), f"{MASK}-mailchimp"),  # a Mailchimp key wherever it turns up
     (re.compile(r"(?i)\b(\w+)://([^:/\s@]+):[^@\s]+@"), rf"\1://\2:{MASK}@"),
 )

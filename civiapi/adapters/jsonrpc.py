@@ -147,26 +147,30 @@ async def identify(auth: Auth, seen: Shown) -> Caller:
     return caller
 
 
-async def answer_text(session: Session, text: bytes) -> Json | list[Json] | None:
-    """The reply to a JSON-RPC text, single or batch; ``None`` where nothing asked for one."""
+async def answer_text(session: Session, text: bytes, methods: Methods | None = None) -> Json | list[Json] | None:
+    """The reply to a JSON-RPC text, single or batch; ``None`` where nothing asked for one.
+
+    *methods* are ``METHODS`` unless given.
+    """
+    methods = METHODS if methods is None else methods
     try:
         request = orjson.loads(text)
     except orjson.JSONDecodeError:
         return _error(ERROR_PARSE_ERROR, WORDS[ERROR_PARSE_ERROR])
     if not isinstance(request, list):
-        return await _answer_one(session, request)
+        return await _answer_one(session, request, methods)
     if not request:
         return _error(ERROR_INVALID_REQUEST, WORDS[ERROR_INVALID_REQUEST])
     if len(request) > MAX_BATCH:
         return _error(ERROR_INVALID_REQUEST, f"Invalid Request: a batch holds at most {MAX_BATCH} calls")
-    replies = [await _answer_one(session, each) for each in request]
+    replies = [await _answer_one(session, each, methods) for each in request]
     return [reply for reply in replies if reply is not None] or None
 
 
-async def _answer_one(session: Session, request: Any) -> Json | None:
+async def _answer_one(session: Session, request: Any, methods: Methods) -> Json | None:
     response = await dispatch_to_response(
         request,
-        METHODS,
+        methods,
         context=session,
         deserializer=_as_it_is,
         validator=_validate,

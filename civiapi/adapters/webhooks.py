@@ -6,6 +6,7 @@ that is known here.
 """
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -43,7 +44,7 @@ def webhook_ways(store: Store, inbox: Inbox) -> dict[str, Way]:
     return {f"{PREFIX}/webhook": AudiencePage(store, inbox), f"{PREFIX}/batch-webhook": BatchPage(store, inbox)}
 
 
-class _Page:
+class _Page(ABC):
     """What both pages do: the secret first, then nothing for those who only look."""
 
     raw_body = False
@@ -63,8 +64,9 @@ class _Page:
             return OK
         return await self.receive(event, config)
 
+    @abstractmethod
     async def receive(self, event: forms.Fields, config: Config) -> Answer:
-        raise NotImplementedError
+        """Keep the event; what to answer."""
 
     def failure(self, query: forms.Fields, message: str, status: int) -> Answer:
         return Answer(message.encode(), TEXT, status)

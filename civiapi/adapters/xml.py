@@ -11,7 +11,7 @@ from typing import Any
 HEAD = '<?xml version="1.0"?>\n<ResultSet xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"'
 SEPARATOR = "\x01"  # between the values of a multi-value field
 
-_NOT_IN_NAMES = re.compile(r"[^\w.\-]")
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_.\-]")  # fewer letters than XML allows, but every parser agrees on these
 _ESCAPES = str.maketrans(
     {"&": "&amp;", "<": "&lt;", ">": "&gt;", SEPARATOR: ","}
     | {chr(code): None for code in range(32) if code not in (1, 9, 10, 13)}  # XML 1.0 has no way to write these
