@@ -150,13 +150,15 @@ def find_moved(conn: Connection, audience: Audience, members: Sequence[Member]) 
     return {new_id: old for new_id, old in found.items() if new_id not in known}
 
 
-def mark_gone(conn: Connection, audience: Audience, cache_ids: Sequence[int], at: datetime) -> None:
+def mark_gone(
+    conn: Connection, audience: Audience, cache_ids: Sequence[int], at: datetime, *, skew: timedelta = NO_SKEW
+) -> None:
     """Take these members as gone from Mailchimp for good (404): archived, and left, at *at* (Mailchimp's clock).
 
     Mailchimp says neither when nor by whom; a person who was deleted is never put back by us, so theirs is the word.
     """
     changed = []
-    stamp = audience.compact(at)
+    stamp = audience.compact(at - skew)
     for part in _parts(cache_ids):
         for row in conn.execute(select(*_ROW).where(cache.c.id.in_(part))):
             fields = decode(row.mailchimp_data) | {"status": "archived", "status@": stamp}

@@ -72,7 +72,9 @@ def _gather(conn: Connection, audience: Audience, ids: Sequence[int], with_perso
         .where(cache.c.id.in_(ids), cache.c.mailchimp_list_id == audience.list_id)
         .order_by(cache.c.id)
     ).all()
-    words = _Words(conn, audience, list({row.civicrm_contact_id for row in rows if row.civicrm_contact_id is not None}))
+    words = LatestWords(
+        conn, audience, list({row.civicrm_contact_id for row in rows if row.civicrm_contact_id is not None})
+    )
     owed = open_updates(conn, ids)
     basics = [_basic(audience, row, words, owed.get(row.id, ())) for row in rows]
     persons = [one for one in basics if one.contact_id is not None and (with_person or _needs_person(one, audience))]
@@ -104,7 +106,7 @@ def _asks_mailchimp(one: RowFacts, audience: Audience) -> bool:
 # ── CiviCRM's words ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class _Words:
+class LatestWords:
     """Where contacts stand in the groups that matter, and the latest history row of each."""
 
     def __init__(self, conn: Connection, audience: Audience, contact_ids: Sequence[int]) -> None:
@@ -150,7 +152,7 @@ class _Words:
         return found
 
 
-def _basic(audience: Audience, row: Any, words: _Words, owed: Iterable[Any]) -> RowFacts:
+def _basic(audience: Audience, row: Any, words: LatestWords, owed: Iterable[Any]) -> RowFacts:
     contact_id = row.civicrm_contact_id
     data = decode(row.mailchimp_data)
     updated: datetime | None = None
@@ -180,7 +182,7 @@ def _basic(audience: Audience, row: Any, words: _Words, owed: Iterable[Any]) -> 
 
 
 def _interests(
-    audience: Audience, contact_id: int, data: Fields, words: _Words, member: Standing | None
+    audience: Audience, contact_id: int, data: Fields, words: LatestWords, member: Standing | None
 ) -> tuple[InterestFacts, ...]:
     found = []
     for interest_id, group_id in audience.interests.items():

@@ -43,6 +43,7 @@ class Question:
     `since`: Mailchimp's changes after this moment (UTC seconds since 1970), None for everything. `serial` numbers full
     fetches. `started` and `server_started`: the fetch's start by our clock and by Mailchimp's. `contacts_since`:
     contacts modified from then on are looked at (None: all). `skew`: Mailchimp's clock minus ours, seconds.
+    `history_upto` is the last history row of this run, `history_mark` up to where none can be missing any more.
     """
 
     since: int | None = None
@@ -52,6 +53,8 @@ class Question:
     server_started: int | None = None
     contacts_since: int | None = None
     skew: int = 0
+    history_upto: int = 0
+    history_mark: int = 0
 
     @property
     def is_full(self) -> bool:
@@ -61,7 +64,11 @@ class Question:
 
 @dataclass(slots=True)
 class Position:
-    """Where an audience stands. `question` is None between runs; `cursor` is None at the start of a stage."""
+    """Where an audience stands. `question` is None between runs; `cursor` is None at the start of a stage.
+
+    `history_id` is the watermark of CiviCRM's history, `last_started` when the last finished run began (UTC seconds),
+    `interests` which were linked then.
+    """
 
     list_id: str
     stage: str = READY_TO_FETCH
@@ -70,6 +77,7 @@ class Position:
     question: Question | None = None
     last_started: int | None = None
     serial: int = 0
+    interests: dict[str, int] = field(default_factory=dict)
     last_sync_time: str | None = None
     log: list[dict[str, str]] = field(default_factory=list)
     fetch: dict[str, Any] = field(default_factory=dict)
@@ -117,6 +125,7 @@ def load(conn: Connection, list_id: str, *, for_update: bool = False) -> Positio
         position.history_id = row.history_id
         position.last_started = state.get("last_started")
         position.serial = state.get("serial", 0)
+        position.interests = state.get("interests") or {}
         asked = state.get("question")
         position.question = Question(**asked) if asked else None
     return position
@@ -135,6 +144,7 @@ def save(conn: Connection, position: Position) -> None:
     state = {
         "last_started": position.last_started,
         "serial": position.serial,
+        "interests": position.interests,
         "question": {name: getattr(asked, name) for name in Question.__slots__} if asked else None,
     }
     cursor = None

@@ -1,0 +1,204 @@
+"""Drives one audience through its stages to a deadline, under a claim, and leaves a record of it.
+
+The engine knows the order of stages, when to stop, and what to say; what a stage does is in ``sync/stages``. Whatever
+ends a run (the clock, an error, a lost claim, a cancelled call), the position stays where the last commit left it,
+the claim is given back, and the next run goes on from there.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy import Connection, insert, select, update
+
+from civiapi.store.tables import group as group_table
+from sync import claims, positions
+from sync.audience import Audience
+from sync.claims import Claim, ClaimLost
+from sync.context import SyncContext
+from sync.errors import MailchimpFailed, SyncError
+from sync.holding import held
+from sync.mailchimp.errors import MailchimpError
+from sync.positions import READY_TO_FETCH, Position
+from sync.stages import STAGES
+from sync.stages.base import Run, RunRequest, StageProgress
+from sync.tables import run_log
+
+__all__ = ["RunOutcome", "RunRequest", "StageProgress", "run_audience"]
+
+BUSY_TEXT = "Called but locks say process already busy. Will not do anything."
+FINISHED, PAUSED, STOPPED, FAILED, BUSY, CRASHED = "finished", "paused", "stopped", "failed", "busy", "crashed"
+
+_WORK = {stage.name: stage.work for stage in STAGES}
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """How a run ended: *outcome* is finished, paused (out of time), stopped (as asked) or busy.
+
+    *status* is what ``fetchandreconcile`` answers; *counts* what each stage did.
+    """
+
+    list_id: str
+    group_id: int
+    outcome: str
+    status: dict[str, Any]
+    counts: dict[str, dict[str, int]]
+
+
+async def run_audience(
+    ctx: SyncContext,
+    audience: Audience,
+    request: RunRequest,
+    on_progress: Callable[[StageProgress], None] | None = None,
+) -> RunOutcome:
+    """Sync one audience, or go on where its last run stopped, until it is done, out of time or told to stop.
+
+    Raises SyncError, which names audience and stage and says how to go on; ClaimLost is one of the things it says.
+    """
+    if request.force_restart:
+        await ctx.store.write(_restart, audience)
+    async with held(ctx, audience.list_id) as claim:
+        if claim is None:
+            position = await ctx.store.write(_say_busy, audience)
+            return _outcome(audience, BUSY, position, {})
+        return await _run_claimed(ctx, audience, claim, request, on_progress)
+
+
+async def _run_claimed(
+    ctx: SyncContext,
+    audience: Audience,
+    claim: Claim,
+    request: RunRequest,
+    on_progress: Callable[[StageProgress], None] | None,
+) -> RunOutcome:
+    audience, position = await ctx.store.read(_prepare, audience)
+    run = Run(ctx, audience, claim, request, position, on_progress)
+    entry = await ctx.store.write(_open_entry, audience.list_id)
+    outcome, error = FAILED, None
+    try:
+        outcome = await _drive(run)
+    except MailchimpError as failure:
+        error = f"Audience {audience.list_id} stopped at {run.position.stage}: {failure}"
+        await _say(run, error)
+        raise MailchimpFailed(f"{error}. The next run continues there.") from failure
+    except ClaimLost as failure:
+        error = str(failure)
+        raise SyncError(f"Audience {audience.list_id} stopped at {run.position.stage}: {error}") from failure
+    except asyncio.CancelledError:
+        outcome = STOPPED
+        raise
+    finally:
+        counts = _plain(run)
+        await asyncio.shield(ctx.store.write(_close_entry, entry, outcome, counts, error))
+    return _outcome(audience, outcome, run.position, counts)
+
+
+async def _drive(run: Run) -> str:
+    """Do stage after stage; returns how it ended."""
+    while True:
+        stage = run.position.stage
+        if run.request.stop_on == stage:
+            await _say(run, f"Stopped as requested at step {stage}")
+            return STOPPED
+        started = time.monotonic()
+        await _WORK[stage](run)
+        _report(run, stage, time.monotonic() - started)
+        if run.position.stage == READY_TO_FETCH and run.position.question is None:
+            return FINISHED
+        if run.is_out_of_time():
+            await _say(run, f"Out of time at {run.position.stage}; the next run continues there.")
+            return PAUSED
+
+
+async def _say(run: Run, message: str) -> None:
+    """Put a line into the audience's log; lost with the claim, because the log is then somebody else's."""
+    try:
+        await run.commit(lambda conn, step: step.say(message))
+    except ClaimLost:
+        log.warning("the claim was lost before this was said", list_id=run.audience.list_id, message=message)
+
+
+def _report(run: Run, stage: str, seconds: float) -> None:
+    counts = dict(run.counts.get(stage, {}))
+    busiest = max(counts.values(), default=0)
+    log.info(
+        "stage",
+        list_id=run.audience.list_id,
+        stage=stage,
+        seconds=round(seconds, 3),
+        a_second=round(busiest / seconds) if seconds > 0 else None,
+        **counts,
+    )
+
+
+def _restart(conn: Connection, audience: Audience) -> None:
+    """Take the audience from whoever holds it, and start at the beginning."""
+    claims.withdraw(conn, audience.list_id)
+    position = positions.load(conn, audience.list_id, for_update=True)
+    position.restart()
+    positions.save(conn, position)
+
+
+def _say_busy(conn: Connection, audience: Audience) -> Position:
+    position = positions.load(conn, audience.list_id, for_update=True)
+    position.say(audience.clock.now(), BUSY_TEXT)
+    positions.save(conn, position)
+    return position
+
+
+def _prepare(conn: Connection, audience: Audience) -> tuple[Audience, Position]:
+    """The audience with those interests whose groups exist, and where it stands. Raises SyncError without its group."""
+    rows = conn.execute(
+        select(group_table.c.id, group_table.c.saved_search_id).where(group_table.c.id.in_(audience.group_ids))
+    )
+    groups = {row.id: row.saved_search_id for row in rows}
+    if audience.group_id not in groups:
+        raise SyncError(
+            f"Audience {audience.list_id} is linked with group {audience.group_id}, which does not exist. "
+            "Link it with another group on the Config screen."
+        )
+    if groups[audience.group_id] is not None:
+        raise SyncError(
+            f"Audience {audience.list_id} is linked with group {audience.group_id}, a smart group: nobody can be put "
+            "into or taken out of it. Link it with an ordinary group."
+        )
+    usable = {key: group for key, group in audience.interests.items() if group in groups and groups[group] is None}
+    if usable != dict(audience.interests):
+        left_out = sorted(set(audience.interests) - set(usable))
+        log.warning("interests without a usable group are left out", list_id=audience.list_id, interests=left_out)
+    return replace(audience, interests=usable), positions.load(conn, audience.list_id)
+
+
+def _open_entry(conn: Connection, list_id: str) -> int:
+    """Begin a line of the run log; lines that were never ended are of runs that were killed."""
+    unended = (run_log.c.list_id == list_id, run_log.c.ended_s.is_(None))
+    now = claims.now_ms() // 1000
+    conn.execute(update(run_log).where(*unended).values(outcome=CRASHED, ended_s=now))
+    made = conn.execute(insert(run_log).values(list_id=list_id, started_s=now))
+    key = made.inserted_primary_key
+    return int(key[0]) if key else 0
+
+
+def _close_entry(
+    conn: Connection, entry: int, outcome: str, counts: dict[str, dict[str, int]], error: str | None
+) -> None:
+    conn.execute(
+        update(run_log)
+        .where(run_log.c.id == entry)
+        .values(ended_s=claims.now_ms() // 1000, outcome=outcome, counts=orjson.dumps(counts).decode(), error=error)
+    )
+
+
+def _plain(run: Run) -> dict[str, dict[str, int]]:
+    return {stage: dict(counts) for stage, counts in run.counts.items()}
+
+
+def _outcome(audience: Audience, outcome: str, position: Position, counts: dict[str, dict[str, int]]) -> RunOutcome:
+    return RunOutcome(audience.list_id, audience.group_id, outcome, position.as_status(), counts)

@@ -1,0 +1,180 @@
+"""What a stage is given: the run it belongs to, and one way to commit a bit of work together with the new position."""
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Concatenate, ParamSpec
+
+from sqlalchemy import Connection, func, select
+
+from sync import claims, positions
+from sync.audience import Audience
+from sync.claims import Claim
+from sync.context import SyncContext
+from sync.mailchimp.client import MailchimpClient
+from sync.positions import READY_TO_FETCH, STAGES, Cursor, Position, Question
+from sync.tables import cache
+
+P = ParamSpec("P")
+
+DATA_STAGE = "readyToCheckForDataUpdates"
+ROWS_A_BIT = 1000
+"""Rows that Python looks at in one unit."""
+ROWS_A_STATEMENT = 20_000
+"""Rows that a set statement goes over in one unit: short enough that nobody waits long for the one writer."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageProgress:
+    """How far a stage has got; *total* is None where nobody knows."""
+
+    list_id: str
+    stage: str
+    done: int
+    total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """What a run is asked. Times in seconds; *max_time* 0: no limit.
+
+    *since*: changes at Mailchimp from then on (aware; the overlap is taken off), ``ever`` for everything, None for
+    since the last sync. *stop_on*: the stage to stop before.
+    """
+
+    max_time: float = 300
+    since: datetime | str | None = None
+    stop_on: str | None = None
+    force_restart: bool = False
+    with_data: bool = False
+
+
+@dataclass(slots=True)
+class Step:
+    """One bit of work inside its unit: the position it moves and what it counts. Made anew each time a unit runs."""
+
+    audience: Audience
+    position: Position
+    at: datetime
+    counts: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def question(self) -> Question:
+        """What this run was asked."""
+        return self.position.question or Question()
+
+    @property
+    def site_time(self) -> str:
+        """Now, as the site writes it."""
+        return self.audience.clock.write(self.at)
+
+    def say(self, message: str) -> None:
+        """Add a line to the audience's log."""
+        self.position.say(self.site_time, message)
+
+    def stay(self, **cursor: Any) -> None:
+        """Go on in this stage from *cursor*."""
+        self.position.cursor = cursor
+
+    def finish(self) -> None:
+        """Go on to the next stage."""
+        following = STAGES.index(self.position.stage) + 1
+        name = STAGES[following] if following < len(STAGES) else READY_TO_FETCH
+        if name == DATA_STAGE and not self.question.with_data:
+            name = STAGES[following + 1]
+        self.position.move_to(name)
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of one audience, held by a claim."""
+
+    ctx: SyncContext
+    audience: Audience
+    claim: Claim
+    request: RunRequest
+    position: Position
+    on_progress: Callable[[StageProgress], None] | None = None
+    started: float = field(default_factory=time.monotonic)
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+
+    @property
+    def client(self) -> MailchimpClient:
+        """The client of the audience's account. Raises InvalidApiKey."""
+        return self.ctx.clients.client_for(self.audience.api_key)
+
+    @property
+    def cursor(self) -> Cursor | None:
+        """Where in the present stage to go on."""
+        return self.position.cursor
+
+    @property
+    def question(self) -> Question:
+        """What this run was asked."""
+        return self.position.question or Question()
+
+    def is_out_of_time(self) -> bool:
+        """True once no new bit of work may begin."""
+        return bool(self.request.max_time) and time.monotonic() - self.started >= self.request.max_time
+
+    async def commit(
+        self, fn: Callable[Concatenate[Connection, Step, P], None], *args: P.args, **kwargs: P.kwargs
+    ) -> Step:
+        """Run one bit of work and save the position it leaves, in one transaction that only our claim lets through.
+
+        Raises ClaimLost, with nothing written.
+        """
+        stage = self.position.stage
+        step = await self.ctx.store.write(_unit, self.audience, self.claim, fn, args, kwargs)
+        self.position = step.position
+        self.counts.setdefault(stage, Counter()).update(step.counts)
+        return step
+
+    async def repeat(self, fn: Callable[[Connection, Step], None], count: str, total: int | None = None) -> None:
+        """Do bits of work until the stage is finished or time is up; *count* is what its progress is told in."""
+        stage = self.position.stage
+        while self.position.stage == stage:
+            await self.commit(fn)
+            self.tell(stage, self.counts[stage][count], total)
+            if self.is_out_of_time():
+                return
+
+    def tell(self, stage: str, done: int, total: int | None = None) -> None:
+        """Let whoever listens know how far a stage has got."""
+        if self.on_progress is not None:
+            self.on_progress(StageProgress(self.audience.list_id, stage, done, total))
+
+
+def _unit(
+    conn: Connection,
+    audience: Audience,
+    claim: Claim,
+    fn: Callable[..., None],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Step:
+    step = Step(audience, positions.load(conn, audience.list_id, for_update=True), datetime.now(UTC))
+    fn(conn, step, *args, **kwargs)
+    positions.save(conn, step.position)
+    claims.check(conn, claim)
+    return step
+
+
+def next_bound(conn: Connection, audience: Audience, after: int, size: int, *, only_todo: bool) -> int | None:
+    """The id up to which the next *size* rows after *after* go; None when there are no more."""
+    rows = select(cache.c.id).where(cache.c.mailchimp_list_id == audience.list_id, cache.c.id > after)
+    if only_todo:
+        rows = rows.where(cache.c.sync_status == "todo")
+    part = rows.order_by(cache.c.id).limit(size).subquery()
+    return conn.execute(select(func.max(part.c.id))).scalar()
+
+
+def count_todo(conn: Connection, list_id: str) -> int:
+    """How many rows of an audience are to be thought about."""
+    return int(
+        conn.execute(
+            select(func.count()).where(cache.c.mailchimp_list_id == list_id, cache.c.sync_status == "todo")
+        ).scalar_one()
+    )

@@ -1,0 +1,88 @@
+"""readyToCheckForGroupChanges: whoever CiviCRM said something about since the last run is to be thought about."""
+
+from typing import Any
+
+from sqlalchemy import Connection, and_, case, or_, select
+from sqlalchemy import update as change
+
+from civiapi.store.tables import group_contact, subscription_history
+from sync.audience import RECEIVES_MAIL
+from sync.facts import ECHO_METHOD
+from sync.reconcile import ADDED
+from sync.stages.base import ROWS_A_BIT, ROWS_A_STATEMENT, Run, Step, next_bound
+from sync.tables import cache
+
+
+async def check_for_group_changes(run: Run) -> None:
+    """Mark ``todo`` the rows of contacts with new history in a group that matters; on a full run also rows whose
+    contact is in the group and not in the audience, or the other way round."""
+    await run.repeat(_check, "marked")
+
+
+def _check(conn: Connection, step: Step) -> None:
+    cursor = step.position.cursor or {"phase": "history", "after": step.position.history_id, "marked": 0}
+    if cursor["phase"] == "history":
+        marked, following = _by_history(conn, step, int(cursor["after"]))
+    else:
+        marked, following = _by_comparison(conn, step, int(cursor["after"]))
+    step.counts.update(marked=marked)
+    total = cursor["marked"] + marked
+    if following is not None:
+        step.stay(**following, marked=total)
+        return
+    step.position.history_id = step.question.history_mark
+    step.position.interests = dict(step.audience.interests)
+    step.say(f"Group: {total} rows to look at again because of what CiviCRM said.")
+    step.finish()
+
+
+Following = tuple[int, dict[str, Any] | None]
+
+
+def _by_history(conn: Connection, step: Step, after: int) -> Following:
+    """Our own echoes are no news: the row was judged when they were made."""
+    history = subscription_history.c
+    rows = conn.execute(
+        select(history.id, history.contact_id, history.method)
+        .where(
+            history.id > after,
+            history.id <= step.question.history_upto,
+            history.group_id.in_(step.audience.group_ids),
+        )
+        .order_by(history.id)
+        .limit(ROWS_A_BIT // 2)
+    ).all()
+    if not rows:
+        compares = step.question.is_full or step.position.interests != dict(step.audience.interests)
+        return 0, {"phase": "all", "after": 0} if compares else None
+    contacts = list(dict.fromkeys(row.contact_id for row in rows if row.method != ECHO_METHOD))
+    marked = 0
+    if contacts:
+        mine = and_(cache.c.mailchimp_list_id == step.audience.list_id, cache.c.civicrm_contact_id.in_(contacts))
+        marked = conn.execute(change(cache).where(mine).values(sync_status="todo")).rowcount
+    return marked, {"phase": "history", "after": rows[-1].id}
+
+
+def _by_comparison(conn: Connection, step: Step, after: int) -> Following:
+    """Where group and audience disagree, whatever history says; everybody, when other interests are linked now."""
+    upto = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=False)
+    if upto is None:
+        return 0, None
+    inside = select(group_contact.c.id).where(
+        group_contact.c.contact_id == cache.c.civicrm_contact_id,
+        group_contact.c.group_id == step.audience.group_id,
+        group_contact.c.status == ADDED,
+    )
+    in_group = inside.correlate(cache).exists()
+    in_audience = case((cache.c.mailchimp_status.in_(sorted(RECEIVES_MAIL)), 1), else_=0) == 1
+    rows = and_(
+        cache.c.mailchimp_list_id == step.audience.list_id,
+        cache.c.id > after,
+        cache.c.id <= upto,
+        cache.c.civicrm_contact_id.is_not(None),
+        or_(cache.c.sync_status != "todo", cache.c.sync_status.is_(None)),
+    )
+    if step.position.interests == dict(step.audience.interests):
+        rows = and_(rows, or_(and_(in_group, ~in_audience), and_(~in_group, in_audience)))
+    marked = conn.execute(change(cache).where(rows).values(sync_status="todo")).rowcount
+    return marked, {"phase": "all", "after": upto}

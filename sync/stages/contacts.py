@@ -1,0 +1,117 @@
+"""readyToFixContactIds and readyToCreateNewContactsFromMailchimp: every member in the audience gets its contact."""
+
+from typing import Any
+
+from sqlalchemy import Connection, or_, select
+from sqlalchemy import update as change
+
+from civiapi.store.bulk import update_rows
+from civiapi.store.contacts import NewPerson, create_individuals
+from civiapi.store.tables import contact, email
+from sync.audience import RECEIVES_MAIL
+from sync.matching import Range, drop_dead_contacts, match_contacts
+from sync.member_data import decode
+from sync.stages.base import ROWS_A_BIT, ROWS_A_STATEMENT, Run, Step, next_bound
+from sync.stages.recent import next_modified
+from sync.tables import cache
+
+
+async def fix_contact_ids(run: Run) -> None:
+    """Drop contacts that are gone or in the trash, and match members that have none by their address."""
+    await run.repeat(_fix, "rows")
+
+
+def _fix(conn: Connection, step: Step) -> None:
+    cursor = step.position.cursor or {"phase": "recent"}
+    if cursor["phase"] == "recent":
+        _wake_recent(conn, step, cursor.get("after") or {})
+        return
+    after, full = int(cursor["after"]), step.question.is_full
+    upto = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=not full)
+    if upto is None:
+        step.say(f"Contacts: {cursor['matched']} members matched by address, {cursor['dropped']} unlinked.")
+        step.finish()
+        return
+    rows = Range(after, upto, only_todo=not full)
+    unlinked, deleted = drop_dead_contacts(conn, step.audience, rows)
+    matched = match_contacts(conn, step.audience, rows)
+    step.counts.update(rows=ROWS_A_STATEMENT, unlinked=unlinked, deleted=deleted, matched=matched)
+    step.stay(phase="match", after=upto, matched=cursor["matched"] + matched, dropped=cursor["dropped"] + unlinked)
+
+
+def _wake_recent(conn: Connection, step: Step, after: dict[str, Any]) -> None:
+    """Let contacts that changed in CiviCRM be thought about: their rows if something may hang on it, and members
+    without a contact whose address they now have."""
+    ids, following = next_modified(conn, step, after, ROWS_A_BIT // 2)
+    if not ids:
+        step.stay(phase="match", after=0, matched=0, dropped=0)
+        return
+    mine = cache.c.mailchimp_list_id == step.audience.list_id
+    alive = select(contact.c.id).where(contact.c.id == cache.c.civicrm_contact_id, contact.c.is_deleted == 0)
+    owned = select(email.c.id).where(
+        email.c.contact_id == cache.c.civicrm_contact_id, email.c.email == cache.c.mailchimp_email
+    )
+    linked = select(cache.c.id).where(
+        mine,
+        cache.c.civicrm_contact_id.in_(ids),
+        or_(
+            cache.c.sync_status == "fail",
+            ~alive.correlate(cache).exists(),
+            cache.c.mailchimp_member_id.is_not(None) & ~owned.correlate(cache).exists(),
+        ),
+    )
+    theirs = select(email.c.email).where(email.c.contact_id.in_(ids), email.c.email.is_not(None))
+    addresses = list(conn.execute(theirs).scalars())
+    unlinked = select(cache.c.id).where(
+        mine, cache.c.mailchimp_email.in_(addresses), cache.c.civicrm_contact_id.is_(None)
+    )
+    woken = [*conn.execute(linked).scalars(), *conn.execute(unlinked).scalars()]
+    for start in range(0, len(woken), ROWS_A_BIT // 2):
+        part = woken[start : start + ROWS_A_BIT // 2]
+        conn.execute(change(cache).where(cache.c.id.in_(part)).values(sync_status="todo"))
+    step.counts.update(contacts=len(ids), woken=len(woken))
+    step.stay(phase="recent", after=following)
+
+
+async def create_new_contacts(run: Run) -> None:
+    """Make a contact for each member in the audience that matched none; they join the group when reconciled."""
+    await run.repeat(_create, "created")
+
+
+def _create(conn: Connection, step: Step) -> None:
+    cursor = step.position.cursor or {"after": 0, "created": 0}
+    rows = conn.execute(
+        select(cache.c.id, cache.c.mailchimp_email, cache.c.mailchimp_data)
+        .where(
+            cache.c.mailchimp_list_id == step.audience.list_id,
+            cache.c.civicrm_contact_id.is_(None),
+            cache.c.id > cursor["after"],
+            cache.c.mailchimp_status.in_(sorted(RECEIVES_MAIL)),
+        )
+        .order_by(cache.c.id)
+        .limit(ROWS_A_BIT)
+    ).all()
+    people = []
+    for row in rows:
+        data = decode(row.mailchimp_data)
+        people.append(
+            NewPerson(
+                first_name=data.get("first_name") or "",
+                last_name=data.get("last_name") or "",
+                email=row.mailchimp_email,
+            )
+        )
+    ids = create_individuals(conn, people, step.site_time)
+    update_rows(
+        conn,
+        cache,
+        ("civicrm_contact_id", "sync_status"),
+        [(contact_id, "todo", row.id) for contact_id, row in zip(ids, rows, strict=True)],
+    )
+    step.counts.update(created=len(rows))
+    created = cursor["created"] + len(rows)
+    if len(rows) == ROWS_A_BIT:
+        step.stay(after=rows[-1].id, created=created)
+        return
+    step.say(f"Contacts: {created} made for members that CiviCRM did not know.")
+    step.finish()

@@ -1,0 +1,61 @@
+"""readyToReconcileQueue and readyToSubmitUpdates: each row that is to be thought about is, and what is owed is sent."""
+
+from sqlalchemy import Connection, select
+
+from sync.apply import apply_plans
+from sync.batches import submit_pending
+from sync.config import clear_trust_override
+from sync.facts import facts_for
+from sync.reconcile import plan
+from sync.stages.base import ROWS_A_BIT, Run, Step, count_todo
+from sync.tables import cache
+
+
+async def reconcile_queue(run: Run) -> None:
+    """Decide about each row that is ``todo``: CiviCRM is changed now, what Mailchimp is owed is written down."""
+    total = await run.ctx.store.read(count_todo, run.audience.list_id) if run.on_progress else None
+    await run.repeat(_reconcile, "rows", total)
+
+
+def _reconcile(conn: Connection, step: Step) -> None:
+    cursor = step.position.cursor or {"after": 0, "rows": 0, "updates": 0}
+    ids = list(
+        conn.execute(
+            select(cache.c.id)
+            .where(
+                cache.c.mailchimp_list_id == step.audience.list_id,
+                cache.c.sync_status == "todo",
+                cache.c.id > cursor["after"],
+            )
+            .order_by(cache.c.id)
+            .limit(ROWS_A_BIT)
+        ).scalars()
+    )
+    plans = [plan(one, step.audience) for one in facts_for(conn, step.audience, ids)]
+    applied = apply_plans(conn, step.audience, plans, step.at)
+    step.counts.update(applied.as_counts())
+    rows, updates = cursor["rows"] + applied.rows, cursor["updates"] + applied.updates
+    if len(ids) == ROWS_A_BIT:
+        step.stay(after=ids[-1], rows=rows, updates=updates)
+        return
+    clear_trust_override(conn, step.audience.list_id, list(step.audience.trust))
+    step.say(f"Looked at {rows} rows; {updates} updates are owed to Mailchimp.")
+    step.finish()
+
+
+async def submit_updates(run: Run) -> None:
+    """Hand what is owed to Mailchimp in batches. What does not fit now goes when batches have finished."""
+    stage = run.position.stage
+    submitted = await submit_pending(run.ctx, run.audience, run.claim, expired=run.is_out_of_time)
+    run.tell(stage, submitted.updates, submitted.updates + submitted.left)
+    await run.commit(_submitted, submitted.updates, submitted.batches, submitted.left, run.is_out_of_time())
+
+
+def _submitted(conn: Connection, step: Step, updates: int, batches: int, left: int, out_of_time: bool) -> None:
+    step.counts.update(updates=updates, batches=batches, left=left)
+    step.say(f"Sent {updates} updates to Mailchimp in {batches} batches.")
+    if left and out_of_time:
+        return
+    step.position.last_started = step.question.started
+    step.position.question = None
+    step.finish()
