@@ -25,8 +25,5 @@ def write_new_settings(path: Path) -> None:
 
 
 def _example() -> str:
-    """The example beside the program's own source, or as it was packed with it."""
-    packed = files("civiapi") / "settings.example.ini"
-    if packed.is_file():
-        return packed.read_text("utf-8")
-    return (Path(__file__).parents[1] / "settings.example.ini").read_text("utf-8")
+    """The example as it is packed with the program (in the source tree, a link to the one at the top)."""
+    return (files("civiapi") / "settings.example.ini").read_text("utf-8")

@@ -7,14 +7,17 @@ the file, the key and what was expected; secrets are never repeated in it.
 
 import configparser
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from civiapi.store.clock import site_clock
 
 PREFIX = "CIVIAPI_"
+DATABASES = ("sqlite:///", "mysql://", "mariadb://", "mysql+asyncmy://", "mariadb+asyncmy://")
 
 
 class SettingsError(Exception):
@@ -105,6 +108,13 @@ def load_settings(path: Path | None, environ: Mapping[str, str] = os.environ) ->
     """Settings from a file (``None``: defaults alone) and the environment. Raises ``SettingsError``."""
     raw = _read_file(path)
     _overlay_environment(raw, environ)
+    try:
+        return _build(raw)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error}" if path else str(error)) from error
+
+
+def _build(raw: Mapping[str, Mapping[str, str]]) -> Settings:
     sections: dict[str, Any] = {}
     users: list[UserSettings] = []
     kinds = {f.name: f.default_factory for f in fields(Settings) if f.name != "users"}
@@ -183,8 +193,8 @@ def _convert(where: str, text: str, default: Any) -> Any:
             number = type(default)(text)
         except ValueError as error:
             raise SettingsError(f"{where} must be a number") from error
-        if number < 0:
-            raise SettingsError(f"{where} must not be negative")
+        if not 0 <= number < float("inf"):
+            raise SettingsError(f"{where} must not be negative or endless")
         return number
     if isinstance(default, tuple):
         return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -196,16 +206,52 @@ def _check(settings: Settings) -> None:
         site_clock(settings.database.timezone)
     except ValueError as error:
         raise SettingsError(f"[database] timezone: {error}") from error
-    if settings.server.site_key and len(settings.server.site_key) < 8:
-        raise SettingsError("[server] site_key must have at least 8 characters")
-    if settings.log.level.lower() not in ("debug", "info", "warning", "error"):
-        raise SettingsError("[log] level must be debug, info, warning or error")
-    if settings.log.format not in ("console", "json"):
-        raise SettingsError("[log] format must be console or json")
-    if not 1 <= settings.mailchimp.batch_size <= 1000:
-        raise SettingsError("[mailchimp] batch_size must be from 1 to 1000")
-    if not 1 <= settings.mailchimp.max_connections <= 10:
-        raise SettingsError("[mailchimp] max_connections must be from 1 to 10")
+    for wrong, message in _rules(settings):
+        if wrong:
+            raise SettingsError(message)
+
+
+def _rules(settings: Settings) -> Iterator[tuple[bool, str]]:
+    """What must hold between and within values: whether it is broken, and what to say then."""
+    server, mailchimp, sync, log = settings.server, settings.mailchimp, settings.sync, settings.log
+    yield server.port > 65535, "[server] port must be from 0 to 65535"
+    yield not _is_web_address(server.base_url), "[server] base_url must begin with http:// or https:// and name a host"
+    yield 0 < len(server.site_key) < 8, "[server] site_key must have at least 8 characters"
+    yield server.max_body < 1, "[server] max_body must be at least 1"
+    for proxy in server.trusted_proxies:
+        yield not _is_network(proxy), f"[server] trusted_proxies: '{proxy}' is not an address or a network"
+    yield not settings.database.url.startswith(DATABASES), "[database] url must begin with sqlite:/// or mysql://"
+    yield not _is_web_address(mailchimp.base_url), "[mailchimp] base_url must begin with http:// or https://"
+    yield not 1 <= mailchimp.batch_size <= 1000, "[mailchimp] batch_size must be from 1 to 1000"
+    yield not 1 <= mailchimp.max_connections <= 10, "[mailchimp] max_connections must be from 1 to 10"
+    yield mailchimp.poll_seconds < 0.01, "[mailchimp] poll_seconds must be at least 0.01"
+    yield sync.heartbeat_seconds < 1, "[sync] heartbeat_seconds must be at least 1"
+    yield sync.claim_seconds < 1, "[sync] claim_seconds must be at least 1"
+    yield not 1 <= sync.fetch_parallel <= 10, "[sync] fetch_parallel must be from 1 to 10"
+    yield settings.scheduler.tick_seconds < 0.01, "[scheduler] tick_seconds must be at least 0.01"
+    yield (
+        log.level.lower() not in ("debug", "info", "warning", "error"),
+        ("[log] level must be debug, info, warning or error"),
+    )
+    yield log.format not in ("console", "json"), "[log] format must be console or json"
     keys = [user.api_key for user in settings.users]
-    if len(set(keys)) < len(keys):
-        raise SettingsError("two [user:NAME] sections have the same api_key")
+    yield len(set(keys)) < len(keys), "two [user:NAME] sections have the same api_key"
+
+
+def _is_web_address(text: str) -> bool:
+    """Whether this is an address of the web, or nothing."""
+    if not text:
+        return True
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # a port that is none, a bracket left open
+        return False
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True

@@ -77,7 +77,11 @@ class _Thread:
     @classmethod
     async def open(cls, path: Path, *, writer: bool) -> "_Thread":
         link = await aiosqlite.connect(path, isolation_level=None, cached_statements=512)
-        engine, conn = await _in_thread(link, _core_over, link, writer)
+        try:
+            engine, conn = await _in_thread(link, _core_over, link, writer)
+        except BaseException:
+            await link.close()  # its thread would keep the process alive
+            raise
         return cls(link, engine, conn)
 
     async def run(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
@@ -140,12 +144,15 @@ class SqliteStore(Store):
     @classmethod
     async def open(cls, path: Path, clock: SiteClock) -> "SqliteStore":
         """Open *path*, making the file but never its folder."""
+        threads: list[_Thread] = []
         try:
-            writer = await _Thread.open(path, writer=True)
-            readers = [await _Thread.open(path, writer=False) for _ in range(READERS)]
+            for writer in (True, *[False] * READERS):
+                threads.append(await _Thread.open(path, writer=writer))
         except (sqlite3.Error, SQLAlchemyError) as error:
+            for thread in threads:
+                await thread.close()
             raise StoreUnusable(f"The database {path} cannot be opened: {error}.") from error
-        return cls(writer, readers, clock)
+        return cls(threads[0], threads[1:], clock)
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         reader = await self._free.get()
