@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import Connection, select
 
 from civiapi.store.clock import SiteClock
+from sync.batch_rows import ABORTED, PROCESSED
 from sync.claims import is_live
 from sync.config import Link, read_config
 from sync.mailchimp.client import MailchimpClient
@@ -26,14 +27,12 @@ BUSY = "busy"
 BUSY_ENTRY = "Called but locks say process already busy."
 QUIET_TOO_LONG = timedelta(minutes=30)
 NO_LOGS = "Possibly crashed? no logs but not in ready state."
-PROCESSED = 2  # response_processed of a batch that is done with
-ABORTED = "aborted"
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class BatchRow:
+class OpenBatch:
     """A batch that we still wait for, as last told. *id* is our row, *batch_id* Mailchimp's."""
 
     id: int
@@ -130,19 +129,19 @@ def in_words(duration: timedelta) -> str:
     return f"{seconds // 60} mins" if seconds <= 3600 else f"{seconds // 3600} hours"
 
 
-def unfinished_batches(conn: Connection) -> list[BatchRow]:
+def unfinished_batches(conn: Connection) -> list[OpenBatch]:
     """Batches that Mailchimp has and whose results we have not dealt with, oldest first."""
     rows = conn.execute(
         select(batch)
         .where(
-            batch.c.response_processed < PROCESSED,
+            batch.c.response_processed != PROCESSED,
             batch.c.mailchimp_batch_id.is_not(None),
             batch.c.status.is_distinct_from(ABORTED),
         )
         .order_by(batch.c.id)
     )
     return [
-        BatchRow(
+        OpenBatch(
             row.id,
             row.mailchimp_list_id or "",
             row.mailchimp_batch_id,
@@ -156,7 +155,7 @@ def unfinished_batches(conn: Connection) -> list[BatchRow]:
     ]
 
 
-async def ask_about_batches(client: MailchimpClient, known: Sequence[BatchRow]) -> list[BatchRow]:
+async def ask_about_batches(client: MailchimpClient, known: Sequence[OpenBatch]) -> list[OpenBatch]:
     """These batches as Mailchimp tells them now; as we know them where it does not say."""
     told = []
     for row in known:
@@ -166,7 +165,7 @@ async def ask_about_batches(client: MailchimpClient, known: Sequence[BatchRow]) 
             log.warning("Mailchimp did not say how a batch stands", batch_id=row.batch_id, error=str(error))
             found = None
         told.append(
-            BatchRow(
+            OpenBatch(
                 row.id,
                 row.list_id,
                 row.batch_id,
@@ -182,7 +181,7 @@ async def ask_about_batches(client: MailchimpClient, known: Sequence[BatchRow]) 
     return told
 
 
-def with_batches(status: dict[str, Any], batches: Sequence[BatchRow]) -> dict[str, Any]:
+def with_batches(status: dict[str, Any], batches: Sequence[OpenBatch]) -> dict[str, Any]:
     """A status with its unfinished batches and their sums; as it was where there are none."""
     if not batches:
         return status
