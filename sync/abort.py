@@ -13,7 +13,7 @@ from sqlalchemy import update as change
 
 from sync import claims, positions
 from sync.audience import Audience
-from sync.batch_rows import ABORTING, CALLED_OFF, PROCESSED, BatchRow, read_batch, select_batches
+from sync.batch_rows import ABORTING, CALLED_OFF, OPEN, BatchRow, read_batch, select_batches
 from sync.batches import call_off
 from sync.context import SyncContext
 from sync.errors import MailchimpFailed
@@ -63,7 +63,13 @@ async def cancel_batches(ctx: SyncContext, audience: Audience) -> None:
 def to_cancel(conn: Connection, list_ids: Sequence[str]) -> list[BatchRow]:
     """The batches of these audiences that were called off and may still run at Mailchimp."""
     rows = conn.execute(
-        select_batches().where(batch.c.mailchimp_list_id.in_(list_ids), batch.c.status == ABORTING).order_by(batch.c.id)
+        select_batches()
+        .where(
+            batch.c.mailchimp_list_id.in_(list_ids),
+            batch.c.response_processed.in_(OPEN),
+            batch.c.status == ABORTING,
+        )
+        .order_by(batch.c.id)
     )
     return [read_batch(row) for row in rows]
 
@@ -82,7 +88,7 @@ def _put_to_rest(conn: Connection, audience: Audience) -> int:
         change(batch)
         .where(
             batch.c.mailchimp_list_id == audience.list_id,
-            batch.c.response_processed != PROCESSED,
+            batch.c.response_processed.in_(OPEN),
             func.coalesce(batch.c.status, "").not_in(CALLED_OFF),
         )
         .values(status=ABORTING)

@@ -25,6 +25,7 @@ EXPIRED = "expired"
 
 NOT_PROCESSED, PROCESSING, PROCESSED = 0, 1, 2
 """The values of ``response_processed``."""
+OPEN = (NOT_PROCESSED, PROCESSING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ def unfinished(conn: Connection, list_ids: Sequence[str]) -> list[BatchRow]:
         select_batches()
         .where(
             batch.c.mailchimp_list_id.in_(list_ids),
-            batch.c.response_processed != PROCESSED,
+            batch.c.response_processed.in_(OPEN),
             batch.c.mailchimp_batch_id.is_not(None),
             func.coalesce(batch.c.status, "").not_in(CALLED_OFF),
         )

@@ -21,7 +21,7 @@ from sqlalchemy import update as change
 from civiapi.store.clock import SiteClock
 from sync import claims
 from sync.audience import Audience
-from sync.batch_rows import ABORTED, ABORTING, CALLED_OFF, NOT_PROCESSED, PENDING, PROCESSED, SUBMITTING
+from sync.batch_rows import ABORTED, ABORTING, CALLED_OFF, NOT_PROCESSED, OPEN, PENDING, PROCESSED, SUBMITTING
 from sync.cache import note_sent
 from sync.claims import Claim, ClaimLost
 from sync.config import read_config
@@ -154,6 +154,25 @@ def unknown_parcels(conn: Connection, list_id: str, clock: SiteClock) -> list[Pa
 def count_ready(conn: Connection, list_id: str, cache_ids: Sequence[int] | None = None) -> int:
     """How many updates of an audience wait and could go now."""
     return int(conn.execute(select(func.count()).select_from(_ready(list_id, cache_ids).subquery())).scalar_one())
+
+
+def has_ready(conn: Connection, list_id: str) -> bool:
+    """Whether any update of an audience waits and could go now."""
+    return conn.execute(_ready(list_id, None).limit(1)).first() is not None
+
+
+def free_stranded(conn: Connection, list_id: str) -> int:
+    """Let open updates wait again whose batch is done with; returns how many there were. Nothing else would end them."""
+    done = select(batch.c.id).where(
+        batch.c.mailchimp_list_id == list_id,
+        or_(batch.c.response_processed == PROCESSED, batch.c.status == ABORTED),
+    )
+    freed = conn.execute(
+        change(update)
+        .where(update.c.completed == 0, update.c.mailchimpsync_batch_id.in_(done))
+        .values(mailchimpsync_batch_id=None)
+    )
+    return freed.rowcount
 
 
 def in_batch(conn: Connection, row_id: int) -> list[OpenUpdate]:
@@ -343,7 +362,7 @@ def _has_room(conn: Connection, audience: Audience) -> bool:
     under_way = conn.execute(
         select(func.count(), func.coalesce(func.sum(batch.c.total_operations), 0)).where(
             batch.c.mailchimp_list_id.in_({audience.list_id, *account}),
-            batch.c.response_processed != PROCESSED,
+            batch.c.response_processed.in_(OPEN),
             func.coalesce(batch.c.status, "").not_in(CALLED_OFF),
         )
     ).one()

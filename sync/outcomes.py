@@ -86,7 +86,7 @@ def apply_outcomes(
     merge_seen(conn, audience, cases, skew)
     gone = [one.row.id for one in cases if one.outcome.verdict is Verdict.GONE and one.was_open]
     if gone:
-        mark_gone(conn, audience, gone, at)
+        mark_gone(conn, audience, gone, at, skew=skew)
     still_open = [one for one in cases if one.was_open]
     endings, tally = _Endings(), Tally()
     others = _other_updates(conn, still_open)

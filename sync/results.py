@@ -41,6 +41,7 @@ from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import BadArchive, MailchimpError, NotFound, ResultsMissing
 from sync.mailchimp.wire import Batch, OperationResult
 from sync.outcomes import Tally, Told, apply_outcomes, send_again
+from sync.skew import steady_skew
 from sync.tables import batch, update
 from sync.updates import OpenUpdate, read_update, select_updates
 
@@ -189,10 +190,12 @@ class _Work:
         return Outcome(Verdict.GONE if old is None else Verdict.AGAIN, problem=outcome.problem)
 
     def _apply(self, conn: Connection, told: Sequence[Told]) -> Tally:
-        skew = self.client.clock_offset() or timedelta(0)
+        offset = self.client.clock_offset()
         completed = self.told.completed_at if self.told is not None else None
-        at = completed or datetime.now(UTC) + skew
-        tally = apply_outcomes(conn, self.audience, self.row.id, told, at=at, skew=skew)
+        at = completed or datetime.now(UTC) + (offset or timedelta(0))
+        tally = apply_outcomes(
+            conn, self.audience, self.row.id, told, at=at.replace(microsecond=0), skew=steady_skew(offset)
+        )
         claims.check(conn, self.claim)
         return tally
 
