@@ -162,7 +162,7 @@ def has_ready(conn: Connection, list_id: str) -> bool:
 
 
 def free_stranded(conn: Connection, list_id: str) -> int:
-    """Let open updates wait again whose batch is done with; returns how many there were. Nothing else would end them."""
+    """Let open updates wait again whose batch is done with, as nothing else would end them; returns how many."""
     done = select(batch.c.id).where(
         batch.c.mailchimp_list_id == list_id,
         or_(batch.c.response_processed == PROCESSED, batch.c.status == ABORTED),

@@ -181,7 +181,7 @@ class Watcher:
             if state.to_cancel:
                 await cancel_batches(self._ctx, audience)
             finished = [
-                await self._look_at_batch(audience, row) for row in state.batches if everything or self._due(row)
+                await self._look_at_batch(audience, row) for row in state.batches if everything or self._is_due(row)
             ]
             if any(finished) or state.unknown or state.is_ready:
                 await self._send_followers(audience)
