@@ -121,7 +121,8 @@ def _explain(
                 "mostRecent": most_recent(clock, word.date, changed),
             }
             for word in words.values()
-        },
+        }
+        or [],  # PHP's empty map
         "mailchimp_data": _pretty(row["mailchimp_data"]),
         "civicrm_data": _pretty(row["civicrm_data"]),
         "civicrm_display_name": names.get(row["civicrm_contact_id"], UNKNOWN_NAME),
