@@ -380,7 +380,9 @@ def _set_live(conn: Connection, cache_ids: Sequence[int]) -> None:
     for start in range(0, len(cache_ids), CHUNK):
         part = cache_ids[start : start + CHUNK]
         conn.execute(
-            change(cache).where(cache.c.id.in_(part), cache.c.sync_status != "todo").values(sync_status="live")
+            change(cache)
+            .where(cache.c.id.in_(part), cache.c.sync_status.in_(("ok", "redo")))
+            .values(sync_status="live")
         )
 
 

@@ -151,6 +151,8 @@ def _end_done(
         return
     if one.wanted.kind == "tags":
         note_tags_sent(conn, now.id, one.wanted.body)
+        if one.row.sync_status not in (LIVE, REDO):
+            return  # tags say nothing about what else there is to think about
     if others:
         _still_owing(endings, one, others)
     elif one.wanted.kind == "email":

@@ -80,7 +80,7 @@ def queue_many(conn: Connection, wishes: Iterable[tuple[int, Wanted]]) -> list[i
     What is in flight with the same content is not owed again, and what waited in its slot is dropped, since the
     last wish stands. Otherwise the wish takes the place of the waiting update, or waits behind the one in flight. A
     wish for ``subscribed`` while ``pending`` is owed keeps ``pending``: Mailchimp has refused the other already.
-    Rows must exist; a row may be wished for in several slots, the later wish in one slot winning.
+    Tags alone make a row ``live`` only if it was at rest. Rows must exist; a row may be wished for in several slots, the later wish in one slot winning.
     """
     ids: list[int] = []
     todo = iter(wishes)
@@ -201,8 +201,18 @@ def _queue_part(conn: Connection, part: Sequence[tuple[int, Wanted]]) -> list[in
     changes = _Changes()
     ids = [_place(changes, slots[cache_id, wanted.slot], cache_id, wanted) for cache_id, wanted in part]
     known = _write(conn, changes)
-    conn.execute(change(cache).where(cache.c.id.in_(cache_ids)).values(sync_status="live"))
+    _set_live(conn, part)
     return [known.get(one, one) for one in ids]
+
+
+def _set_live(conn: Connection, part: Sequence[tuple[int, Wanted]]) -> None:
+    """Something is under way for these rows. Tags alone put no end to what else is to be thought about a row."""
+    whole = {cache_id for cache_id, wanted in part if wanted.slot != "tags"}
+    tags_only = {cache_id for cache_id, _ in part} - whole
+    conn.execute(change(cache).where(cache.c.id.in_(whole)).values(sync_status="live"))
+    if tags_only:
+        at_rest = cache.c.sync_status == "ok"
+        conn.execute(change(cache).where(cache.c.id.in_(tags_only), at_rest).values(sync_status="live"))
 
 
 def _place(changes: _Changes, owed: list[OpenUpdate], cache_id: int, wanted: Wanted) -> int:
