@@ -317,3 +317,16 @@ user = Table(
     _ref("contact_id", "civicrm_contact", ondelete="CASCADE", nullable=False),
     **PLAIN,
 )
+
+imported = Table(  # ours: which row of which import became which row here (``civiapi/importer``)
+    "civiapi_import",
+    METADATA,
+    Column("source", text_column(32), primary_key=True),  # digest of the imported folder's data
+    Column("entity", text_column(32), primary_key=True),
+    Column("old_id", text_column(32), primary_key=True),  # the row's id in the file, or a digest where it has none
+    Column("digest", text_column(32), nullable=False),  # of what identifies the row
+    Column("new_id", row_id(), nullable=False),  # 0: left out, because it belongs to a row deleted since
+    Column("made", flag(), nullable=False),  # 1: the import made the row; 0: it was there
+    Index("civiapi_import_row", "entity", "old_id"),
+    **PLAIN,
+)

@@ -1,0 +1,77 @@
+"""What must hold of imported rows together, as set statements over the rows that this import made.
+
+Each contact has one primary address; someone without a name is called by it; every group contact has a history.
+"""
+
+from sqlalchemy import Connection, and_, exists, func, insert, literal, select, update
+
+from civiapi.importer.memory import made
+from civiapi.store.tables import contact, email, group_contact, subscription_history
+
+
+def finish(conn: Connection, source: str, now: str) -> None:
+    """Make the rows of this import hold together. *now* is a site time."""
+    leave_one_primary(conn, source)
+    choose_a_primary(conn, source)
+    name_by_address(conn, source)
+    begin_histories(conn, source, now)
+
+
+def leave_one_primary(conn: Connection, source: str) -> None:
+    """Of several primary addresses of one contact the one with the lowest id stays primary."""
+    touched = select(email.c.contact_id).where(email.c.id.in_(made(source, "emails")))
+    kept = (
+        select(email.c.contact_id, func.min(email.c.id).label("keep"))
+        .where(email.c.is_primary == 1, email.c.contact_id.in_(touched))
+        .group_by(email.c.contact_id)
+        .having(func.count() > 1)
+        .subquery()
+    )
+    spare = (
+        select(email.c.id)
+        .join(kept, kept.c.contact_id == email.c.contact_id)
+        .where(email.c.is_primary == 1, email.c.id != kept.c.keep)
+        .subquery()  # MariaDB updates a table it reads from only through a derived table
+    )
+    conn.execute(update(email).where(email.c.id.in_(select(spare.c.id))).values(is_primary=0))
+
+
+def choose_a_primary(conn: Connection, source: str) -> None:
+    """A contact with addresses but no primary one gets its lowest id as primary."""
+    touched = select(email.c.contact_id).where(email.c.id.in_(made(source, "emails")))
+    first = (
+        select(func.min(email.c.id).label("id"))
+        .where(email.c.contact_id.in_(touched))
+        .group_by(email.c.contact_id)
+        .having(func.max(email.c.is_primary) == 0)
+        .subquery()
+    )
+    conn.execute(update(email).where(email.c.id.in_(select(first.c.id))).values(is_primary=1))
+
+
+def name_by_address(conn: Connection, source: str) -> None:
+    """A contact without any name is called by its primary address."""
+    address = (
+        select(func.substr(func.min(email.c.email), 1, 128))
+        .where(email.c.contact_id == contact.c.id, email.c.is_primary == 1)
+        .scalar_subquery()
+    )
+    nameless = and_(contact.c.display_name.is_(None), contact.c.id.in_(made(source, "contacts")))
+    conn.execute(update(contact).where(nameless).values(display_name=address, sort_name=address))
+
+
+def begin_histories(conn: Connection, source: str, now: str) -> None:
+    """A group contact that came without a history gets its first row: it stands there since now."""
+    known = exists().where(
+        subscription_history.c.contact_id == group_contact.c.contact_id,
+        subscription_history.c.group_id == group_contact.c.group_id,
+    )
+    silent = select(
+        group_contact.c.contact_id,
+        group_contact.c.group_id,
+        literal(now).label("date"),
+        literal("Admin").label("method"),
+        group_contact.c.status,
+    ).where(group_contact.c.id.in_(made(source, "group_contacts")), ~known)
+    names = ["contact_id", "group_id", "date", "method", "status"]
+    conn.execute(insert(subscription_history).from_select(names, silent))

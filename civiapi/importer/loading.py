@@ -1,0 +1,192 @@
+"""From checked rows to rows of the database, file by file and chunk by chunk, in the caller's transaction.
+
+What is wrong is collected and in the end raised, which undoes everything. What trips people up: ids in the files are
+the sender's; ``civiapi_import`` says what each became here, and rows are compared only after their references have
+been translated: the e-mail of a person we know is that e-mail only if it still belongs to that person.
+"""
+
+import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from sqlalchemy import Connection, func, select, update
+
+from civiapi.importer import memory
+from civiapi.importer.finishing import finish
+from civiapi.importer.reading import BadRow, Found, Line, Survey, Times, read_heading, read_rows
+from civiapi.importer.references import References
+from civiapi.importer.reporting import FileReport, ImportRefused, ImportReport
+from civiapi.importer.sheets import Column, Row, Sheet
+from civiapi.importer.sorting import Sorted, identity_of, sort
+from civiapi.store.bulk import insert_rows
+from civiapi.store.tables import location_type
+
+CHUNK = 1000
+LIMIT = 100  # bad rows listed before reading stops
+
+
+def load(conn: Connection, survey: Survey, times: Times) -> ImportReport:
+    """Load everything the survey found. Raises ``ImportRefused``, and then the transaction must not be committed."""
+    if memory.knows(conn, survey.source):
+        files = [FileReport(found.sheet.file, found.rows, already=found.rows) for found in survey.files]
+        return ImportReport(tuple(files), survey.ignored)
+    loader = _Loader(conn, survey, times)
+    try:
+        files = [loader.load_file(found) for found in survey.files]
+    except _TooMany as error:
+        raise ImportRefused(loader.bad, complete=False) from error
+    if loader.bad:
+        raise ImportRefused(loader.bad)
+    finish(conn, survey.source, times.now)
+    return ImportReport(tuple(files), survey.ignored)
+
+
+class _TooMany(Exception):
+    """The limit of bad rows is reached."""
+
+
+@dataclass(slots=True)
+class _Ids:
+    """Which ids new rows get: their own, moved by ``shift``, or the next one where that is taken or there is none."""
+
+    next: int
+    shift: int = 0
+
+    def give(self, own: int | None, taken: set[int]) -> int:
+        if own is not None and (self.shift or own not in taken):
+            return own + self.shift
+        self.next += 1
+        return self.next - 1
+
+
+@dataclass(slots=True)
+class _Tally:
+    loaded: int = 0
+    already: int = 0
+    renumbered: int = 0
+    left_out: int = 0
+
+
+class _Loader:
+    def __init__(self, conn: Connection, survey: Survey, times: Times) -> None:
+        self.conn = conn
+        self.source = survey.source
+        self.times = times
+        self.links = References(conn, survey.source, frozenset(found.sheet.name for found in survey.files))
+        self.bad: list[BadRow] = []
+        self.location_type = conn.execute(
+            select(location_type.c.id).order_by(location_type.c.is_default.desc(), location_type.c.id).limit(1)
+        ).scalar()
+
+    def report(self, problems: Sequence[BadRow]) -> None:
+        self.bad += problems
+        if len(self.bad) >= LIMIT:
+            raise _TooMany
+
+    def load_file(self, found: Found) -> FileReport:
+        """Load one file; those it refers to have been loaded before."""
+        sheet = found.sheet
+        columns, problems = read_heading(found.path, sheet)
+        if problems:
+            self.links.unreadable.add(sheet.name)
+            self.report(problems)
+            return FileReport(sheet.file, found.rows)
+        ids = self.ids_for(found, columns)
+        tally = _Tally()
+        for lines in self.chunks(found, columns):
+            fresh = self.without_repeats(sheet, lines)
+            self.write(sheet, sort(self.links, sheet, columns, fresh, self.report), ids, tally)
+        self.refer_to_own_rows(found, columns)
+        return FileReport(sheet.file, found.rows, tally.loaded, tally.already, tally.renumbered, tally.left_out)
+
+    def ids_for(self, found: Found, columns: list[Column]) -> _Ids:
+        """Where the file's new ids begin. In an ordered sheet one taken id moves them all, and their order stays."""
+        largest = self.conn.execute(select(func.max(found.sheet.table.c.id))).scalar() or 0
+        if found.sheet.ordered and largest and self.collides(found, columns):
+            return _Ids(found.largest_id + largest + 1, shift=largest)
+        return _Ids(max(largest, found.largest_id) + 1)
+
+    def collides(self, found: Found, columns: list[Column]) -> bool:
+        """Whether any new row's id is taken. Reports nothing: the file is read again for that."""
+        rows = read_rows(found.path, found.sheet, columns, self.times)
+        while part := list(islice(rows, CHUNK)):
+            lines = [row for row in part if isinstance(row, Line)]
+            if sort(self.links, found.sheet, columns, lines, lambda problems: None).taken:
+                return True
+        return False
+
+    def chunks(self, found: Found, columns: list[Column]) -> Iterator[list[Line]]:
+        """The good rows; bad ones are reported, but their keys kept: what refers to them is not at fault."""
+        rows = read_rows(found.path, found.sheet, columns, self.times)
+        while part := list(islice(rows, CHUNK)):
+            bad = [row for row in part if isinstance(row, BadRow)]
+            if keys := {row.key for row in bad if row.key}:
+                keys -= memory.keys_of(self.conn, self.source, found.sheet.name, list(keys))
+                memory.remember(self.conn, self.source, found.sheet.name, [(key, "", 0, 0) for key in keys])
+            self.report(bad)
+            yield [row for row in part if isinstance(row, Line)]
+
+    def without_repeats(self, sheet: Sheet, lines: list[Line]) -> list[Line]:
+        """Those whose key has not been in the file before."""
+        seen = memory.keys_of(self.conn, self.source, sheet.name, [line.key for line in lines])
+        kept = []
+        for line in lines:
+            if line.key in seen:
+                what = f"id {line.key}" if "id" in line.row else "the same row"
+                self.report([BadRow(sheet.file, line.number, f"{what} is there twice")])
+            else:
+                seen.add(line.key)
+                kept.append(line)
+        return kept
+
+    def write(self, sheet: Sheet, rows: Sorted, ids: _Ids, tally: _Tally) -> None:
+        """Insert the new rows of a chunk, and write down what became of each row."""
+        digests = [(line, identity_of(sheet, line.row)) for line in rows.new]
+        remembered = [(line.key, "", 0, 0) for line in rows.orphans]
+        remembered += [(line.key, identity_of(sheet, line.row), here, 0) for line, here in rows.known]
+        for line, digest in digests:
+            own = line.row.get("id")
+            line.row["id"] = ids.give(own, rows.taken)
+            tally.renumbered += own is not None and own != line.row["id"]
+            remembered.append((line.key, digest, line.row["id"], 1))
+            self.site_defaults(sheet, line.row)
+        later = {column.name for column in sheet.columns if column.later}
+        columns = sorted({name for line in rows.new for name in line.row} - later)
+        insert_rows(self.conn, sheet.table, columns, [tuple(map(line.row.get, columns)) for line in rows.new])
+        memory.remember(self.conn, self.source, sheet.name, remembered)
+        if sheet.name == "tags":
+            named = [*rows.known, *((line, line.row["id"]) for line in rows.new)]
+            self.links.names |= {line.row["name"].lower(): here for line, here in named}
+        tally.loaded += len(rows.new)
+        tally.already += len(rows.known)
+        tally.left_out += len(rows.orphans)
+
+    def site_defaults(self, sheet: Sheet, row: Row) -> None:
+        """What only this site can say of a row that does not say it."""
+        if sheet.name == "contacts":
+            row["hash"] = row.get("hash") or secrets.token_hex(16)
+        elif sheet.name == "emails":
+            row["location_type_id"] = row.get("location_type_id") or self.location_type
+
+    def refer_to_own_rows(self, found: Found, columns: list[Column]) -> None:
+        """Fill the columns that refer to rows of the same file, now that all of them are there."""
+        for column in columns:
+            if not column.later:
+                continue
+            rows = read_rows(found.path, found.sheet, columns, self.times)
+            while part := list(islice(rows, CHUNK)):
+                lines = [row for row in part if isinstance(row, Line) and row.row[column.name] is not None]
+                self.fill(found.sheet, column, lines)
+
+    def fill(self, sheet: Sheet, column: Column, lines: list[Line]) -> None:
+        targets = self.links.find(column, {str(line.row[column.name]) for line in lines})
+        made = memory.made_of(self.conn, self.source, sheet.name, [line.key for line in lines])
+        for line in lines:
+            target = targets.get(str(line.row[column.name]))
+            if target is None:
+                problem = f"{column.name} '{line.row[column.name]}' refers to no row of {sheet.file}"
+                self.report([BadRow(sheet.file, line.number, problem)])
+            elif target and line.key in made:
+                here = sheet.table.c.id == made[line.key]
+                self.conn.execute(update(sheet.table).where(here).values({column.name: target}))
