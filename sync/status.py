@@ -10,10 +10,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from civiapi.store.clock import SiteClock
-from sync.batch_rows import ABORTED, PROCESSED
+from sync.batch_rows import CALLED_OFF, OPEN
 from sync.claims import is_live
 from sync.config import Link, read_config
 from sync.mailchimp.client import MailchimpClient
@@ -134,9 +134,9 @@ def unfinished_batches(conn: Connection) -> list[OpenBatch]:
     rows = conn.execute(
         select(batch)
         .where(
-            batch.c.response_processed != PROCESSED,
+            batch.c.response_processed.in_(OPEN),
             batch.c.mailchimp_batch_id.is_not(None),
-            batch.c.status.is_distinct_from(ABORTED),
+            func.coalesce(batch.c.status, "").not_in(CALLED_OFF),
         )
         .order_by(batch.c.id)
     )

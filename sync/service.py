@@ -1,0 +1,215 @@
+"""The sync's front door: everything the API, the command line and the web pages may ask of it, one method each.
+
+Each method is a few lines over the module whose subject it is. The service holds what they share for the life of a
+process: the store, the clients, the settings, the watcher of batches, and those who listen to progress. Every method
+raises ``SyncError`` (``errors``) with a sentence for whoever asked.
+"""
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from civiapi.store.engine import Store
+from sync import abort, accounts, include, results, status
+from sync.audience import Audience
+from sync.batches import submit_pending
+from sync.claims import ClaimLost
+from sync.clients import Clients
+from sync.config import Link, read_config
+from sync.context import SyncContext, SyncOptions
+from sync.data_sync import data_plugins
+from sync.engine import RunOutcome, RunRequest, StageProgress, run_audience
+from sync.errors import MailchimpFailed, SyncError
+from sync.holding import held
+from sync.mailchimp.errors import MailchimpError
+from sync.watcher import Watcher
+
+Listener = Callable[[StageProgress], None]
+
+DAY = 86_400.0
+"""Seconds; what "no limit" means, so that a run that never ends is noticed some day."""
+
+
+class SyncService:
+    """The sync of one process. *base_url* is where Mailchimp reaches this server; *plugins* say what data to send."""
+
+    def __init__(
+        self,
+        store: Store,
+        clients: Clients,
+        options: SyncOptions,
+        *,
+        base_url: str = "",
+        plugins: Sequence[object] = (),
+    ) -> None:
+        self._store = store
+        self._clients = clients
+        self._base_url = base_url
+        self._listeners: list[Listener] = []
+        self.ctx = SyncContext(
+            store,
+            clients,
+            options,
+            plugins=data_plugins(*plugins),
+            holder=f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}",
+            on_queued=lambda: self._watcher.wake(),
+        )
+        self._watcher = Watcher(self.ctx)
+
+    async def start(self) -> None:
+        """Begin to watch batches in the background."""
+        await self._watcher.start()
+
+    async def stop(self) -> None:
+        """Stop what ``start`` began; what was not committed is done again by whoever comes next."""
+        await self._watcher.stop()
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """While the block lasts, *listener* hears how far each stage of each run of this process has got."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    # Runs
+
+    async def fetch_and_reconcile(
+        self,
+        *,
+        group_id: int | None = None,
+        max_time: float = 300,
+        since: datetime | str | None = None,
+        stop_on: str | None = None,
+        force_restart: bool = False,
+        with_data: bool = False,
+    ) -> list[dict[str, Any]]:
+        """Sync one group's audience, or each in turn; what came of each: ``list_id``, ``group_id`` and ``status``.
+
+        *max_time* seconds are shared by all; 0 is a day. *since* is aware, or ``ever``. One audience that fails keeps
+        none of the others from its turn; the first failure is raised at the end.
+        """
+        config = await self._store.read(read_config)
+        links = list(config.links.values()) if group_id is None else [config.link_for_group(group_id)]
+        until = time.monotonic() + (max_time or DAY)
+        done: list[dict[str, Any]] = []
+        failures: list[SyncError] = []
+        for link in links:
+            left = until - time.monotonic()
+            if left <= 0:
+                break
+            try:
+                await self._run(link, RunRequest(left, since, stop_on, force_restart, with_data))
+            except SyncError as error:
+                failures.append(error)
+                continue
+            shown = await self._store.read(status.shown_position, link.list_id, datetime.now(UTC))
+            done.append({"list_id": link.list_id, "group_id": link.group_id, "status": shown})
+        if failures:
+            raise failures[0]
+        return done
+
+    async def _run(self, link: Link, request: RunRequest) -> RunOutcome:
+        return await run_audience(self.ctx, self._audience(link), request, self._tell)
+
+    def _tell(self, progress: StageProgress) -> None:
+        for listener in self._listeners:
+            listener(progress)
+
+    def _audience(self, link: Link) -> Audience:
+        return link.audience(self._store.clock, respect_privacy=self.ctx.options.respect_privacy)
+
+    async def abort(self, group_id: int) -> None:
+        """Call off whatever is under way for a group's audience. Raises UnknownGroup, MailchimpFailed."""
+        link = (await self._store.read(read_config)).link_for_group(group_id)
+        await abort.abort_sync(self.ctx, self._audience(link))
+
+    # What is known
+
+    async def get_status(self, *, batches: bool = False) -> dict[str, dict[str, Any]]:
+        """The status of every linked audience by list id; with *batches*, unfinished ones as Mailchimp has them now."""
+        shown = await self._store.read(status.read_statuses, self._store.clock, datetime.now(UTC))
+        if not batches:
+            return shown
+        config = await self._store.read(read_config)
+        known = await self._store.read(status.unfinished_batches)
+        for link in config.links.values():
+            theirs = [row for row in known if row.list_id == link.list_id]
+            if theirs and link.list_id in shown:
+                told = await self._ask_about(link, theirs)
+                shown[link.list_id] = status.with_batches(shown[link.list_id], told)
+        return shown
+
+    async def _ask_about(self, link: Link, known: Sequence[status.OpenBatch]) -> list[status.OpenBatch]:
+        try:
+            client = self._clients.client_for(link.api_key)
+        except MailchimpError as error:
+            raise MailchimpFailed(str(error)) from error
+        return await status.ask_about_batches(client, known)
+
+    # Accounts and links
+
+    async def fetch_account_info(self, api_key: str) -> dict[str, Any]:
+        """What the configuration keeps of the account with this key, asked of Mailchimp; nothing is stored."""
+        return await accounts.fetch_account_info(self._store, self._clients, self._base_url, api_key)
+
+    async def update_config(self, config: Any) -> Mapping[str, Any]:
+        """Store a configuration (JSON text or a map); returns the cleaned one."""
+        return (await self._store.write(accounts.update_config, config)).raw
+
+    async def update_webhook(
+        self, *, process: str, api_key: str, list_id: str = "", hook_id: str = ""
+    ) -> Mapping[str, Any]:
+        """Add or delete a webhook at Mailchimp; returns the configuration with the hooks there are now."""
+        config = await accounts.update_webhook(
+            self._store,
+            self._clients,
+            self._base_url,
+            process=process,
+            api_key=api_key,
+            list_id=list_id,
+            hook_id=hook_id,
+        )
+        return config.raw
+
+    # People and updates
+
+    async def include_contacts(self, contact_ids: Sequence[int]) -> int:
+        """Have the next sync look at these contacts in every audience; returns how many cache rows that are."""
+        return await self._store.write(include.include_contacts, contact_ids)
+
+    async def submit_batches(self) -> dict[str, int]:
+        """Send what waits of every audience that nobody is at work on: list id → updates sent, where there were any."""
+        sent = {}
+        for link in (await self._store.read(read_config)).links.values():
+            count = await self._submit(self._audience(link))
+            if count:
+                sent[link.list_id] = count
+        return sent
+
+    async def _submit(self, audience: Audience) -> int:
+        async with held(self.ctx, audience.list_id, brief=True) as claim:
+            if claim is None:
+                return 0
+            try:
+                return (await submit_pending(self.ctx, audience, claim)).updates
+            except MailchimpError as error:
+                raise MailchimpFailed(f"Audience {audience.list_id}: {error}") from error
+            except ClaimLost as error:
+                raise SyncError(str(error)) from error
+
+    async def process_completed(self, row_id: int, *, force: bool = False) -> dict[str, Any]:
+        """Fetch and apply the results of one of our batches; returns its row."""
+        return await results.process_completed(self.ctx, row_id, force=force)
+
+    async def settle(self, list_ids: Sequence[str] | None = None, *, seconds: float = 3600) -> bool:
+        """Wait until nothing is under way at Mailchimp for these audiences (default: all); False if it takes longer."""
+        if list_ids is None:
+            list_ids = list((await self._store.read(read_config)).links)
+        return await self._watcher.settle(list_ids, seconds)
