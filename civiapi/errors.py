@@ -4,7 +4,8 @@
     ├── NotFound             no such entity or action
     ├── Unauthorized         the caller lacks a permission
     ├── MandatoryMissing     a required parameter is absent
-    └── InvalidValue         a parameter has the wrong type or is no option
+    ├── InvalidValue         a parameter has the wrong type or is no option
+    └── ReturnedError        an answer that says what is wrong: in a chain it stands in the row and the call goes on
 
 The envelope words them (``civiapi/envelope.py``); each adapter dresses the envelope. Nothing else reaches a caller:
 any other exception is answered as an unknown error and logged. Messages are CiviCRM's own (``contract/apiv3.md``).
@@ -52,3 +53,7 @@ class MandatoryMissing(ApiError):
 
 class InvalidValue(ApiError):
     """A parameter's value does not fit its field. CiviCRM's codes: 2001 wrong type or option, 2100 too long."""
+
+
+class ReturnedError(ApiError):
+    """An error that CiviCRM returns rather than throws (getsingle with two matches): a chain keeps it as the answer."""

@@ -1,0 +1,29 @@
+"""The catalogue of the API: every entity, one line each, in alphabetical order."""
+
+from civiapi.registry import Registry
+from civiapi.spec import Entity
+from entities.domain import DOMAIN
+from entities.email import EMAIL
+from entities.entity_tag import ENTITY_TAG
+from entities.generic import GENERIC
+from entities.job_log import JOB_LOG
+from entities.location_type import LOCATION_TYPE
+from entities.subscription_history import SUBSCRIPTION_HISTORY
+from entities.tag import TAG
+from entities.uf_match import UF_MATCH
+
+ENTITIES: tuple[Entity, ...] = (
+    DOMAIN,
+    EMAIL,
+    ENTITY_TAG,
+    JOB_LOG,
+    LOCATION_TYPE,
+    SUBSCRIPTION_HISTORY,
+    TAG,
+    UF_MATCH,
+)  # fmt: skip
+
+
+def catalogue() -> Registry:
+    """The catalogue with the generic actions every entity gets."""
+    return Registry(ENTITIES, GENERIC)

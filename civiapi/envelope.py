@@ -1,0 +1,106 @@
+"""The only place that shapes an APIv3 answer, good or bad (contract section 4). Adapters dress it, never change it."""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any
+
+from civiapi.errors import ApiError, ReturnedError
+from civiapi.spec import Result
+
+SITE_TIME = "%Y-%m-%d %H:%M:%S"
+UNKNOWN_ERROR = {"is_error": 1, "error_message": "Unknown error."}
+
+
+def success(result: Result, *, sequential: bool) -> Any:
+    """The envelope around a result; the bare value where the action answers without one."""
+    if result.bare:
+        return result.values
+    values = result.values
+    rows: Any
+    if isinstance(values, list) and result.key is not None:
+        rows = values if sequential else {row[result.key]: row for row in values}
+    elif isinstance(values, Mapping) and sequential and _is_rows(values):
+        rows = list(values.values())
+    else:
+        rows = values
+    envelope: dict[str, Any] = {"is_error": 0, "version": 3, "count": _count(rows)}
+    if (top := result.id if result.id is not None else _top_id(values, result.key)) is not None:
+        envelope["id"] = top
+    envelope["values"] = rows if rows != {} else []
+    envelope.update(result.extra)
+    return envelope
+
+
+def _is_rows(values: Mapping[str, Any]) -> bool:
+    """Whether a map is one of rows, which ``sequential`` turns into a list, rather than one record."""
+    return bool(values) and all(isinstance(value, Mapping) for value in values.values())
+
+
+def _count(rows: Any) -> int:
+    return len(rows) if isinstance(rows, list | Mapping) else int(bool(rows))
+
+
+def _top_id(values: Any, key: str | None) -> Any:
+    """The single key of the values: a number if it looks like one (contract 4.1)."""
+    if isinstance(values, list):
+        return None if len(values) != 1 else 0 if key is None else as_key(values[0][key])
+    if isinstance(values, Mapping):
+        if len(values) == 1:
+            return as_key(next(iter(values)))
+        own = values.get("id")
+        return as_key(own) if isinstance(own, int | str) and isinstance(as_key(own), int) else None
+    return None
+
+
+def as_key(value: Any) -> Any:
+    """A map key as PHP keeps it: integer-like text becomes an integer."""
+    if isinstance(value, str) and (value.isascii() and value.isdigit()) and (value == "0" or value[0] != "0"):
+        return int(value)
+    return value
+
+
+def error(problem: ApiError, entity: str, action: str) -> dict[str, Any]:
+    """The envelope of an error, with canonical names."""
+    words = {"is_error": 1, "error_message": problem.message}
+    if isinstance(problem, ReturnedError):
+        return {**problem.extra, **words}
+    return {**problem.extra, "error_code": problem.code, "entity": entity, "action": action, **words}
+
+
+def scalar(value: Any) -> str:
+    """A scalar as get and create answer it (contract 4.3): always text."""
+    if value.__class__ is str:
+        return value  # type: ignore[no-any-return]
+    if value is None or value is False:
+        return ""
+    if value is True:
+        return "1"
+    if isinstance(value, datetime):
+        return value.strftime(SITE_TIME)
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def stringified(value: Any) -> Any:
+    """Every scalar in *value* as text; maps and lists keep their shape."""
+    if isinstance(value, dict):
+        return {key: stringified(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [stringified(one) for one in value]
+    return scalar(value)
+
+
+class TextRows(list[dict[str, Any]]):
+    """Rows whose scalars are text already, as the query made them: need not be looked at again."""
+
+
+def as_texts(values: Any) -> Any:
+    """Nested scalars as text; a value that is itself a scalar stays as it is."""
+    if isinstance(values, TextRows) or not isinstance(values, dict | list):
+        return values
+    return stringified(values)

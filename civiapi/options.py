@@ -1,0 +1,71 @@
+"""Option lists: what a coded field may hold, under which names (contract 3.4, getoptions)."""
+
+import time
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, select
+
+from civiapi.spec import FixedOptions, Option, OptionGroup, Options, OptionTable
+from civiapi.store.tables import option_group, option_value
+
+FRESH_SECONDS = 30.0  # lists change by hand and seldom; another process's change is seen after this long
+SEPARATOR = "\x01"
+
+_Lists = dict[Options, tuple[float, tuple[Option, ...]]]
+_known: "WeakKeyDictionary[Engine, _Lists]" = WeakKeyDictionary()
+
+
+def load(conn: Connection, options: Options) -> tuple[Option, ...]:
+    """The choices of a list, in the order people see them."""
+    if isinstance(options, FixedOptions):
+        return options.choices
+    lists = _known.setdefault(conn.engine, {})
+    found = lists.get(options)
+    if found is None or found[0] < time.monotonic():
+        found = time.monotonic() + FRESH_SECONDS, tuple(_read(conn, options))
+        lists[options] = found
+    return found[1]
+
+
+def _read(conn: Connection, options: OptionGroup | OptionTable) -> list[Option]:
+    if isinstance(options, OptionTable):
+        columns = options.table.c
+        asked = select(columns.id, columns[options.name], columns[options.label]).order_by(columns[options.label])
+        return [Option(str(value), name or "", label or name or "") for value, name, label in conn.execute(asked)]
+    rows = conn.execute(
+        select(option_value.c.value, option_value.c.name, option_value.c.label)
+        .join(option_group, option_group.c.id == option_value.c.option_group_id)
+        .where(option_group.c.name == options.name, option_value.c.is_active == 1)
+        .order_by(option_value.c.weight, option_value.c.label)
+    )
+    return [Option(value, name or label, label) for value, name, label in rows]
+
+
+def match(conn: Connection, options: Options, value: Any) -> str | None:
+    """The stored value that *value* means: itself, a name or a label in any case. ``None``: no such choice."""
+    text = str(int(value)) if isinstance(value, bool) else str(value)
+    choices = load(conn, options)
+    for choice in choices:
+        if choice.value == text:
+            return text
+    lowered = text.strip().lower()
+    for choice in choices:
+        if lowered in (choice.name.lower(), choice.label.lower(), choice.value.lower()):
+            return choice.value
+    return None
+
+
+def labels(conn: Connection, options: Options) -> dict[str, str]:
+    """Stored value to label."""
+    return {choice.value: choice.label for choice in load(conn, options)}
+
+
+def pack(values: list[str]) -> str | None:
+    """Several values as one column holds them."""
+    return f"{SEPARATOR}{SEPARATOR.join(values)}{SEPARATOR}" if values else None
+
+
+def unpack(text: str) -> list[str]:
+    """The values in a column that holds several."""
+    return text.strip(SEPARATOR).split(SEPARATOR)

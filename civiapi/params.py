@@ -1,0 +1,303 @@
+"""From parameters as sent to parameters as declared: aliases, defaults, mandatory keys, types (contract 3.3, 3.4).
+
+The order of work is CiviCRM's: aliases, then defaults, then what is missing, then types; the first two and a half only
+matter where no ``id`` is given. What comes out: integers as ``int``, dates as the store writes them, coded fields as
+the stored value, lists of them as lists of text. Names that are not declared pass through untouched.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from civiapi import dates
+from civiapi import options as lists
+from civiapi.errors import ApiError, InvalidValue, MandatoryMissing
+from civiapi.request import Request, is_empty
+from civiapi.spec import BOOLEAN, DATE, DATES, FLOAT, INT, MONEY, STRING, TEXT, Action, Entity, Field
+from civiapi.store.tables import uf_match
+
+OPERATORS = frozenset(
+    "= <= >= > < LIKE <> != IN BETWEEN".split() + ["NOT LIKE", "NOT IN", "NOT BETWEEN", "IS NULL", "IS NOT NULL"]
+)
+NULL_TESTS = frozenset({"IS NULL", "IS NOT NULL"})
+CONTROL = frozenset(
+    "action entity debug version check_permissions return sequential rowCount option_offset option_limit option_sort "
+    "options custom prettyprint json key api_key offset sort".split()
+)
+LONGEST = 2**63
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """The declared parameters of one action."""
+
+    names: Mapping[str, Field]  # every name a field goes by
+    defaults: Mapping[str, Any]
+    mandatory: tuple[str, ...]
+    checked_with_id: bool  # mandatory keys count even where an id is given
+    mode: str  # filter, write or plain
+
+
+def fields_of(entity: Entity, action: Action) -> tuple[Field, ...]:
+    """The fields that an action takes."""
+    return entity.fields if action.params is None else action.params
+
+
+@lru_cache(maxsize=1024)
+def _spec(entity: Entity, action: Action) -> Spec:
+    fields = fields_of(entity, action)
+    names = {name: f for f in fields for name in (*f.aliases, f.unique_name) if name}
+    names |= {f.name: f for f in fields}
+    if "id" in names:
+        names.setdefault(f"{entity.snake}_id", names["id"])
+    return Spec(
+        names,
+        {f.name: f.default_by[action.name] for f in fields if action.name in f.default_by},
+        tuple(f.name for f in fields if action.name in f.required_by),
+        action.params is not None,
+        "filter" if action.name == "get" else "write" if action.name == "create" else "plain",
+    )
+
+
+def prepare(conn: Connection, request: Request) -> Request:
+    """The request with its parameters canonical and checked. Raises ``ApiError``."""
+    spec = _spec(request.entity, request.action)
+    values = _aliased(spec, request.params)
+    has_id = not is_empty(values.get("id"))
+    if not has_id:
+        for name, value in spec.defaults.items():
+            if values.get(name) is None:
+                values[name] = value
+    if not has_id or spec.checked_with_id:
+        missing = [name for name in spec.mandatory if _is_missing(values.get(name))]
+        if missing:
+            raise MandatoryMissing(missing)
+    if not request.action.generic and request.action.validated:
+        for name in list(values):
+            if (field := spec.names.get(name)) is not None:
+                _check(conn, request, spec.mode, field, values)
+    return replace(request, params=values)
+
+
+def _aliased(spec: Spec, params: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in params.items():
+        field = spec.names.get(name)
+        if field is None or field.name == name:
+            values[name] = value
+        elif field.name not in params:
+            values.setdefault(field.name, value)
+    return values
+
+
+def _is_missing(value: Any) -> bool:
+    return not value and (isinstance(value, bool) or value not in (0, 0.0))
+
+
+def _check(conn: Connection, request: Request, mode: str, field: Field, values: dict[str, Any]) -> None:
+    """Replace one value by its checked form, or take it out where it says nothing."""
+    value = values[field.name]
+    if value is None:
+        del values[field.name]
+    elif mode == "filter" and (isinstance(value, list) or _is_operator(value)):
+        values[field.name] = _check_filter(conn, request, field, value)
+    elif mode == "write" and (value in ("", "null") or (value in (0, "0") and field.type in DATES)):
+        if field.options is not None and "create" in field.required_by and value == "null":
+            raise _no_option(field, value)
+        values[field.name] = None
+    elif value == "" and field.type not in (STRING, TEXT):
+        if mode == "filter":
+            del values[field.name]
+    elif not (mode == "filter" and value == "null"):
+        values[field.name] = _checked(conn, request, mode, field, value)
+
+
+def check_filter(conn: Connection, request: Request, field: Field, value: Any) -> Any:
+    """The checked form of a filter on a field reached through a reference; ``None``: no filter at all."""
+    values = {field.name: value}
+    _check(conn, request, "filter", field, values)
+    return values.get(field.name)
+
+
+def _is_operator(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and str(next(iter(value))).upper() in OPERATORS
+
+
+def _check_filter(conn: Connection, request: Request, field: Field, value: Any) -> dict[str, Any]:
+    """A filter as ``{OPERATOR: operand}`` with the operand checked element by element."""
+    if isinstance(value, list):
+        value = {"IN": value}
+    operator, operand = next(iter(value.items()))
+    operator = str(operator).upper()
+    if operator in NULL_TESTS:
+        return {operator: 1}
+    if operator.endswith("IN"):
+        operand = operand.split(",") if isinstance(operand, str) else operand
+        if not isinstance(operand, list | dict) or not operand:
+            raise ApiError(f"invalid criteria for {operator}", 2000)
+    if isinstance(operand, dict):
+        operand = list(operand.values())
+    if operator.endswith("BETWEEN") and (not isinstance(operand, list) or len(operand) != 2):
+        raise ApiError(f"invalid criteria for {operator}", 2000)
+    loose = operator.endswith("LIKE") and field.type not in DATES
+    if isinstance(operand, list):
+        return {operator: [_checked(conn, request, "filter", field, one) for one in operand]}
+    return {operator: operand if loose else _checked(conn, request, "filter", field, operand)}
+
+
+def _checked(conn: Connection, request: Request, mode: str, field: Field, value: Any) -> Any:
+    if field.multiple:
+        return _several(conn, field, value)
+    return _CHECKS.get(field.type, _text)(conn, request, mode, field, value)
+
+
+def _integer(conn: Connection, request: Request, mode: str, field: Field, value: Any) -> Any:
+    if value.__class__ is int and field.options is None and -LONGEST <= value < LONGEST:
+        return value
+    if value == "user_contact_id":
+        return request.caller.contact_id if request.caller.contact_id is not None else -1
+    if isinstance(value, str) and value.startswith("@user:"):
+        return _user_contact(conn, field, value)
+    if field.options is not None and mode != "plain" and not isinstance(value, list | dict):
+        found = lists.match(conn, field.options, value)
+        if found is None:
+            raise _no_option(field, value)
+        return int(found) if found.lstrip("-").isdigit() else found
+    try:
+        number = int(value) if not isinstance(value, str) else int(value, 10)
+    except (TypeError, ValueError, OverflowError):
+        number = _from_float(value)
+    if number is None or not -LONGEST <= number < LONGEST:
+        raise InvalidValue(f"{field.name} is not a valid integer", 2001, error_field=field.name, type="integer")
+    return number
+
+
+def _from_float(value: Any) -> int | None:
+    try:
+        return int(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def _user_contact(conn: Connection, field: Field, value: str) -> int:
+    name = value.removeprefix("@user:")
+    found = conn.execute(select(uf_match.c.contact_id).where(uf_match.c.uf_name == name)).scalar()
+    if found is None:
+        raise InvalidValue(
+            f'"{field.name}" "{value}" cannot be resolved to a contact ID', 2002, error_field=field.name, type="integer"
+        )
+    return int(found)
+
+
+def _text(conn: Connection, request: Request, mode: str, field: Field, value: Any) -> Any:
+    if isinstance(value, list | dict):
+        if mode == "plain":
+            return value
+        raise InvalidValue(f"{field.name} is not a valid string", 2001, error_field=field.name, type="string")
+    text = "1" if value is True else "" if value is False else str(value)
+    if field.options is not None and mode != "plain":
+        found = lists.match(conn, field.options, text)
+        if found is None and mode == "write":
+            raise _no_option(field, value)
+        return text if found is None else found
+    if field.max_length and len(text) > field.max_length and mode != "filter":
+        raise InvalidValue(
+            f"Value for {field.name} is {len(text)} characters  - "
+            f"This field has a maxlength of {field.max_length} characters.",
+            2100,
+            field=field.name,
+        )
+    return text
+
+
+def _several(conn: Connection, field: Field, value: Any) -> list[str]:
+    """Values of a field that holds several: a list, ``{"1": 1}``, one value, or 0x01-separated text."""
+    if isinstance(value, dict):
+        value = [key for key, chosen in value.items() if not is_empty(chosen)]
+    elif isinstance(value, str) and lists.SEPARATOR in value:
+        value = lists.unpack(value)
+    elif not isinstance(value, list):
+        value = [value]
+    out = []
+    for one in value:
+        found = lists.match(conn, field.options, one) if field.options is not None else str(one)
+        if found is None:
+            raise _no_option(field, one)
+        out.append(found)
+    return out
+
+
+def _date(conn: Connection, request: Request, mode: str, field: Field, value: Any) -> Any:
+    moment = dates.parse(value, request.clock) if isinstance(value, str | int) else None
+    if moment is None:
+        shown = value if isinstance(value, str | int) else "Array"
+        raise InvalidValue(f"{field.name} is not a valid date: {shown}", 0, error_field=field.name)
+    return moment.strftime("%Y-%m-%d" if field.type == DATE else "%Y-%m-%d %H:%M:%S")
+
+
+_BOOLEANS = {"true": 1, "yes": 1, "1": 1, "false": 0, "no": 0, "0": 0, "": 0}
+
+
+def _boolean(conn: Connection, request: Request, mode: str, field: Field, value: Any) -> Any:
+    if isinstance(value, bool | int):
+        return int(bool(value))
+    known = _BOOLEANS.get(str(value).strip().lower()) if isinstance(value, str | float) else None
+    if known is None:
+        raise InvalidValue(f"{field.name} is not a valid boolean", 2001, error_field=field.name, type="boolean")
+    return known
+
+
+def _number(conn: Connection, request: Request, mode: str, field: Field, value: Any) -> Any:
+    try:
+        return float(str(value).replace(",", ""))
+    except ValueError:
+        raise InvalidValue(f"{field.name} is  not a valid amount: {value}", 2001, error_field=field.name) from None
+
+
+def _no_option(field: Field, value: Any) -> InvalidValue:
+    return InvalidValue(f"'{value}' is not a valid option for field {field.name}", 2001, error_field=field.name)
+
+
+_CHECKS: dict[int, Callable[[Connection, Request, str, Field, Any], Any]] = {
+    INT: _integer,
+    BOOLEAN: _boolean,
+    FLOAT: _number,
+    MONEY: _number,
+    **dict.fromkeys(DATES, _date),
+}
+
+
+def unknown_names(request: Request) -> list[str]:
+    """Names sent that no declaration knows (``undefined_fields``)."""
+    known = _spec(request.entity, request.action).names
+    return [
+        name
+        for name in request.sent
+        if name not in known
+        and name not in CONTROL
+        and not name.startswith(("api.", "api_", "return.", "option.", "format."))
+        and not ("." in name and name.partition(".")[0] in known)
+    ]
+
+
+def problems(conn: Connection, request: Request) -> dict[str, dict[str, str]]:
+    """What is wrong with the parameters of *request*, by field: what the action ``validate`` reports."""
+    spec = _spec(request.entity, request.action)
+    values = _aliased(spec, request.params)
+    found: dict[str, dict[str, str]] = {}
+    if is_empty(values.get("id")):
+        values = {**spec.defaults, **values}
+        for name in spec.mandatory:
+            if _is_missing(values.get(name)):
+                text = f"Mandatory key(s) missing from params array: {name}"
+                found[name] = {"message": text, "code": "mandatory_missing"}
+    for name in list(values):
+        if (field := spec.names.get(name)) is not None:
+            try:
+                _check(conn, request, spec.mode, field, values)
+            except ApiError as problem:
+                found[name] = {"message": problem.message, "code": "incorrect_value"}
+    return found

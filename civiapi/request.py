@@ -1,0 +1,159 @@
+"""A call as an action sees it: canonical names, checked parameters, options and return list read, who calls and when.
+
+Reading the older spellings of options (contract 3.2) happens here and nowhere else.
+"""
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from civiapi.call import Caller
+from civiapi.registry import Registry
+from civiapi.spec import Action, Entity
+from civiapi.store.clock import SiteClock
+
+DEFAULT_LIMIT = 25
+
+
+def is_empty(value: Any) -> bool:
+    """Empty as PHP sees it (contract P4)."""
+    return not value or value == "0"
+
+
+def is_one(value: Any) -> bool:
+    """Loosely equal to 1."""
+    return value in (1, "1", True)
+
+
+def integer(value: Any) -> int | None:
+    """A whole number of 0 or more, however it is written; ``None`` for anything else."""
+    try:
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if 0 <= number < 2**63 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """``options`` and its older spellings. ``limit`` 0: no limit; ``sort``: parts such as ``id DESC``."""
+
+    limit: int = DEFAULT_LIMIT
+    offset: int = 0
+    sort: tuple[str, ...] = ()
+    is_count: bool = False
+    raw: Mapping[str, Any] = field(default_factory=dict)
+
+
+PLAIN_OPTIONS = Options()
+_SPELLINGS = ("options", "option_limit", "option.limit", "rowCount", "option_offset", "option.offset", "offset")
+_SPELLINGS += ("option_sort", "option.sort", "sort")
+
+
+def read_options(params: Mapping[str, Any]) -> Options:
+    """Limit, offset and sort by the precedence of 3.2. A limit that is no number means all."""
+    if not any(name in params for name in _SPELLINGS):
+        return PLAIN_OPTIONS
+    raw = _as_map(params.get("options"))
+    limit = _first(raw, params, "limit", "rowCount")
+    sort = _first(raw, params, "sort", "sort")
+    return Options(
+        limit=DEFAULT_LIMIT if limit is None else integer(limit) or 0,
+        offset=integer(_first(raw, params, "offset", "offset")) or 0,
+        sort=_sort_parts(sort),
+        is_count=not is_empty(raw.get("is_count")),
+        raw=raw,
+    )
+
+
+def _as_map(value: Any) -> Mapping[str, Any]:
+    if isinstance(value, str) and value.lstrip().startswith("{"):
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return {}
+    return value if isinstance(value, Mapping) else {}
+
+
+def _first(raw: Mapping[str, Any], params: Mapping[str, Any], name: str, oldest: str) -> Any:
+    for source, key in ((raw, name), (params, f"option_{name}"), (params, f"option.{name}"), (params, oldest)):
+        if key in source and source[key] not in (None, ""):
+            return source[key]
+    return None
+
+
+def _sort_parts(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = value.split(",")
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    return (
+        tuple(part for one in value for part in str(one).split(",") if part.strip()) if isinstance(value, list) else ()
+    )
+
+
+def read_return(params: Mapping[str, Any]) -> tuple[str, ...]:
+    """The columns asked for; empty: the usual ones. Takes lists, comma text, JSON and Python list text, ``return.X``."""
+    asked = params.get("return")
+    names = _names(asked) if asked else []
+    for key, value in params.items():
+        if key.startswith("return.") and value:
+            name = key.removeprefix("return.")
+            if not name.isdigit():
+                names.append(name)
+    return tuple(dict.fromkeys(name for name in names if name))
+
+
+def _names(value: Any) -> list[str]:
+    if isinstance(value, str):
+        text = value.strip()
+        if text.startswith("["):
+            value = _list_text(text)
+        else:
+            return text.replace(" ", "").split(",")
+    if isinstance(value, Mapping):  # return[email]=1
+        return [str(key if not isinstance(one, str) or is_one(one) else one) for key, one in value.items()]
+    if isinstance(value, list):
+        return [part for one in value if isinstance(one, str) for part in one.replace(" ", "").split(",")]
+    return []
+
+
+def _list_text(text: str) -> list[Any]:
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return []
+    return list(found) if isinstance(found, list | tuple) else []
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One call, ready to be run."""
+
+    registry: Registry
+    entity: Entity
+    action: Action
+    params: Mapping[str, Any]
+    caller: Caller
+    clock: SiteClock
+    options: Options = PLAIN_OPTIONS
+    returns: tuple[str, ...] = ()
+    sequential: bool = False
+    sent: Mapping[str, Any] = field(default_factory=dict)  # as it came, for what is read by another name
+
+    @property
+    def id(self) -> int | None:
+        """The row meant, or ``None``."""
+        return integer(self.params.get("id")) or None
+
+    def now(self) -> str:
+        """The present as the site writes it."""
+        return self.clock.write(datetime.now(UTC))
+
+    def with_params(self, **more: Any) -> "Request":
+        """The same request with these parameters set."""
+        return replace(self, params={**self.params, **more})

@@ -1,0 +1,207 @@
+"""A contact with its addresses: which one is primary, which one to write to, and what a contact is called.
+
+These rules are shared by the API and the sync. All functions take an open connection and leave the commit to whoever
+opened it; times are site times as text.
+"""
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, case, func, insert, select, update
+
+from civiapi.store.tables import contact, email, location_type
+
+CHUNK = 500  # keeps an IN list under every driver's limit
+NAME_LIMIT = 128
+
+
+@dataclass(frozen=True, slots=True)
+class NewPerson:
+    """Someone to be made a contact: an Individual with one address (lower case)."""
+
+    first_name: str
+    last_name: str
+    email: str
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address of a contact, as it stands in ``civicrm_email``."""
+
+    id: int
+    contact_id: int
+    email: str
+    is_primary: bool
+    is_bulkmail: bool
+    on_hold: int
+
+
+def individual_names(first: str | None, last: str | None, prefix: str = "", suffix: str = "") -> tuple[str, str]:
+    """Display name and sort name of an Individual; both empty if no part is there."""
+    given, family = (first or "").strip(), (last or "").strip()
+    display = " ".join(part for part in (prefix, given, family, suffix) if part)
+    return display[:NAME_LIMIT], ", ".join(part for part in (family, given) if part)[:NAME_LIMIT]
+
+
+def new_hash() -> str:
+    """A contact's ``hash``: 32 random hex digits."""
+    return secrets.token_hex(16)
+
+
+def default_location_type(conn: Connection) -> int | None:
+    """The id of the location type that new addresses get."""
+    asked = select(location_type.c.id).order_by(location_type.c.is_default.desc(), location_type.c.id).limit(1)
+    return conn.execute(asked).scalar()
+
+
+def create_individuals(conn: Connection, people: Sequence[NewPerson], at: str) -> list[int]:
+    """Make an Individual with a primary address of each person, at site time *at*; their ids in the same order."""
+    ids: list[int] = []
+    location = default_location_type(conn)
+    for start in range(0, len(people), CHUNK):
+        part = people[start : start + CHUNK]
+        new = _insert_people(conn, part, at)
+        conn.execute(
+            insert(email),
+            [
+                {
+                    "contact_id": contact_id,
+                    "location_type_id": location,
+                    "email": person.email.lower(),
+                    "is_primary": 1,
+                    "on_hold": 0,
+                }
+                for contact_id, person in zip(new, part, strict=True)
+            ],
+        )
+        ids += new
+    return ids
+
+
+def _insert_people(conn: Connection, people: Sequence[NewPerson], at: str) -> list[int]:
+    """Insert the contact rows; they are found again by their hash, which works on every driver."""
+    rows = []
+    for person in people:
+        display, sort = individual_names(person.first_name, person.last_name)
+        rows.append(
+            {
+                "contact_type": "Individual",
+                "first_name": person.first_name[:64] or None,
+                "last_name": person.last_name[:64] or None,
+                "display_name": display or person.email[:NAME_LIMIT],
+                "sort_name": sort or person.email[:NAME_LIMIT],
+                "hash": new_hash(),
+                "created_date": at,
+                "modified_date": at,
+            }
+        )
+    top = conn.execute(select(func.max(contact.c.id))).scalar() or 0
+    conn.execute(insert(contact), rows)
+    made = conn.execute(
+        select(contact.c.id, contact.c.hash).where(
+            contact.c.id > top, contact.c.hash.in_([row["hash"] for row in rows])
+        )
+    )
+    by_hash = {row_hash: row_id for row_id, row_hash in made}
+    return [by_hash[row["hash"]] for row in rows]
+
+
+def best_addresses(conn: Connection, contact_ids: Sequence[int]) -> dict[int, Address]:
+    """The address to write to for each contact that has one: bulk mail, then primary, then any; never one on hold."""
+    found: dict[int, Address] = {}
+    ids = list(dict.fromkeys(contact_ids))
+    for start in range(0, len(ids), CHUNK):
+        rows = conn.execute(
+            select(
+                email.c.id, email.c.contact_id, email.c.email, email.c.is_primary, email.c.is_bulkmail, email.c.on_hold
+            )
+            .where(
+                email.c.contact_id.in_(ids[start : start + CHUNK]),
+                email.c.on_hold == 0,
+                email.c.email.is_not(None),
+                email.c.email != "",
+            )
+            .order_by(email.c.contact_id, email.c.is_bulkmail.desc(), email.c.is_primary.desc(), email.c.id)
+        )
+        for row in rows:
+            address = Address(row[0], row[1], row[2], bool(row[3]), bool(row[4]), row[5])
+            found.setdefault(address.contact_id, address)
+    return found
+
+
+def primary_flag(conn: Connection, contact_id: int, row_id: int | None, wanted: Any) -> int:
+    """Whether an address will be primary: the only one is, whatever was asked for."""
+    if wanted:
+        return 1
+    others = select(email.c.id).where(email.c.contact_id == contact_id)
+    others = others if row_id is None else others.where(email.c.id != row_id)
+    return 0 if conn.execute(others.limit(1)).first() is not None else 1
+
+
+def hold_dates(before: Mapping[str, Any], given: Mapping[str, Any], now: str) -> dict[str, Any]:
+    """The dates that a change of ``on_hold`` brings with it; *before* is the stored row, empty on insert."""
+    if given.get("on_hold") is None:
+        return {}
+    if given["on_hold"]:
+        return {} if before.get("hold_date") else {"hold_date": now} | ({"reset_date": None} if before else {})
+    if before.get("hold_date") and not before.get("reset_date"):
+        return {"hold_date": None, "reset_date": now}
+    return {}
+
+
+def settle_addresses(conn: Connection, contact_id: int, saved: int | None, given: Mapping[str, Any], now: str) -> None:
+    """Make a contact's addresses obey the rules after one was stored (*saved*, with *given*) or removed.
+
+    One primary address, the saved one if it was asked to be; one for bulk mail at most; a contact without a name
+    follows its primary address; the contact counts as modified at site time *now*.
+    """
+    if saved is not None and given.get("is_primary"):
+        _clear_others(conn, contact_id, saved, "is_primary")
+    if saved is not None and given.get("is_bulkmail"):
+        _clear_others(conn, contact_id, saved, "is_bulkmail")
+    promote_primary(conn, contact_id, not_this=saved)
+    follow_primary(conn, contact_id)
+    touch(conn, [contact_id], now)
+
+
+def _clear_others(conn: Connection, contact_id: int, saved: int, flag: str) -> None:
+    theirs = email.c.contact_id == contact_id, email.c.id != saved, email.c[flag] != 0
+    conn.execute(update(email).where(*theirs).values({flag: 0}))
+
+
+def promote_primary(conn: Connection, contact_id: int, *, not_this: int | None = None) -> None:
+    """Give a contact without a primary address one: the oldest, but *not_this* only if it is the only one."""
+    asked = select(email.c.id, email.c.is_primary).where(email.c.contact_id == contact_id).order_by(email.c.id)
+    rows = conn.execute(asked).all()
+    if not rows or any(row.is_primary for row in rows):
+        return
+    chosen = next((row.id for row in rows if row.id != not_this), rows[0].id)
+    conn.execute(update(email).where(email.c.id == chosen).values(is_primary=1))
+
+
+def follow_primary(conn: Connection, contact_id: int) -> None:
+    """Call an Individual without a name by its primary address."""
+    primary = (
+        select(func.max(email.c.email))
+        .where(email.c.contact_id == contact.c.id, email.c.is_primary == 1)
+        .scalar_subquery()
+    )
+    nameless = (
+        contact.c.id == contact_id,
+        contact.c.contact_type == "Individual",
+        *(func.coalesce(contact.c[part], "") == "" for part in ("first_name", "last_name")),
+        contact.c.prefix_id.is_(None),
+        contact.c.suffix_id.is_(None),
+    )
+    named = case((primary.is_(None), contact.c.display_name), else_=func.substr(primary, 1, NAME_LIMIT))
+    sorted_as = case((primary.is_(None), contact.c.sort_name), else_=func.substr(primary, 1, NAME_LIMIT))
+    conn.execute(update(contact).where(*nameless).values(display_name=named, sort_name=sorted_as))
+
+
+def touch(conn: Connection, contact_ids: Sequence[int], now: str) -> None:
+    """Say that these contacts changed at site time *now*."""
+    for start in range(0, len(contact_ids), CHUNK):
+        part = contact_ids[start : start + CHUNK]
+        conn.execute(update(contact).where(contact.c.id.in_(part)).values(modified_date=now))
