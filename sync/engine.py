@@ -28,7 +28,7 @@ from sync.stages import STAGES
 from sync.stages.base import Run, RunRequest, StageProgress
 from sync.tables import run_log
 
-__all__ = ["RunOutcome", "RunRequest", "StageProgress", "run_audience"]
+__all__ = ["RunOutcome", "RunRequest", "StageProgress", "prepare", "run_audience"]
 
 BUSY_TEXT = "Called but locks say process already busy. Will not do anything."
 FINISHED, PAUSED, STOPPED, FAILED, BUSY, CRASHED = "finished", "paused", "stopped", "failed", "busy", "crashed"
@@ -78,7 +78,7 @@ async def _run_claimed(
     request: RunRequest,
     on_progress: Callable[[StageProgress], None] | None,
 ) -> RunOutcome:
-    audience, position = await ctx.store.read(_prepare, audience)
+    audience, position = await ctx.store.read(prepare, audience)
     run = Run(ctx, audience, claim, request, position, on_progress)
     entry = await ctx.store.write(_open_entry, audience.list_id)
     outcome, error = FAILED, None
@@ -153,7 +153,7 @@ def _say_busy(conn: Connection, audience: Audience) -> Position:
     return position
 
 
-def _prepare(conn: Connection, audience: Audience) -> tuple[Audience, Position]:
+def prepare(conn: Connection, audience: Audience) -> tuple[Audience, Position]:
     """The audience with those interests whose groups exist, and where it stands. Raises SyncError without its group."""
     rows = conn.execute(
         select(group_table.c.id, group_table.c.saved_search_id).where(group_table.c.id.in_(audience.group_ids))
