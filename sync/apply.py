@@ -70,14 +70,15 @@ def apply_plans(conn: Connection, audience: Audience, plans: Sequence[Plan], at:
             drop_open(conn, plan.facts.cache_id, plan.drops)
         if plan.wanted is not None:
             wishes.append((plan.facts.cache_id, plan.wanted))
-    queue_many(conn, wishes)
+    owed = {one.id for plan in standing for one in plan.facts.open}
+    queued = sum(1 for update_id in queue_many(conn, wishes) if update_id not in owed)
     _write_rows(conn, audience, standing, site_time)
     _unlink(conn, audience, [plan for plan in standing if plan.unlink])
     return Applied(
         rows=len(plans),
         joined=sum(1 for plan in standing if plan.decision is Decision.JOIN_GROUP and plan.group_changes),
         left=sum(1 for plan in standing if plan.decision is Decision.LEAVE_GROUP and plan.group_changes),
-        updates=len(wishes),
+        updates=queued,
         failed=sum(1 for plan in standing if plan.sync_status == FAIL),
     )
 

@@ -132,22 +132,21 @@ def find_moved(conn: Connection, audience: Audience, members: Sequence[Member]) 
     """
     by_contact = {row.get("contact_id"): row.get("id") for row in members if row.get("contact_id") and row.get("id")}
     contact_ids = [one for one in by_contact if one]
-    found: dict[str, tuple[int, str]] = {}
+    elsewhere: dict[str, str] = {}  # the id we know them by → the one they have now
     for part in _parts(contact_ids):
         rows = conn.execute(
-            select(member.c.contact_id, member.c.member_id, cache.c.id)
-            .join(
-                cache,
-                (cache.c.mailchimp_list_id == member.c.list_id) & (cache.c.mailchimp_member_id == member.c.member_id),
+            select(member.c.contact_id, member.c.member_id).where(
+                member.c.list_id == audience.list_id, member.c.contact_id.in_(part)
             )
-            .where(member.c.list_id == audience.list_id, member.c.contact_id.in_(part))
         )
-        for contact_id, old_id, cache_id in rows:
+        for contact_id, old_id in rows:
             new_id = by_contact.get(contact_id)
             if new_id is not None and old_id != new_id:
-                found[new_id] = (cache_id, old_id)
-    known = _rows_by_member(conn, audience.list_id, list(found))
-    return {new_id: old for new_id, old in found.items() if new_id not in known}
+                elsewhere[old_id] = new_id
+    if not elsewhere:
+        return {}
+    ours = _rows_by_member(conn, audience.list_id, [*elsewhere, *elsewhere.values()])
+    return {new: (ours[old].id, old) for old, new in elsewhere.items() if old in ours and new not in ours}
 
 
 def mark_gone(
@@ -248,18 +247,15 @@ class _Work:
 
     def update(self, row: Row[Any], news: News, sent: Iterable[tuple[Sent, str]]) -> None:
         """A member we have a row for; nothing is written when nothing changed."""
-        old = decode(row.mailchimp_data)
-        if row.mailchimp_status is not None:
-            old.setdefault("status", row.mailchimp_status)
+        known = decode(row.mailchimp_data)
+        old = known if row.mailchimp_status is None else {"status": row.mailchimp_status} | known
         before = _compact(row.mailchimp_updated)
         fields = merge(old, news, before=before, sent=sent)
         address_changed = (row.mailchimp_email or "").lower() != news.email.lower()
-        data = encode(fields)
         as_is = (row.mailchimp_member_id, row.mailchimp_email, row.mailchimp_status, row.mailchimp_updated)
-        if as_is == (news.member_id, news.email, news.status, news.updated) and data == bytes(
-            row.mailchimp_data or b""
-        ):
+        if fields == known and as_is == (news.member_id, news.email, news.status, news.updated):
             return
+        data = encode(fields)
         thinking = is_different(old, fields) or address_changed
         sync_status = "todo" if thinking else row.sync_status
         self.changed.append((news.member_id, news.email, news.status, news.updated, data, sync_status, row.id))

@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, func, select
 
+from civiapi.store.dialect import unindexed
 from civiapi.store.tables import contact, email, group_contact, subscription_history
 from sync.audience import RECEIVES_MAIL, SUBSCRIPTION, Audience
 from sync.member_data import ECHO, Fields, decode
@@ -69,7 +70,7 @@ def _gather(conn: Connection, audience: Audience, ids: Sequence[int], with_perso
             cache.c.civicrm_contact_id,
             cache.c.sync_status,
         )
-        .where(cache.c.id.in_(ids), cache.c.mailchimp_list_id == audience.list_id)
+        .where(cache.c.id.in_(ids), unindexed(cache.c.mailchimp_list_id) == audience.list_id)
         .order_by(cache.c.id)
     ).all()
     words = LatestWords(
@@ -122,7 +123,7 @@ class LatestWords:
             self.now[contact_id, group_id] = status
         history = subscription_history.c
         rows = select(history.contact_id, history.group_id, history.date, history.status, history.method).where(
-            history.contact_id.in_(contact_ids), history.group_id.in_(audience.group_ids)
+            history.contact_id.in_(contact_ids), unindexed(history.group_id).in_(audience.group_ids)
         )
         for contact_id, group_id, date, status, method in conn.execute(rows.order_by(history.id)):
             self.latest[contact_id, group_id] = (date, status, method)

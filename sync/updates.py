@@ -23,6 +23,7 @@ import orjson
 from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select
 from sqlalchemy import update as change
 
+from civiapi.store.dialect import unindexed
 from sync.mailchimp.wire import subscriber_hash
 from sync.tables import cache, update, update_detail
 
@@ -80,7 +81,8 @@ def queue_many(conn: Connection, wishes: Iterable[tuple[int, Wanted]]) -> list[i
     What is in flight with the same content is not owed again, and what waited in its slot is dropped, since the
     last wish stands. Otherwise the wish takes the place of the waiting update, or waits behind the one in flight. A
     wish for ``subscribed`` while ``pending`` is owed keeps ``pending``: Mailchimp has refused the other already.
-    Tags alone make a row ``live`` only if it was at rest. Rows must exist; a row may be wished for in several slots, the later wish in one slot winning.
+    Tags alone make a row ``live`` only if it was at rest. Rows must exist; a row may be wished for in several slots,
+    the later wish in one slot winning.
     """
     ids: list[int] = []
     todo = iter(wishes)
@@ -94,7 +96,9 @@ def open_updates(conn: Connection, cache_ids: Sequence[int]) -> dict[int, list[O
     found: dict[int, list[OpenUpdate]] = defaultdict(list)
     for start in range(0, len(cache_ids), CHUNK):
         part = cache_ids[start : start + CHUNK]
-        rows = conn.execute(select_updates().where(update.c.mailchimpsync_cache_id.in_(part), update.c.completed == 0))
+        rows = conn.execute(
+            select_updates().where(update.c.mailchimpsync_cache_id.in_(part), unindexed(update.c.completed) == 0)
+        )
         for row in rows:
             found[row.cache_id].append(read_update(row))
     return dict(found)

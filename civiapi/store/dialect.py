@@ -8,9 +8,11 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Column, Connection, Dialect, Insert, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import Column, ColumnElement, Connection, Dialect, Insert, Integer, LargeBinary, String, Table, Text
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from civiapi.store.clock import SITE_FORMAT
@@ -106,6 +108,15 @@ def upsert(
     else:
         minsert = mysql.insert(table)
         conn.execute(minsert.on_duplicate_key_update({n: minsert.inserted[n] for n in columns}), list(rows))
+
+
+def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The column as a value that SQLite does not look up in an index (a leading ``+``; MariaDB ignores it).
+
+    Nobody gathers statistics on our SQLite files, so its planner cannot know that a group or an audience is most of
+    a table. Where a better index is at hand, this keeps it from the worse one.
+    """
+    return UnaryExpression(column, operator=custom_op("+"))
 
 
 def insert_new(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:

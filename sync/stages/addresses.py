@@ -22,13 +22,13 @@ async def process_email_changes(run: Run) -> None:
 def _process(conn: Connection, step: Step) -> None:
     cursor = step.position.cursor or {"after": 0, "changes": 0}
     after, full = int(cursor["after"]), step.question.is_full
-    upto = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=not full)
+    upto, size = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=not full)
     if upto is None:
         step.say(f"Addresses: {cursor['changes']} members have another one in CiviCRM.")
         step.finish()
         return
     changes = _move_members(conn, step, after, upto, step.at)
-    step.counts.update(rows=ROWS_A_STATEMENT, changes=changes)
+    step.counts.update(rows=size, changes=changes)
     step.stay(after=upto, changes=cursor["changes"] + changes)
 
 
@@ -61,13 +61,13 @@ async def clean_up_duplicates(run: Run) -> None:
 def _clean_up(conn: Connection, step: Step) -> None:
     cursor = step.position.cursor or {"after": 0, "removed": 0}
     after, full = int(cursor["after"]), step.question.is_full
-    upto = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=not full)
+    upto, size = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=not full)
     if upto is None:
         step.say(f"Cache: {cursor['removed']} rows of contacts that turned out to be members removed.")
         step.finish()
         return
     removed = _absorb_crm_only(conn, step, after, upto)
-    step.counts.update(rows=ROWS_A_STATEMENT, removed=removed)
+    step.counts.update(rows=size, removed=removed)
     step.stay(after=upto, removed=cursor["removed"] + removed)
 
 

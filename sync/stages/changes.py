@@ -65,7 +65,7 @@ def _by_history(conn: Connection, step: Step, after: int) -> Following:
 
 def _by_comparison(conn: Connection, step: Step, after: int) -> Following:
     """Where group and audience disagree, whatever history says; everybody, when other interests are linked now."""
-    upto = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=False)
+    upto, _ = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=False)
     if upto is None:
         return 0, None
     inside = select(group_contact.c.id).where(

@@ -27,7 +27,7 @@ def _fix(conn: Connection, step: Step) -> None:
         _wake_recent(conn, step, cursor.get("after") or {})
         return
     after, full = int(cursor["after"]), step.question.is_full
-    upto = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=not full)
+    upto, size = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=not full)
     if upto is None:
         step.say(f"Contacts: {cursor['matched']} members matched by address, {cursor['dropped']} unlinked.")
         step.finish()
@@ -35,7 +35,7 @@ def _fix(conn: Connection, step: Step) -> None:
     rows = Range(after, upto, only_todo=not full)
     unlinked, deleted = drop_dead_contacts(conn, step.audience, rows)
     matched = match_contacts(conn, step.audience, rows)
-    step.counts.update(rows=ROWS_A_STATEMENT, unlinked=unlinked, deleted=deleted, matched=matched)
+    step.counts.update(rows=size, unlinked=unlinked, deleted=deleted, matched=matched)
     step.stay(phase="match", after=upto, matched=cursor["matched"] + matched, dropped=cursor["dropped"] + unlinked)
 
 

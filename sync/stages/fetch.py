@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, or_, select
 
+from civiapi.store.dialect import unindexed
 from sync import cache as rows
 from sync.audience import RECEIVES_MAIL
 from sync.mailchimp.paging import MemberPage
@@ -144,7 +145,7 @@ def _not_met(conn: Connection, list_id: str, serial: int, after: int) -> list[tu
             (member.c.list_id == cache.c.mailchimp_list_id) & (member.c.member_id == cache.c.mailchimp_member_id),
         )
         .where(
-            cache.c.mailchimp_list_id == list_id,
+            unindexed(cache.c.mailchimp_list_id) == list_id,  # in the order of ids
             cache.c.id > after,
             cache.c.mailchimp_status.in_(sorted(RECEIVES_MAIL)),
             cache.c.mailchimp_member_id.is_not(None),
