@@ -1,7 +1,6 @@
-"""`civiapi import`: a folder of CSV files goes in whole or not at all, once, with its dates and (where free) its ids."""
+"""`civiapi import`: a folder of CSV files goes in whole or not at all, once, with its dates and its ids if free."""
 
-import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +243,12 @@ async def test_a_group_contact_without_history_gets_its_first_row(store: Store, 
 
 
 BAD = {
-    "an unknown column": ("contacts", "id,contact_type,frist_name\n1,Individual,Ada\n", 1, "unknown column 'frist_name'"),
+    "an unknown column": (
+        "contacts",
+        "id,contact_type,frist_name\n1,Individual,Ada\n",
+        1,
+        "unknown column 'frist_name'",
+    ),
     "a column that is missing": ("contacts", "id,first_name\n1,Ada\n", 1, "there is no column 'contact_type'"),
     "an empty file": ("contacts", "", 1, "the file is empty"),
     "text where a number belongs": ("contacts", PEOPLE + "x,Individual,A,,,\n", 5, "id 'x' is not a whole number"),
@@ -253,14 +257,39 @@ BAD = {
     "too few values": ("contacts", PEOPLE + "9,Individual\n", 5, "has 2 values, the heading has 6 columns"),
     "too long a name": ("contacts", PEOPLE + f"9,Individual,{'a' * 65},,,\n", 5, "first_name has 65 characters"),
     "an id that is there twice": ("contacts", PEOPLE + "1,Individual,Bob,,,\n", 5, "id 1 is there twice"),
-    "a contact that is nowhere": ("emails", ADDRESSES + "9,77,x@example.org,0,0\n", 5, "contact_id '77' refers to no row"),
-    "an address that is none": ("emails", ADDRESSES + "9,1,not-an-address,0,0\n", 5, "'not-an-address' is not an e-mail"),
+    "a contact that is nowhere": (
+        "emails",
+        ADDRESSES + "9,77,x@example.org,0,0\n",
+        5,
+        "contact_id '77' refers to no row",
+    ),
+    "an address that is none": (
+        "emails",
+        ADDRESSES + "9,1,not-an-address,0,0\n",
+        5,
+        "'not-an-address' is not an e-mail",
+    ),
     "an address with two @": ("emails", ADDRESSES + "9,1,a@b@example.org,0,0\n", 5, "is not an e-mail address"),
     "an address of 255 characters": ("emails", ADDRESSES + f"9,1,{'a' * 250}@b.cc,0,0\n", 5, "at most 254 fit"),
-    "a date that is none": ("subscription_history", HISTORY + "9,1,2,2024-02-30,Web,Added\n", 5, "date '2024-02-30' is not"),
+    "a date that is none": (
+        "subscription_history",
+        HISTORY + "9,1,2,2024-02-30,Web,Added\n",
+        5,
+        "date '2024-02-30' is not",
+    ),
     "a year out of range": ("subscription_history", HISTORY + "9,1,2,1901-01-01,Web,Added\n", 5, "the year 1901"),
-    "a status that is none": ("subscription_history", HISTORY + "9,1,2,2024-01-01,Web,Gone\n", 5, "status 'Gone' is none"),
-    "a person in a group twice": ("group_contacts", MEMBERS + "9,2,1,Added\n", 4, "contact_id and group_id is there twice"),
+    "a status that is none": (
+        "subscription_history",
+        HISTORY + "9,1,2,2024-01-01,Web,Gone\n",
+        5,
+        "status 'Gone' is none",
+    ),
+    "a person in a group twice": (
+        "group_contacts",
+        MEMBERS + "9,2,1,Added\n",
+        4,
+        "contact_id and group_id is there twice",
+    ),
     "a tag that is nowhere": ("entity_tags", TAGGED + "Foe,1\n", 3, "tag 'Foe' refers to no row"),
     "a quote that never closes": ("tags", TAGS + '2,"Open\n', 3, "the row cannot be read"),
     "a zero byte": ("tags", TAGS + "2,a\0b\n", 3, "name holds a zero byte"),
@@ -319,14 +348,3 @@ async def test_files_of_other_names_are_ignored_and_said_so(store: Store, folder
     report = await import_folder(store, folder(**ALL, contact="id\n"))
     assert report.ignored == ("contact.csv",)
     assert report.lines()[-1].startswith("contact.csv: ignored")
-
-
-@pytest.fixture
-async def maria() -> AsyncIterator[Store]:
-    url = os.environ.get("CIVIAPI_TEST_MARIADB", "")
-    if not url:
-        pytest.skip("CIVIAPI_TEST_MARIADB names no database")
-    opened = await open_store(url)
-    await migrate(opened)
-    yield opened
-    await opened.close()
