@@ -8,6 +8,10 @@ from entities.entity_tag import ENTITY_TAG
 from entities.generic import GENERIC
 from entities.job_log import JOB_LOG
 from entities.location_type import LOCATION_TYPE
+from entities.mailchimpsync import MAILCHIMPSYNC
+from entities.mailchimpsync_batch import MAILCHIMPSYNC_BATCH
+from entities.mailchimpsync_cache import MAILCHIMPSYNC_CACHE
+from entities.mailchimpsync_update import MAILCHIMPSYNC_UPDATE
 from entities.subscription_history import SUBSCRIPTION_HISTORY
 from entities.tag import TAG
 from entities.uf_match import UF_MATCH
@@ -18,6 +22,10 @@ ENTITIES: tuple[Entity, ...] = (
     ENTITY_TAG,
     JOB_LOG,
     LOCATION_TYPE,
+    MAILCHIMPSYNC,
+    MAILCHIMPSYNC_BATCH,
+    MAILCHIMPSYNC_CACHE,
+    MAILCHIMPSYNC_UPDATE,
     SUBSCRIPTION_HISTORY,
     TAG,
     UF_MATCH,
