@@ -7,7 +7,7 @@ databases compare without regard to case.
 import secrets
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, exists, func, insert, select
+from sqlalchemy import Connection, exists, func, insert, select, update
 
 from civiapi.store.tables import contact, domain, uf_match, user
 
@@ -82,6 +82,9 @@ def _make_account(conn: Connection, name: str, contact_id: int) -> None:
     foreign = conn.execute(select(uf_match.c.id).where(uf_match.c.contact_id.not_in(ours)).limit(1)).first()
     domain_id = conn.execute(select(func.min(domain.c.id))).scalar()
     if foreign is not None or domain_id is None:
+        return
+    orphan = uf_match.c.uf_name == name  # left behind by a contact that was deleted for good
+    if conn.execute(update(uf_match).where(orphan).values(contact_id=contact_id)).rowcount:
         return
     highest = conn.execute(select(func.max(uf_match.c.uf_id))).scalar() or 0
     conn.execute(insert(uf_match).values(domain_id=domain_id, uf_id=highest + 1, uf_name=name, contact_id=contact_id))
