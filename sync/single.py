@@ -24,7 +24,7 @@ from sync import claims
 from sync.apply import apply_plans
 from sync.audience import RECEIVES_MAIL, Audience
 from sync.batches import count_ready, submit_pending
-from sync.cache import absorb, find_moved, mark_gone, merge_member
+from sync.cache import absorb, mark_gone, merge_member
 from sync.claims import Claim
 from sync.context import SyncContext
 from sync.engine import prepare
@@ -36,6 +36,7 @@ from sync.member_data import decode
 from sync.reconcile import plan, plan_address
 from sync.skew import steady_skew
 from sync.tables import cache
+from sync.tables import member as contact_ids
 from sync.updates import open_updates
 
 PROFILE = "profile"
@@ -104,9 +105,22 @@ async def _moved_row(
 
 
 def _moved_candidates(conn: Connection, audience: Audience, hint: Hint, member: Member) -> list[tuple[int, str]]:
-    found = list(find_moved(conn, audience, [member]).values())
-    if not found and hint.old_email and not _rows_of(conn, audience.list_id, member.get("id") or "", ""):
-        found = _rows_of(conn, audience.list_id, subscriber_hash(hint.old_email), hint.old_email)
+    """Rows that may be this member under an earlier id: row id and that id; none when it has a row under its own."""
+    list_id, new_id = audience.list_id, member.get("id") or ""
+    if _rows_of(conn, list_id, new_id, ""):
+        return []
+    by_contact = conn.execute(
+        select(cache.c.id, cache.c.mailchimp_member_id)
+        .join(
+            contact_ids,
+            (contact_ids.c.list_id == cache.c.mailchimp_list_id)
+            & (contact_ids.c.member_id == cache.c.mailchimp_member_id),
+        )
+        .where(contact_ids.c.list_id == list_id, contact_ids.c.contact_id == (member.get("contact_id") or None))
+    )
+    found = [(row.id, row.mailchimp_member_id) for row in by_contact]
+    if not found and hint.old_email:
+        return _rows_of(conn, list_id, subscriber_hash(hint.old_email), hint.old_email)
     return found
 
 
