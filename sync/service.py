@@ -1,8 +1,8 @@
 """The sync's front door: everything the API, the command line and the web pages may ask of it, one method each.
 
 Each method is a few lines over the module whose subject it is. The service holds what they share for the life of a
-process: the store, the clients, the settings, the watcher of batches, and those who listen to progress. Every method
-raises ``SyncError`` (``errors``) with a sentence for whoever asked.
+process: the store, the clients, the settings, the watcher of batches, the inbox of webhooks, and those who listen to
+progress. Every method raises ``SyncError`` (``errors``) with a sentence for whoever asked.
 """
 
 import os
@@ -23,9 +23,10 @@ from sync.clients import Clients
 from sync.config import Link, read_config
 from sync.context import SyncContext, SyncOptions
 from sync.data_sync import data_plugins
-from sync.engine import RunOutcome, RunRequest, StageProgress, run_audience
+from sync.engine import RunRequest, StageProgress, run_audience
 from sync.errors import MailchimpFailed, SyncError
 from sync.holding import held
+from sync.inbox import Inbox
 from sync.mailchimp.errors import MailchimpError
 from sync.watcher import Watcher
 
@@ -60,13 +61,16 @@ class SyncService:
             on_queued=lambda: self._watcher.wake(),
         )
         self._watcher = Watcher(self.ctx)
+        self._inbox = Inbox(self.ctx, self._watcher)
 
     async def start(self) -> None:
-        """Begin to watch batches in the background."""
+        """Begin to watch batches, and to work on what webhooks told, in the background."""
         await self._watcher.start()
+        await self._inbox.start()
 
     async def stop(self) -> None:
         """Stop what ``start`` began; what was not committed is done again by whoever comes next."""
+        await self._inbox.stop()
         await self._watcher.stop()
 
     @contextmanager
@@ -105,7 +109,8 @@ class SyncService:
             if left <= 0:
                 break
             try:
-                await self._run(link, RunRequest(left, since, stop_on, force_restart, with_data))
+                request = RunRequest(left, since, stop_on, force_restart, with_data)
+                await run_audience(self.ctx, self._audience(link), request, self._tell)
             except SyncError as error:
                 failures.append(error)
                 continue
@@ -114,9 +119,6 @@ class SyncService:
         if failures:
             raise failures[0]
         return done
-
-    async def _run(self, link: Link, request: RunRequest) -> RunOutcome:
-        return await run_audience(self.ctx, self._audience(link), request, self._tell)
 
     def _tell(self, progress: StageProgress) -> None:
         for listener in self._listeners:
@@ -178,6 +180,16 @@ class SyncService:
         )
         return config.raw
 
+    # Webhooks
+
+    async def receive_audience_webhook(self, fields: Mapping[str, Any]) -> bool:
+        """Keep what a webhook tells of a member, to be worked on later; False for what is kept already."""
+        return await self._inbox.receive_audience_webhook(fields)
+
+    async def receive_batch_webhook(self, fields: Mapping[str, Any]) -> bool:
+        """Keep that a batch is finished, to be looked at later; False for what is kept already."""
+        return await self._inbox.receive_batch_webhook(fields)
+
     # People and updates
 
     async def include_contacts(self, contact_ids: Sequence[int]) -> int:
@@ -209,7 +221,11 @@ class SyncService:
         return await results.process_completed(self.ctx, row_id, force=force)
 
     async def settle(self, list_ids: Sequence[str] | None = None, *, seconds: float = 3600) -> bool:
-        """Wait until nothing is under way at Mailchimp for these audiences (default: all); False if it takes longer."""
+        """Wait until nothing is under way at Mailchimp for these audiences (default: all); False if it takes longer.
+
+        What webhooks told so far is worked on first.
+        """
+        await self._inbox.work_off()
         if list_ids is None:
             list_ids = list((await self._store.read(read_config)).links)
         return await self._watcher.settle(list_ids, seconds)

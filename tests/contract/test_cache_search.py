@@ -8,7 +8,7 @@ import phpserialize
 import pytest
 from sqlalchemy import Connection, Engine, event, insert
 
-from civiapi.store.engine import Store
+from civiapi.store.engine import SqliteStore, Store
 from civiapi.store.tables import contact, email, group, group_contact, subscription_history
 from sync import tables
 from sync.config import write_config
@@ -348,6 +348,8 @@ async def test_a_row_failed_because_another_address_is_subscribed(site: Store, c
     ],
 )
 async def test_usual_searches_scan_no_table(site: Store, call: Ask, filters: dict[str, Any]) -> None:
+    if not isinstance(site, SqliteStore):
+        pytest.skip("reads SQLite's own words on how it goes about a query")
     statements: list[tuple[str, Any]] = []
 
     def explain(conn: Connection) -> list[str]:
