@@ -14,6 +14,7 @@ META: Permissions = ("access CiviCRM",)
 META_ACTIONS = frozenset(
     {"getfields", "getfield", "getoptions", "getrefcount", "validate", "getunique", "getlist", "getspec"}
 )
+OPEN = "anybody"  # an action's ``permission`` that asks for nothing
 SEE_ALL = ("view all contacts", "edit all contacts")
 SEE_OWN = ("view my contact", "edit my contact")
 
@@ -21,6 +22,8 @@ SEE_OWN = ("view my contact", "edit my contact")
 def needed(entity: Entity, action: Action, *, updates: bool = False) -> Permissions:
     """The permissions that *action* asks for; ``updates``: a create that names an existing row."""
     name = action.permission or action.name
+    if name == OPEN:
+        return ()
     if name in META_ACTIONS and name not in entity.permissions:
         return META
     if name in ("create", "update") and (updates or name == "update") and "update" in entity.permissions:

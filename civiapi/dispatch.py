@@ -14,7 +14,7 @@ from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from civiapi import chains, envelope, faults, params
+from civiapi import chains, describe, envelope, faults, params
 from civiapi.access import authorize
 from civiapi.call import Call, Caller
 from civiapi.errors import ApiError, NotFound
@@ -115,7 +115,7 @@ class Api:
                 continue
             for known in self._parts(entity, action):
                 writes = writes or known.writes
-                remote = remote or known.run is None and known.via is None
+                remote = remote or (known.run is None and known.via is None)
             todo += chains.children(entity, action.name, parameters)
         return _Need(writes, remote)
 
@@ -201,7 +201,7 @@ class Api:
         if "debug" in sent or log.isEnabledFor(logging.DEBUG):
             self._explain(request, answer)
         if "fields" in _listed(request.options.raw.get("metadata")) and isinstance(answer, dict):
-            answer["metadata"] = {"fields": params.describe(request.entity, request.action.name)}
+            answer["metadata"] = {"fields": describe.fields(self.registry, request.entity, request.action.name)}
         return answer
 
     def _explain(self, request: Request, answer: Any) -> None:

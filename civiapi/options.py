@@ -34,7 +34,7 @@ def _read(conn: Connection, options: OptionGroup | OptionTable) -> list[Option]:
         asked = select(columns.id, columns[options.name], columns[options.label]).order_by(columns[options.label])
         return [Option(str(value), name or "", label or name or "") for value, name, label in conn.execute(asked)]
     rows = conn.execute(
-        select(option_value.c.value, option_value.c.name, option_value.c.label)
+        select(option_value.c[options.key], option_value.c.name, option_value.c.label)
         .join(option_group, option_group.c.id == option_value.c.option_group_id)
         .where(option_group.c.name == options.name, option_value.c.is_active == 1)
         .order_by(option_value.c.weight, option_value.c.label)

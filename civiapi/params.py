@@ -20,13 +20,19 @@ from civiapi.spec import BOOLEAN, DATE, DATES, FLOAT, INT, MONEY, STRING, TEXT, 
 from civiapi.store.tables import uf_match
 
 OPERATORS = frozenset(
-    "= <= >= > < LIKE <> != IN BETWEEN".split() + ["NOT LIKE", "NOT IN", "NOT BETWEEN", "IS NULL", "IS NOT NULL"]
-)
+    {
+        "=", "<=", ">=", ">", "<", "LIKE", "<>", "!=", "IN", "BETWEEN", "NOT LIKE", "NOT IN", "NOT BETWEEN", "IS
+        NULL", "IS NOT NULL",
+    }
+)  # fmt: skip
 NULL_TESTS = frozenset({"IS NULL", "IS NOT NULL"})
 CONTROL = frozenset(
-    "action entity debug version check_permissions return sequential rowCount option_offset option_limit option_sort "
-    "options custom prettyprint json key api_key offset sort".split()
-)
+    {
+        "action", "entity", "debug", "version", "check_permissions", "return", "sequential", "rowCount",
+        "option_offset", "option_limit", "option_sort", "options", "custom", "prettyprint", "json", "key", "api_key",
+        "offset", "sort",
+    }
+)  # fmt: skip
 LONGEST = 2**63
 
 
@@ -194,7 +200,7 @@ def _user_contact(conn: Connection, field: Field, value: str) -> int:
 
 def _text(conn: Connection, request: Request, mode: str, field: Field, value: Any) -> Any:
     if isinstance(value, list | dict):
-        if mode == "plain":
+        if mode == "plain" or field.blocks:
             return value
         raise InvalidValue(f"{field.name} is not a valid string", 2001, error_field=field.name, type="string")
     text = "1" if value is True else "" if value is False else str(value)

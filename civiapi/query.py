@@ -92,15 +92,16 @@ def read_filters(conn: Connection, request: Request, skip: frozenset[str] = froz
             continue
         if (field := entity.by_name.get(name)) is not None:
             if entity.column(name) is not None:
-                found.append(_filter(field.name, field, value))
+                found.append(as_filter(field.name, field, value))
         elif "." in name and (target := follow(request.registry, entity, name)) is not None:
             checked = check_filter(conn, request, target[-1].field, value)
             if checked is not None:
-                found.append(_filter(name, target[-1].field, checked))
+                found.append(as_filter(name, target[-1].field, checked))
     return found
 
 
-def _filter(path: str, field: Field, value: Any) -> Filter:
+def as_filter(path: str, field: Field, value: Any) -> Filter:
+    """A checked value, or a map of operator and operand, as a filter."""
     if isinstance(value, dict) and value:
         operator, operand = next(iter(value.items()))
         if operator in NULL_TESTS:
@@ -268,17 +269,25 @@ def combined(
     return out + [one for name, one in conditions.items() if name not in grouped]
 
 
+def sort_part(part: str) -> tuple[str, bool]:
+    """One part of ``options.sort``: the field's name, and whether it goes down. Raises ``ApiError``."""
+    if "select" in part.lower():
+        raise ApiError("invalid string in sort options", 2000)
+    found = _SORT.fullmatch(part)
+    if found is None:
+        raise ApiError(f"Unknown field specified for sort. Cannot order by '{part.strip()}'")
+    return found[1], (found[2] or "").lower() == "desc"
+
+
 def ordering(scope: Scope, parts: Sequence[str]) -> list[ColumnElement[Any]]:
     """The ORDER BY: as asked, then by id. Raises ``ApiError`` for what is no field."""
     out: list[ColumnElement[Any]] = []
     for part in parts:
-        if "select" in part.lower():
-            raise ApiError("invalid string in sort options", 2000)
-        found = _SORT.fullmatch(part)
-        column = scope.column(found[1]) if found else None
-        if column is None or found is None:
+        name, descending = sort_part(part)
+        column = scope.column(name)
+        if column is None:
             raise ApiError(f"Unknown field specified for sort. Cannot order by '{part.strip()}'")
-        out.append(column.desc() if (found[2] or "").lower() == "desc" else column.asc())
+        out.append(column.desc() if descending else column.asc())
     return [*out, scope.table.c.id.asc()]
 
 

@@ -36,6 +36,7 @@ class Registry:
         self._forgiving = {name.lower(): entity for name, entity in self._entities.items()}
         self._by_table = {e.table.name: e for e in self._entities.values() if e.table is not None}
         self._actions: dict[str, dict[str, Action]] = {}
+        self._answers_for_any = {a.name: a for a in generic if a.for_any_entity}
         for entity in self._entities.values():
             own = {action.name: action for action in entity.actions}
             more = {a.name: a for a in generic if a.name not in own and all(need in own for need in a.needs)}
@@ -52,8 +53,12 @@ class Registry:
         if found := self._found.get((entity, action)):
             return found
         one = self.find_entity(entity)
-        if one is None or not (known := self._actions[one.name].get(action_name(action))):
+        name = action_name(action)
+        known = self._actions[one.name].get(name) if one is not None else self._answers_for_any.get(name)
+        if known is None:
             raise NotFound(*self.names(entity, action))
+        if one is None:
+            return Entity(entity_name(entity)), known
         if len(self._found) < 4096:
             self._found[entity, action] = one, known
         return one, known
@@ -65,7 +70,7 @@ class Registry:
 
     def actions(self, entity: Entity) -> dict[str, Action]:
         """All actions of an entity by name, generic ones included."""
-        return self._actions[entity.name]
+        return self._actions.get(entity.name, {})
 
     def entities(self) -> list[Entity]:
         """The catalogue in alphabetical order."""

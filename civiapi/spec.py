@@ -85,9 +85,10 @@ class FixedOptions:
 
 @dataclass(frozen=True, slots=True)
 class OptionGroup:
-    """A list kept in ``civicrm_option_value`` under this group's name."""
+    """A list kept in ``civicrm_option_value`` under this group's name; ``key``: the column that is stored."""
 
     name: str
+    key: str = "value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ class Field:
     aliases: tuple[str, ...] = ()
     unique_name: str = ""  # another name it goes by, both ways
     fk: str = ""  # the entity it points to
+    blocks: bool = False  # create takes a list of maps as well
     keeps: bool = True  # False: a column that create does not write (ids, dates the server sets)
 
     @property
@@ -169,6 +171,7 @@ class Action:
     validated: bool = True
     permission: str = ""  # the action whose permission it needs; "": its own
     needs: tuple[str, ...] = ()  # generic: actions an entity must have for this one to exist
+    for_any_entity: bool = False  # generic: answers for entities that do not exist, too
     native: bool = False  # values keep their JSON types even where the name says text
     title: str = ""
 

@@ -2,8 +2,10 @@
 
 from civiapi.registry import Registry
 from civiapi.spec import Entity
+from entities.contact import CONTACT
 from entities.domain import DOMAIN
 from entities.email import EMAIL
+from entities.entity import ENTITY
 from entities.entity_tag import ENTITY_TAG
 from entities.generic import GENERIC
 from entities.job_log import JOB_LOG
@@ -17,8 +19,10 @@ from entities.tag import TAG
 from entities.uf_match import UF_MATCH
 
 ENTITIES: tuple[Entity, ...] = (
+    CONTACT,
     DOMAIN,
     EMAIL,
+    ENTITY,
     ENTITY_TAG,
     JOB_LOG,
     LOCATION_TYPE,

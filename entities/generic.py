@@ -8,9 +8,17 @@ from typing import Any
 from civiapi.dispatch import Context
 from civiapi.errors import ApiError, MandatoryMissing, ReturnedError
 from civiapi.request import Request, is_empty
-from civiapi.spec import INT, STRING, BOOLEAN, DATES, Action, Field, Result
+from civiapi.spec import BOOLEAN, DATES, INT, STRING, Action, Field, Result
+from entities.getlist import GETLIST
+from entities.meta import META
 
-_FRAME = frozenset({"sequential", "return", "options", "debug", "format.only_id", "format.is_success"})
+_FRAME = frozenset({"sequential", "return", "options", "debug", "values", "version", "check_permissions"})
+_LIMITS = frozenset(
+    {
+        "options", "option_limit", "option.limit", "rowCount", "option_offset", "option.offset", "offset",
+        "option_sort", "option.sort", "sort", "debug",
+    }
+)  # fmt: skip
 
 
 def _unchained(params: Any) -> dict[str, Any]:
@@ -59,16 +67,11 @@ async def getcount(request: Request, ctx: Context) -> Result:
     return Result(int(found), bare=True)
 
 
-_LIMITS = frozenset(
-    "options option_limit option.limit rowCount option_offset option.offset offset option_sort option.sort sort debug".split()
-)
-
-
 async def update(request: Request, ctx: Context) -> Result:
     """``create`` for a row that must be there."""
     row_id = _own_id(request)
     if is_empty(row_id):
-        raise MandatoryMissing(["id"]) if False else ApiError("Mandatory parameter missing id", "mandatory_missing")
+        raise ApiError("Mandatory parameter missing id", "mandatory_missing")
     found = await ctx.call(request.entity.name, "getcount", {"id": row_id})
     if not found:
         raise ApiError(f"No {request.entity.name} with id {row_id}", "not-found")
@@ -82,8 +85,8 @@ def _own_id(request: Request) -> Any:
 
 async def setvalue(request: Request, ctx: Context) -> Result:
     """Set one field of one record."""
-    sent = request.sent
-    name, value = str(sent.get("field")), sent.get("value")
+    row_id = request.params["id"]
+    name, value = str(request.params["field"]), request.params.get("value")
     field = request.entity.by_name.get(name)
     if field is None:
         raise ReturnedError(
@@ -96,11 +99,9 @@ async def setvalue(request: Request, ctx: Context) -> Result:
         raise ReturnedError(f"{title} is a required field.", error_code="required")
     if field.type == INT and not _is_number(value) and field.options is None:
         raise ReturnedError(f"{title} must be a number." if value else "Please enter a number", error_code="NaN")
-    saved = await ctx.call(request.entity.name, "create", {"id": sent["id"], field.name: value, "sequential": 1})
-    shown = saved["values"][0].get(field.name, value) if isinstance(saved.get("values"), list) else value
-    if field.type == BOOLEAN:
-        shown = value
-    return Result({"id": str(sent["id"]), name: shown})
+    saved = await ctx.call(request.entity.name, "create", {"id": row_id, field.name: value, "sequential": 1})
+    shown = saved["values"][0].get(field.name, value)
+    return Result({"id": row_id, name: value if field.type == BOOLEAN else shown})
 
 
 def _is_number(value: Any) -> bool:
@@ -116,17 +117,9 @@ async def replace(request: Request, ctx: Context) -> Result:
     values = request.sent.get("values")
     if not isinstance(values, list):
         raise MandatoryMissing(["values"])
-    keys = {
-        k: v
-        for k, v in _unchained(request.sent).items()
-        if k not in _FRAME | {"values", "version", "check_permissions"}
-    }
-    if not any(name in request.entity.by_name for name in keys):
-        raise (
-            MandatoryMissing(["id"])
-            if False
-            else ApiError("Mandatory key(s) missing from params array: match keys", "mandatory_missing")
-        )
+    keys = {k: v for k, v in _unchained(request.sent).items() if k not in _FRAME}
+    if not any(key in request.entity.by_name for key in keys):
+        raise ApiError("replace needs at least one field that says which rows are meant", "mandatory_missing")
     name = request.entity.name
     found = await ctx.call(name, "get", {**keys, "return": ["id"], "options": {"limit": 0}, "sequential": 1})
     rows: list[dict[str, Any]] = []
@@ -141,7 +134,7 @@ async def replace(request: Request, ctx: Context) -> Result:
 
 
 _ID = Field("id", INT, required_by={"setvalue"})
-GENERIC: tuple[Action, ...] = (
+MADE_OF_OTHERS: tuple[Action, ...] = (
     Action("getsingle", arun=getsingle, via=("get",), needs=("get",), generic=True, params=(), permission="get"),
     Action("getvalue", arun=getvalue, via=("get",), needs=("get",), generic=True, params=(), permission="get"),
     Action("getcount", arun=getcount, via=("get",), needs=("get",), generic=True, params=(), permission="get"),
@@ -155,3 +148,5 @@ GENERIC: tuple[Action, ...] = (
         params=(), permission="update",
     ),
 )  # fmt: skip
+
+GENERIC: tuple[Action, ...] = (*MADE_OF_OTHERS, GETLIST, *META)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
+import sync.tables  # noqa: F401  registers the extension's tables
 from civiapi.call import SYSTEM, Call, Caller
 from civiapi.dispatch import Api
 from civiapi.store.engine import Store, open_store
 from civiapi.store.migrate import migrate
-import sync.tables  # noqa: F401  registers the extension's tables
 from entities import catalogue
 
 Ask = Callable[..., Awaitable[Any]]
