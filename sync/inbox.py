@@ -145,8 +145,9 @@ class Inbox:
             except Exception:  # the way in of all that runs here: one bad surprise must not end the work
                 log.exception("webhook events could not be worked on")
             if not worked:
+                pause = await self._pause()
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), await self._pause())
+                    await asyncio.wait_for(self._woken.wait(), pause)
 
     async def _pause(self) -> float:
         """Seconds until the next event is due; other processes keep events too, so never long."""
