@@ -15,23 +15,18 @@ from dateutil.relativedelta import weekday as on_weekday
 
 from civiapi.store.clock import SiteClock
 
+_MONTH_NAMES = (
+    "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+    "december",
+)  # fmt: skip
+_ORDINAL_NAMES = (
+    "first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth", "eleventh",
+    "twelfth",
+)  # fmt: skip
 _MONTHS = {
     name[:length]: number
     for number, name in enumerate(
-        [
-            "january",
-            "february",
-            "march",
-            "april",
-            "may",
-            "june",
-            "july",
-            "august",
-            "september",
-            "october",
-            "november",
-            "december",
-        ],
+        _MONTH_NAMES,
         1,
     )
     for length in (3, len(name))
@@ -44,20 +39,7 @@ _DAYS = {
 _ORDINALS = {
     word: number
     for number, word in enumerate(
-        [
-            "first",
-            "second",
-            "third",
-            "fourth",
-            "fifth",
-            "sixth",
-            "seventh",
-            "eighth",
-            "ninth",
-            "tenth",
-            "eleventh",
-            "twelfth",
-        ],
+        _ORDINAL_NAMES,
         1,
     )
 } | {"next": 1, "last": -1, "previous": -1, "this": 0}
@@ -73,7 +55,7 @@ _UNIT = "|".join(sorted(_UNITS, key=len, reverse=True))
 _ORDINAL = "|".join(_ORDINALS)
 
 
-class _NoDate(Exception):
+class _NoDateError(Exception):
     """The text is no date."""
 
 
@@ -103,7 +85,7 @@ def parse(value: str | int, clock: SiteClock) -> datetime | None:
         while text:
             text = _read_one(reading, text).lstrip(" \t,")
         return _result(reading, clock)
-    except (_NoDate, ValueError, OverflowError):
+    except (_NoDateError, ValueError, OverflowError):
         return None
 
 
@@ -113,12 +95,12 @@ def _read_one(reading: _Reading, text: str) -> str:
         if found := pattern.match(text):
             read(reading, found)
             return text[found.end() :]
-    raise _NoDate
+    raise _NoDateError
 
 
 def _set_day(reading: _Reading, year: int, month: int, day: int) -> None:
     if reading.day is not None:
-        raise _NoDate
+        raise _NoDateError
     datetime(year, month, day)  # raises for a day that is not in the calendar
     reading.day = year, month, day
 
@@ -126,10 +108,10 @@ def _set_day(reading: _Reading, year: int, month: int, day: int) -> None:
 def _set_time(reading: _Reading, hour: int, minute: int = 0, second: int = 0, half: str | None = None) -> None:
     if half:
         if not 1 <= hour <= 12:
-            raise _NoDate
+            raise _NoDateError
         hour = hour % 12 + (12 if half.startswith("p") else 0)
     if reading.time is not None or hour > 24 or minute > 59 or second > 59:
-        raise _NoDate
+        raise _NoDateError
     reading.time = hour, minute, second
 
 
@@ -199,7 +181,7 @@ def _four_digits(reading: _Reading, m: re.Match[str]) -> None:
 
 def _offset_zone(reading: _Reading, m: re.Match[str]) -> None:
     if reading.time is None or reading.zone is not None:
-        raise _NoDate
+        raise _NoDateError
     shift = timedelta(hours=int(m[2]), minutes=int(m[3] or 0))
     reading.zone = timezone(-shift if m[1] == "-" else shift)
 
@@ -210,14 +192,14 @@ _ABBREVIATIONS |= {"est": -5, "edt": -4, "cst": -6, "cdt": -5, "mst": -7, "mdt":
 
 def _named_zone(reading: _Reading, m: re.Match[str]) -> None:
     if reading.zone is not None:
-        raise _NoDate
+        raise _NoDateError
     if m[0] in _ABBREVIATIONS:
         reading.zone = timezone(timedelta(hours=_ABBREVIATIONS[m[0]]))
         return
     try:
         reading.zone = ZoneInfo("/".join(part.title() for part in m[0].split("/")))
     except (ZoneInfoNotFoundError, ValueError):
-        raise _NoDate from None
+        raise _NoDateError from None
 
 
 def _instant(reading: _Reading, m: re.Match[str]) -> None:
@@ -262,7 +244,7 @@ def _signed_unit(reading: _Reading, m: re.Match[str]) -> None:
 def _move(reading: _Reading, amount: int, unit: str, *, ago: bool = False) -> None:
     amount = -amount if ago else amount
     if abs(amount) > 10**9:
-        raise _NoDate
+        raise _NoDateError
     if unit in _DAYS:
         reading.weekday = _DAYS[unit], amount + (amount > 0)
         reading.time = reading.time or (0, 0, 0)

@@ -21,8 +21,8 @@ from civiapi.store.tables import uf_match
 
 OPERATORS = frozenset(
     {
-        "=", "<=", ">=", ">", "<", "LIKE", "<>", "!=", "IN", "BETWEEN", "NOT LIKE", "NOT IN", "NOT BETWEEN", "IS
-        NULL", "IS NOT NULL",
+        "=", "<=", ">=", ">", "<", "LIKE", "<>", "!=", "IN", "BETWEEN", "NOT LIKE", "NOT IN", "NOT BETWEEN",
+        "IS NULL", "IS NOT NULL",
     }
 )  # fmt: skip
 NULL_TESTS = frozenset({"IS NULL", "IS NOT NULL"})

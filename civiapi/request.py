@@ -97,7 +97,7 @@ def _sort_parts(value: Any) -> tuple[str, ...]:
 
 
 def read_return(params: Mapping[str, Any]) -> tuple[str, ...]:
-    """The columns asked for; empty: the usual ones. Takes lists, comma text, JSON and Python list text, ``return.X``."""
+    """The columns asked for; empty: the usual ones. Lists, comma text, Python list text, ``return.X``."""
     asked = params.get("return")
     names = _names(asked) if asked else []
     for key, value in params.items():

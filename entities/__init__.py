@@ -8,13 +8,18 @@ from entities.email import EMAIL
 from entities.entity import ENTITY
 from entities.entity_tag import ENTITY_TAG
 from entities.generic import GENERIC
+from entities.group import GROUP
+from entities.group_contact import GROUP_CONTACT
+from entities.job import JOB
 from entities.job_log import JOB_LOG
 from entities.location_type import LOCATION_TYPE
 from entities.mailchimpsync import MAILCHIMPSYNC
 from entities.mailchimpsync_batch import MAILCHIMPSYNC_BATCH
 from entities.mailchimpsync_cache import MAILCHIMPSYNC_CACHE
 from entities.mailchimpsync_update import MAILCHIMPSYNC_UPDATE
+from entities.setting import SETTING
 from entities.subscription_history import SUBSCRIPTION_HISTORY
+from entities.system import SYSTEM
 from entities.tag import TAG
 from entities.uf_match import UF_MATCH
 
@@ -24,13 +29,18 @@ ENTITIES: tuple[Entity, ...] = (
     EMAIL,
     ENTITY,
     ENTITY_TAG,
+    GROUP,
+    GROUP_CONTACT,
+    JOB,
     JOB_LOG,
     LOCATION_TYPE,
     MAILCHIMPSYNC,
     MAILCHIMPSYNC_BATCH,
     MAILCHIMPSYNC_CACHE,
     MAILCHIMPSYNC_UPDATE,
+    SETTING,
     SUBSCRIPTION_HISTORY,
+    SYSTEM,
     TAG,
     UF_MATCH,
 )  # fmt: skip

@@ -7,6 +7,9 @@ from civiapi.request import Request, integer, is_empty
 from civiapi.spec import Action, Field, Result
 
 PAGE = 10
+_PARAMS = (
+    "input", "page_num", "id", "params", "extra", "label_field", "search_field", "id_field", "description_field",
+)  # fmt: skip
 
 
 async def getlist(request: Request, ctx: Context) -> Result:
@@ -76,18 +79,5 @@ GETLIST = Action(
     via=("get",),
     needs=("get",),
     generic=True,
-    params=tuple(
-        Field(name)
-        for name in [
-            "input",
-            "page_num",
-            "id",
-            "params",
-            "extra",
-            "label_field",
-            "search_field",
-            "id_field",
-            "description_field",
-        ]
-    ),
+    params=tuple(Field(name) for name in _PARAMS),
 )
