@@ -12,7 +12,7 @@ from sqlalchemy import Column, Connection, Integer, Table, delete, insert, inspe
 
 from civiapi.store.engine import Store
 from civiapi.store.errors import SchemaTooNew
-from civiapi.store.seed import seed
+from civiapi.store.seed import seed, seed_job
 from civiapi.store.tables import METADATA, PLAIN
 
 schema = Table("civiapi_schema", METADATA, Column("version", Integer, primary_key=True, autoincrement=False), **PLAIN)
@@ -93,6 +93,7 @@ STEPS: tuple[Step, ...] = (
     Step("what a full fetch notes of members", make_missing("civiapi_member")),
     Step("an index from audience to contact", make_indexes("civicrm_mailchimpsync_cache")),
     Step("what was imported from where", make_missing("civiapi_import")),
+    Step("the job that syncs every hour", seed_job),
 )
 
 

@@ -1,12 +1,12 @@
-"""The rows that every CiviCRM starts with: its domain, location types, option lists.
+"""The rows that every CiviCRM starts with: its domain, location types, option lists; and the extension's job.
 
 Only what is missing is added: on a database that CiviCRM made, nothing. No contacts; those are made by whoever needs
 them.
 """
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
-from civiapi.store.tables import domain, location_type, option_group, option_value
+from civiapi.store.tables import domain, job, location_type, option_group, option_value
 
 CIVICRM_VERSION = "5.75.1"  # the release whose behaviour we answer with
 
@@ -69,6 +69,21 @@ def seed(conn: Connection) -> None:
     if conn.execute(select(option_group.c.id).limit(1)).first() is None:
         for name, rows in OPTIONS.items():
             _seed_options(conn, name, rows)
+
+
+def seed_job(conn: Connection) -> None:
+    """Add the job that syncs every hour, unless a job calls that action already."""
+    call = {"api_entity": "Mailchimpsync", "api_action": "Fetchandreconcile"}
+    known = select(job.c.id).where(*(func.lower(job.c[name]) == value.lower() for name, value in call.items()))
+    if conn.execute(known.limit(1)).first() is not None:
+        return
+    words = "Call Mailchimpsync.Fetchandreconcile API"
+    site = conn.execute(select(domain.c.id).order_by(domain.c.id).limit(1)).scalar_one()
+    conn.execute(
+        insert(job).values(
+            domain_id=site, run_frequency="Hourly", name=words, description=words, parameters="", is_active=1, **call
+        )
+    )
 
 
 def _seed_options(conn: Connection, name: str, rows: tuple[tuple[str, str, str], ...]) -> None:

@@ -1,0 +1,84 @@
+"""Job: an API call that is made again and again. ``execute`` runs what is due; the scheduler calls the same action."""
+
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from civiapi.dispatch import Context
+from civiapi.errors import ApiError
+from civiapi.request import Request
+from civiapi.spec import BOOLEAN, INT, TEXT, TIMESTAMP, Action, Entity, Field, FixedOptions, Option, Result
+from civiapi.store import jobs, tables
+from entities import crud, job_runs
+
+FREQUENCIES = FixedOptions(
+    tuple(
+        Option(value, value, label)
+        for value, label in (
+            ("Yearly", "Yearly"),
+            ("Quarter", "Quarterly"),
+            ("Monthly", "Monthly"),
+            ("Weekly", "Weekly"),
+            ("Daily", "Daily"),
+            ("Hourly", "Hourly"),
+            ("Always", "Every time cron job is run"),
+        )
+    )
+)
+
+
+async def execute(request: Request, ctx: Context) -> Result:
+    """Run every job that is due, or the one with this id whether it is or not. Says 1 even if jobs failed."""
+    job_id = request.id
+    if job_id is None:
+        await job_runs.run_due(ctx.api)
+    elif await ctx.read(jobs.find_job, job_id, ctx.clock) is None:
+        raise ApiError(f"There is no job with id {job_id}")
+    else:
+        await job_runs.run_job(ctx.api, job_id, forced=True)
+    return Result(1)
+
+
+def clone(conn: Connection, request: Request) -> Result:
+    """Copy a job under another name, as one that never ran; the answer is that of ``get``."""
+    table = tables.job
+    row = conn.execute(select(table).where(table.c.id == request.params["id"])).mappings().first()
+    if row is None:
+        raise ApiError(f"There is no job with id {request.params['id']}")
+    fresh = {"name": f"{row['name']} - Copy"[:255], "last_run": None, "last_run_end": None}
+    values: dict[str, Any] = {name: value for name, value in row.items() if name != "id"} | fresh
+    new_id = crud.store(conn, request, values, None)
+    return crud.get(conn, request.with_params(id=new_id))
+
+
+JOB = Entity(
+    "Job",
+    table=tables.job,
+    title="Job",
+    description="An API call that is made again and again.",
+    fields=(
+        Field("id", INT, title="Job ID", keeps=False),
+        Field("domain_id", INT, title="Domain ID", default_by={"create": 1}, fk="Domain"),
+        Field("run_frequency", title="Job Frequency", required_by={"create"}, options=FREQUENCIES, max_length=8),
+        Field("last_run", TIMESTAMP, title="Last Run"),
+        Field("last_run_end", TIMESTAMP, title="Last Run End"),
+        Field("scheduled_run_date", TIMESTAMP, title="Scheduled Run Date"),
+        Field("name", title="Job Name", required_by={"create"}, max_length=255),
+        Field("description", title="Job Description", max_length=255),
+        Field("api_entity", title="API Entity", required_by={"create"}, max_length=255),
+        Field("api_action", title="API Action", required_by={"create"}, max_length=255),
+        Field("parameters", TEXT, title="Job Parameters", description="A line key=value each."),
+        Field("is_active", BOOLEAN, title="Job Is Active?", default=1, default_by={"create": 1}),
+    ),
+    actions=(
+        *crud.actions(),
+        Action(
+            "execute",
+            arun=execute,
+            params=(Field("id", INT, title="Job ID", description="Run this one, due or not."),),
+            title="Run what is due",
+        ),
+        Action("clone", run=clone, writes=True, params=(Field("id", INT, required_by={"clone"}),)),
+    ),
+    label_field="name",
+)

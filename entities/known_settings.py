@@ -1,0 +1,53 @@
+"""Which settings there are, of what kind, and what holds where nobody set them. Only a list.
+
+Those that this program goes by, and those that scripts written for CiviCRM ask for without further ado.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from civiapi.spec import BOOLEAN, INT, STRING, TEXT, Type
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSetting:
+    """A setting: its kind, its value where there is none, and whether it holds a list."""
+
+    name: str
+    title: str
+    type: Type = STRING
+    default: Any = None
+    is_list: bool = False
+
+
+_CREDENTIALS = ["jwt", "api_key"]
+
+SETTINGS: dict[str, KnownSetting] = {
+    one.name: one
+    for one in (
+        KnownSetting("mailchimpsync_config", "Mailchimp accounts and linked groups", TEXT, default=False),
+        KnownSetting("authx_guards", "Authentication guards", default=["site_key", "perm"], is_list=True),
+        KnownSetting("authx_header_cred", "Credentials in Authorization", default=_CREDENTIALS, is_list=True),
+        KnownSetting("authx_xheader_cred", "Credentials in X-Civi-Auth", default=_CREDENTIALS, is_list=True),
+        KnownSetting("authx_param_cred", "Credentials in _authx", default=_CREDENTIALS, is_list=True),
+        KnownSetting("authx_legacyrest_cred", "Credentials in key and api_key", default=_CREDENTIALS, is_list=True),
+        KnownSetting("authx_login_cred", "Credentials for a login", default=["jwt"], is_list=True),
+        KnownSetting("authx_auto_cred", "Credentials for a session by link", default=["jwt"], is_list=True),
+        KnownSetting("contact_undelete", "Contact Trash and Undelete", BOOLEAN, default=1),
+        KnownSetting("debug_enabled", "Enable Debugging", BOOLEAN, default=0),
+        KnownSetting("environment", "Environment", default="Production"),
+        KnownSetting("lcMessages", "Default Language", default="en_US"),
+        KnownSetting("defaultCurrency", "Default Currency", default="USD"),
+        KnownSetting("monetaryDecimalPoint", "Decimal Delimiter", default="."),
+        KnownSetting("monetaryThousandSeparator", "Thousands Separator", default=","),
+        KnownSetting("dateformatDatetime", "Date Format: Complete Date and Time", default="%B %E%f, %Y %l:%M %P"),
+        KnownSetting("dateformatFull", "Date Format: Complete Date", default="%B %E%f, %Y"),
+        KnownSetting("enable_components", "Enabled Components", default=["CiviMail"], is_list=True),
+        KnownSetting("includeEmailInName", "Include Email in Name", BOOLEAN, default=1),
+        KnownSetting("includeWildCardInName", "Automatic Wildcard", BOOLEAN, default=1),
+        KnownSetting("search_autocomplete_count", "Autocomplete Results", INT, default=10),
+        KnownSetting("max_attachments", "Maximum Attachments", INT, default=3),
+        KnownSetting("checksum_timeout", "Checksum Lifespan", INT, default=7),
+        KnownSetting("site_id", "Unique Site ID", default=None),
+    )
+}
