@@ -62,15 +62,27 @@ async def run_pipe(
     writer.write(encode(greeting(flags)) + b"\n")
     await writer.drain()
     while True:
-        try:
-            line = await reader.readline()
-        except ValueError:  # longer than the reader's limit; what was read of it is gone
-            line = b"\x00"
+        line = await read_line(reader)
         if not line:
             return
         if line.strip():
             writer.write(await session.answer(line))
             await writer.drain()
+
+
+async def read_line(reader: asyncio.StreamReader) -> bytes:
+    """The next line, ``b""`` at the end. One that is longer than the reader's limit is skipped and comes as no JSON."""
+    too_long = False
+    while True:
+        try:
+            line = await reader.readuntil(b"\n")
+        except asyncio.IncompleteReadError as end:
+            line = end.partial
+        except asyncio.LimitOverrunError as overrun:
+            await reader.readexactly(overrun.consumed)
+            too_long = True
+            continue
+        return b"too long" if too_long and line else line
 
 
 def greeting(flags: str) -> Json:
