@@ -126,7 +126,7 @@ async def find_submitted(ctx: SyncContext, client: MailchimpClient, parcel: Parc
     candidates = [
         one
         async for one in client.iter_recent_batches(sent - LOOK_BACK)
-        if one.total_operations in (0, parcel.size)
+        if (one.total_operations == parcel.size or (one.total_operations == 0 and one.status == PENDING))
         and one.submitted_at is not None
         and one.submitted_at <= sent + LOOK_AHEAD
     ]

@@ -169,6 +169,11 @@ class Site:
         """Wait until nothing is under way."""
         assert await self.watcher.settle([self.list_id], PATIENCE)
 
+    async def settle_with_batches(self) -> None:
+        """Let Mailchimp work batches off by itself from now on, and wait until nothing is under way."""
+        self.emulator.turn(auto_batches=True)
+        await self.settle()
+
     async def sync(self, **request: Any) -> None:
         """A run, and all that follows from it."""
         await self.run(**request)
