@@ -70,7 +70,7 @@ def error(problem: ApiError, entity: str, action: str) -> dict[str, Any]:
 def scalar(value: Any) -> str:
     """A scalar as get and create answer it (contract 4.3): always text."""
     if value.__class__ is str:
-        return value  # type: ignore[no-any-return]
+        return value
     if value is None or value is False:
         return ""
     if value is True:

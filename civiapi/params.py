@@ -172,16 +172,18 @@ def _integer(conn: Connection, request: Request, mode: str, field: Field, value:
         if found is None:
             raise _no_option(field, value)
         return int(found) if found.lstrip("-").isdigit() else found
-    try:
-        number = int(value) if not isinstance(value, str) else int(value, 10)
-    except (TypeError, ValueError, OverflowError):
-        number = _from_float(value)
+    number = _whole(value)
     if number is None or not -LONGEST <= number < LONGEST:
         raise InvalidValue(f"{field.name} is not a valid integer", 2001, error_field=field.name, type="integer")
     return number
 
 
-def _from_float(value: Any) -> int | None:
+def _whole(value: Any) -> int | None:
+    """A number without its fraction, as PHP casts it; ``None`` for what is no number."""
+    try:
+        return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
     try:
         return int(float(value))
     except (TypeError, ValueError, OverflowError):
@@ -240,7 +242,7 @@ def _date(conn: Connection, request: Request, mode: str, field: Field, value: An
     moment = dates.parse(value, request.clock) if isinstance(value, str | int) else None
     if moment is None:
         shown = value if isinstance(value, str | int) else "Array"
-        raise InvalidValue(f"{field.name} is not a valid date: {shown}", 0, error_field=field.name)
+        raise InvalidValue(f"{field.name} is not a valid date: {shown}")
     return moment.strftime("%Y-%m-%d" if field.type == DATE else "%Y-%m-%d %H:%M:%S")
 
 

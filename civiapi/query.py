@@ -44,15 +44,20 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A compiled select: its text, which value goes where, and the names of its columns."""
+    """A compiled select: its text, which value goes where, and the names of its columns.
+
+    ``order`` holds places in the list of the call's values followed by the ``constants`` of the statement itself.
+    """
 
     text: str
     order: tuple[int, ...]
+    constants: tuple[Any, ...]
     keys: tuple[str, ...]
 
     def rows(self, conn: Connection, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
         """The rows as the driver gives them."""
-        return conn.exec_driver_sql(self.text, tuple([values[i] for i in self.order])).fetchall()
+        every = [*values, *self.constants]
+        return conn.exec_driver_sql(self.text, tuple([every[i] for i in self.order])).fetchall()
 
 
 class Binder:
@@ -74,14 +79,25 @@ def planned(conn: Connection, shape: Hashable, build: Callable[[Binder], tuple[S
     key = conn.dialect.name, shape
     plan = _plans.get(key)
     if plan is None:
-        statement, keys = build(Binder())
-        compiled = statement.compile(dialect=conn.dialect)
-        order = tuple(int(name[1:]) for name in compiled.positiontup or ())  # type: ignore[attr-defined]
-        plan = Plan(str(compiled), order, keys)
+        bind = Binder()
+        statement, keys = build(bind)
+        plan = _compiled(conn, statement, bind, keys)
         if len(_plans) >= MOST_SHAPES:
             _plans.clear()
         _plans[key] = plan
     return plan
+
+
+def _compiled(conn: Connection, statement: Select[Any], bind: Binder, keys: tuple[str, ...]) -> Plan:
+    compiled = statement.compile(dialect=conn.dialect)
+    places = {f"p{n}": n for n in range(bind.count)}
+    constants: list[Any] = []
+    for name in compiled.positiontup or ():
+        if name not in places:
+            places[name] = bind.count + len(constants)
+            constants.append(compiled.params[name])
+    order = tuple(places[name] for name in compiled.positiontup or ())
+    return Plan(str(compiled), order, tuple(constants), keys)
 
 
 def read_filters(conn: Connection, request: Request, skip: frozenset[str] = frozenset()) -> list[Filter]:

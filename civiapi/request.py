@@ -50,8 +50,10 @@ class Options:
 
 
 PLAIN_OPTIONS = Options()
-_SPELLINGS = ("options", "option_limit", "option.limit", "rowCount", "option_offset", "option.offset", "offset")
-_SPELLINGS += ("option_sort", "option.sort", "sort")
+_SPELLINGS = (
+    "options", "option_limit", "option.limit", "rowCount", "option_offset", "option.offset", "offset", "option_sort",
+    "option.sort", "sort",
+)  # fmt: skip
 
 
 def read_options(params: Mapping[str, Any]) -> Options:

@@ -158,7 +158,8 @@ class Action:
     """Something an entity can do: ``run`` inside a store unit, or ``arun`` around one.
 
     ``params``: what it takes; ``None``: the entity's fields. ``via``: an ``arun`` made only of these other actions
-    of the entity, so that it can run inside one unit as they can. ``generic``: parameters reach it as sent (aliases apart).
+    of the entity, so that it can run inside one unit as they can. ``generic``: parameters reach it as sent, aliases
+    apart.
     """
 
     name: str

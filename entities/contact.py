@@ -49,7 +49,7 @@ def _before(conn: Connection, request: Request) -> Mapping[str, Any]:
     if row is None:
         raise ApiError(f"Contact id {request.id} not found.")
     check_edit(request.caller, request.id)
-    return row
+    return dict(row)
 
 
 def _check_names(request: Request, given: Mapping[str, Any], before: Mapping[str, Any]) -> None:

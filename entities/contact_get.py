@@ -17,6 +17,7 @@ from civiapi.access import sees_all, visible
 from civiapi.call import Caller
 from civiapi.envelope import TextRows, scalar
 from civiapi.errors import ApiError
+from civiapi.params import check_filter
 from civiapi.request import Request, integer, is_empty
 from civiapi.spec import OptionGroup, Result
 from civiapi.store import tables
@@ -34,7 +35,7 @@ _BY_NAME = {name: f for f in FIELDS for name in (f.name, f.unique_name, *f.alias
 _COLUMNS = frozenset(f.name for f in FIELDS if f.name in tables.contact.c)
 _NAMES = frozenset({"sort_name", "display_name"})
 _OWN_FILTERS = frozenset({"group", "filter.group_id", "showAll", "birth_date_low", "birth_date_high"})
-_TRASH = {"active": 0, "trash": 1, "all": None}
+_TRASH = {"active": (0,), "trash": (1,), "all": ()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +110,10 @@ def sees_keys(request: Request) -> bool:
 
 def _filters(conn: Connection, request: Request) -> list[query.Filter]:
     """The ordinary filters, and those on names and address, which match in their own way."""
-    show = request.sent.get("showAll")
-    chosen = isinstance(show, str) and show in _TRASH
-    skip = _OWN_FILTERS | {"is_deleted"} if chosen else _OWN_FILTERS
+    show = str(request.sent.get("showAll"))
+    skip = _OWN_FILTERS | {"is_deleted"} if show in _TRASH else _OWN_FILTERS
     out = [_loosened(one) for one in query.read_filters(conn, request, skip)]
-    if chosen and _TRASH[show] is not None:
-        out.append(query.Filter("is_deleted", "=", (_TRASH[show],)))
+    out += [query.Filter("is_deleted", "=", (flag,)) for flag in _TRASH.get(show, ())]
     if (address := request.params.get("email")) not in (None, ""):
         out.append(_loosened(query.as_filter("email", _BY_NAME["email"], address)))
     return out
@@ -141,7 +140,7 @@ def _own_filters(conn: Connection, request: Request) -> list[query.Filter]:
             out.append(query.Filter(name, "GROUP", tuple(ids)))
     for name, operator in (("birth_date_low", ">="), ("birth_date_high", "<=")):
         if not is_empty(given := request.sent.get(name)):
-            checked = query.check_filter(conn, request, _BY_NAME["birth_date"], {operator: given})
+            checked = check_filter(conn, request, _BY_NAME["birth_date"], {operator: given})
             out.append(query.as_filter("birth_date", _BY_NAME["birth_date"], checked))
     return out
 

@@ -29,12 +29,15 @@ def save(conn: Connection, request: Request, given: dict[str, Any], row_id: int 
     if row_id is None:
         given.setdefault("location_type_id", contacts.default_location_type(conn))
         given.setdefault("on_hold", 0)
+    else:
+        given.setdefault("location_type_id", before["location_type_id"])
     given |= contacts.hold_dates(before, given, now)
-    if row_id is None or given.get("is_primary") is not None:
+    if contact_id and (row_id is None or given.get("is_primary") is not None):
         given["is_primary"] = contacts.primary_flag(conn, contact_id, row_id, given.get("is_primary"))
     saved = crud.store(conn, request, given, row_id)
-    contacts.settle_addresses(conn, contact_id, saved, given, now)
-    if (old := before.get("contact_id")) not in (None, contact_id):
+    if contact_id:
+        contacts.settle_addresses(conn, contact_id, saved, given, now)
+    if (old := before.get("contact_id")) and old != contact_id:
         contacts.settle_addresses(conn, old, None, {}, now)
     return saved
 
@@ -45,7 +48,7 @@ def _before(conn: Connection, row_id: int | None) -> Mapping[str, Any]:
     row = conn.execute(select(tables.email).where(tables.email.c.id == row_id)).mappings().first()
     if row is None:
         raise ApiError(f"No Email with id {row_id}")
-    return row
+    return dict(row)
 
 
 def remove(conn: Connection, request: Request, row_id: int) -> None:
