@@ -155,6 +155,13 @@ class Auth:
         contact_id = await self._store.read(lambda conn: rows.find_account(conn, uf_name=name))
         return await self._account(contact_id)
 
+    async def by_name_and_key(self, name: str, api_key: str, address: str) -> Caller:
+        """The user of the settings with this name, who shows the key (the log-in page). Raises ``Refused``."""
+        user = self._by_key.get(_digest(api_key))
+        if user is None or user.name != name:
+            raise await self._refusal(INVALID, "login", Shown(address=address))
+        return (await self._of_user(user, "api_key")).through("login")
+
     async def caller_numbered(self, uf_id: int) -> Caller:
         """The caller that a user account is, by its number. Raises ``Refused``."""
         known = 0 < uf_id < 2**31

@@ -1,0 +1,85 @@
+"""The pages as routes: which page is where, for whom, and the files they load. ``ui_pages`` is for ``make_web_app``."""
+
+import hashlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp_jinja2
+from aiohttp import web
+from jinja2 import FileSystemLoader, StrictUndefined
+
+from civiapi.adapters.http import Proxies
+from civiapi.auth import Auth
+from civiapi.registry import Registry
+from civiapi.settings import ServerSettings
+from civiapi.ui import explorer, login
+from civiapi.ui.visit import HEADERS, LOGIN, Handler, Page, Site, page
+
+HERE = Path(__file__).parent
+STATIC = "/civicrm/ui"
+LOGOUT = "/civicrm/logout"
+KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+YEAR = 365 * 24 * 3600
+
+
+def template_options() -> dict[str, Any]:
+    """How templates are found and rendered, with or without a server. A name that is not given is a mistake."""
+    return {
+        "loader": FileSystemLoader(HERE / "templates"),
+        "autoescape": True,
+        "undefined": StrictUndefined,
+        "trim_blocks": True,
+        "lstrip_blocks": True,
+    }
+
+
+def ui_pages(
+    auth: Auth, registry: Registry, server: ServerSettings, *, home: str = explorer.PATH
+) -> Callable[[web.Application], None]:
+    """What adds the pages to an application. Raises ``OSError`` if their files are not installed."""
+    files = _read_static()
+    versions = {name: hashlib.sha256(body).hexdigest()[:12] for name, body in files.items()}
+    site = Site(auth, server, Proxies(server.trusted_proxies), versions, home)
+    shown = explorer.Explorer(registry)
+
+    def add(app: web.Application) -> None:
+        aiohttp_jinja2.setup(app, **template_options())
+        _add(app, site, "GET", LOGIN, login.show)
+        _add(app, site, "POST", LOGIN, login.log_in)
+        _add(app, site, "POST", LOGOUT, login.log_out)
+        for method, path, show in (
+            ("GET", "", shown.index),
+            ("GET", "/reference.json", shown.data),
+            ("GET", "/{entity}", shown.entity),
+            ("GET", "/{entity}/{action}", shown.action),
+            ("POST", "/{entity}/{action}", shown.action),
+        ):
+            _add(app, site, method, explorer.PATH + path, show, explorer.PERMISSION)
+        app.router.add_get(STATIC + "/{name}", _static(files))
+
+    return add
+
+
+def _add(app: web.Application, site: Site, method: str, path: str, show: Page, permission: str | None = None) -> None:
+    app.router.add_route(method, path, page(site, show, permission))
+
+
+def _read_static() -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted((HERE / "static").iterdir()) if file.suffix in KINDS}
+
+
+def _static(files: Mapping[str, bytes]) -> Handler:
+    async def send(request: web.Request) -> web.StreamResponse:
+        """A file, kept by the browser for good: its address changes when it does."""
+        name = request.match_info["name"]
+        body = files.get(name)
+        if body is None:
+            return web.Response(text="Not found\n", status=404, headers=HEADERS)
+        kind = KINDS[Path(name).suffix]
+        more = {"Content-Type": kind, "X-Content-Type-Options": "nosniff"}
+        return web.Response(
+            body=body, headers={**HEADERS, **more, "Cache-Control": f"public, max-age={YEAR}, immutable"}
+        )
+
+    return send

@@ -1,0 +1,95 @@
+"""A server with the pages over a real API, and the users who visit it, for the suites of the screens."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+from aiohttp import web
+
+from civiapi.auth import Auth
+from civiapi.dispatch import Api
+from civiapi.settings import ServerSettings, UserSettings
+from civiapi.ui.pages import ui_pages
+from civiapi.web import make_runner, make_web_app
+
+ADMIN_KEY = "admin-key-of-the-screens"
+READER_KEY = "reader-key-of-the-screens"
+ADMIN_PERMISSIONS = frozenset(
+    {
+        "administer CiviCRM",
+        "access CiviCRM",
+        "access AJAX API",
+        "view all contacts",
+        "edit all contacts",
+        "add contacts",
+    }
+)
+USERS = (
+    UserSettings("admin", ADMIN_KEY, ADMIN_PERMISSIONS),
+    UserSettings("reader", READER_KEY, frozenset({"access CiviCRM", "access AJAX API"})),
+)
+
+
+@asynccontextmanager
+async def screens(api: Api, **server: Any) -> AsyncIterator[str]:
+    """The address of a running server with the pages."""
+    settings = ServerSettings(site_key="site-key-of-the-screens", **server)
+    auth = Auth(api.store, settings.site_key, USERS)
+    app = make_web_app(api, auth, settings, pages=ui_pages(auth, api.registry, settings))
+    runner = make_runner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """An answer as a browser has it."""
+
+    status: int
+    text: str
+    headers: Any
+    json: Any = None
+
+    @property
+    def token(self) -> str:
+        """What the page's forms carry."""
+        return self.text.split('name="token" value="', 1)[1].split('"', 1)[0]
+
+
+class Browser:
+    """Keeps cookies as a browser does; redirects are shown, not followed."""
+
+    def __init__(self, base: str, session: aiohttp.ClientSession) -> None:
+        self.base = base
+        self.session = session
+
+    async def send(self, method: str, path: str, **how: Any) -> Seen:
+        async with self.session.request(method, self.base + path, allow_redirects=False, **how) as answer:
+            text = await answer.text()
+            is_json = answer.content_type == "application/json"
+            return Seen(answer.status, text, answer.headers, await answer.json() if is_json else None)
+
+    async def get(self, path: str, **how: Any) -> Seen:
+        return await self.send("GET", path, **how)
+
+    async def post(self, path: str, **how: Any) -> Seen:
+        return await self.send("POST", path, **how)
+
+    async def log_in(self, user: str = "admin", key: str = ADMIN_KEY, next: str = "") -> Seen:
+        """Fill in the log-in form and send it."""
+        token = (await self.get("/civicrm/login")).token
+        return await self.post("/civicrm/login", data={"token": token, "user": user, "user_key": key, "next": next})
+
+
+@asynccontextmanager
+async def a_browser(base: str) -> AsyncIterator[Browser]:
+    """A browser without cookies."""
+    jar = aiohttp.CookieJar(unsafe=True)  # cookies of 127.0.0.1 too
+    async with aiohttp.ClientSession(cookie_jar=jar) as session:
+        yield Browser(base, session)
