@@ -17,9 +17,11 @@ _known: "WeakKeyDictionary[Engine, _Lists]" = WeakKeyDictionary()
 
 
 def load(conn: Connection, options: Options) -> tuple[Option, ...]:
-    """The choices of a list, in the order people see them."""
+    """The choices of a list, in the order people see them. The rows of a table are never kept: they come and go."""
     if isinstance(options, FixedOptions):
         return options.choices
+    if isinstance(options, OptionTable):
+        return tuple(_read(conn, options))
     lists = _known.setdefault(conn.engine, {})
     found = lists.get(options)
     if found is None or found[0] < time.monotonic():
@@ -45,6 +47,8 @@ def _read(conn: Connection, options: OptionGroup | OptionTable) -> list[Option]:
 def match(conn: Connection, options: Options, value: Any) -> str | None:
     """The stored value that *value* means: itself, a name or a label in any case. ``None``: no such choice."""
     text = str(int(value)) if isinstance(value, bool) else str(value)
+    if isinstance(options, OptionTable):
+        return _match_row(conn, options, text)
     choices = load(conn, options)
     for choice in choices:
         if choice.value == text:
@@ -53,6 +57,20 @@ def match(conn: Connection, options: Options, value: Any) -> str | None:
     for choice in choices:
         if lowered in (choice.name.lower(), choice.label.lower(), choice.value.lower()):
             return choice.value
+    return None
+
+
+def _match_row(conn: Connection, options: OptionTable, text: str) -> str | None:
+    """The id of the row that *text* means: its id, else its name, else its label."""
+    columns = options.table.c
+    if text.isascii() and text.isdigit() and len(text) < 19:
+        found = conn.execute(select(columns.id).where(columns.id == int(text))).scalar()
+        if found is not None:
+            return str(found)
+    for column in (columns[options.name], columns[options.label]):
+        found = conn.execute(select(columns.id).where(column == text.strip()).order_by(columns.id).limit(1)).scalar()
+        if found is not None:
+            return str(found)
     return None
 
 
