@@ -14,6 +14,7 @@ CURRENT = 1
 
 def get(conn: Connection, request: Request) -> Result:
     """The domains that meet the filters, each with its version and sender."""
+    request = request.with_params(version=None)  # the caller's word for the API's version, no filter on the site's
     if not is_empty(request.params.get("current_domain")):
         request = request.with_params(id=CURRENT)
     wanted = crud.get(conn, request)
