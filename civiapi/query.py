@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, Select, and_, bindparam, func, or_, select
+from sqlalchemy.exc import DBAPIError
 
 from civiapi import options as lists
 from civiapi.access import sees_all, visible
@@ -55,9 +56,29 @@ class Plan:
     keys: tuple[str, ...]
 
     def rows(self, conn: Connection, values: Sequence[Any]) -> Sequence[Sequence[Any]]:
-        """The rows as the driver gives them."""
+        """The rows as the driver gives them.
+
+        Past Core's result, which takes 40 µs to describe forty columns nobody asks it about (measured). Raises
+        ``DBAPIError`` as Core does.
+        """
         every = [*values, *self.constants]
-        return conn.exec_driver_sql(self.text, tuple([every[i] for i in self.order])).fetchall()
+        cursor = conn.connection.cursor()
+        try:
+            cursor.execute(self.text, tuple([every[i] for i in self.order]))
+            return cursor.fetchall()
+        except conn.dialect.loaded_dbapi.Error as error:
+            raise _as_core(conn, self.text, error) from error
+        finally:
+            cursor.close()
+
+
+def _as_core(conn: Connection, text: str, error: Exception) -> BaseException:
+    """A driver's error as Core would raise it, so that the store can tell what may be tried again."""
+    lost = conn.dialect.is_disconnect(error, conn.connection.dbapi_connection, None)  # type: ignore[arg-type]
+    base = conn.dialect.loaded_dbapi.Error
+    return DBAPIError.instance(
+        text, None, error, base, hide_parameters=True, connection_invalidated=lost, dialect=conn.dialect
+    )
 
 
 class Binder:

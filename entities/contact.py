@@ -33,8 +33,8 @@ def create(conn: Connection, request: Request) -> Result:
     addresses = [] if before else _addresses(request.params.get("email"))
     _set_names(conn, given, before, addresses)
     contact_id = _store(conn, given, before, request.now())
-    for address in addresses:
-        _add_address(conn, contact_id, address, request.now())
+    for position, address in enumerate(addresses):
+        _add_address(conn, contact_id, address, request.now(), first=position == 0)
     row = {"id": str(contact_id), **crud.fresh_row(conn, request, contact_id)}
     if not contact_get.sees_keys(request.with_params(id=contact_id)):
         row["api_key"] = ""
@@ -145,22 +145,23 @@ def _store(conn: Connection, given: Mapping[str, Any], before: Mapping[str, Any]
         conn.execute(update(tables.contact).where(tables.contact.c.id == before["id"]).values(values))
         return int(before["id"])
     values = {"hash": contacts.new_hash()} | values | {"created_date": now}
-    key = conn.execute(insert(tables.contact).values(values)).inserted_primary_key
+    key = conn.execute(insert(tables.contact), values).inserted_primary_key
     return int(key[0]) if key else 0
 
 
-def _add_address(conn: Connection, contact_id: int, block: Mapping[str, Any], now: str) -> None:
+def _add_address(conn: Connection, contact_id: int, block: Mapping[str, Any], now: str, *, first: bool) -> None:
     row = {
         "contact_id": contact_id,
         "location_type_id": block.get("location_type_id") or contacts.default_location_type(conn),
         "email": block["email"],
-        "is_primary": contacts.primary_flag(conn, contact_id, None, not is_empty(block.get("is_primary"))),
+        "is_primary": int(first or not is_empty(block.get("is_primary"))),
         "is_bulkmail": int(not is_empty(block.get("is_bulkmail"))),
         "on_hold": block.get("on_hold") or 0,
     }
     row |= contacts.hold_dates({}, row, now)
-    key = conn.execute(insert(tables.email).values(row)).inserted_primary_key
-    contacts.settle_addresses(conn, contact_id, key[0] if key else None, row, now)
+    key = conn.execute(insert(tables.email), row).inserted_primary_key
+    if not first:  # a first address needs nothing settled: it is primary, and the contact is named after it already
+        contacts.settle_addresses(conn, contact_id, key[0] if key else None, row, now)
 
 
 def remove(conn: Connection, request: Request) -> Result:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from civiapi import options as lists
 from civiapi import query
+from civiapi.envelope import scalar
 from civiapi.errors import ApiError
 from civiapi.request import Request, is_empty
 from civiapi.spec import DATE, DATES, INT, Action, Entity, Field, Result, Run
@@ -81,7 +82,7 @@ def store(conn: Connection, request: Request, given: Mapping[str, Any], row_id: 
     """Insert a row, or change the one with this id. Raises ``ApiError`` for an id that is not there."""
     table = table_of(request.entity)
     if row_id is None:
-        key = conn.execute(insert(table).values(without_nulls(table, given))).inserted_primary_key
+        key = conn.execute(insert(table), without_nulls(table, given)).inserted_primary_key
         return int(key[0]) if key else 0
     if conn.execute(select(table.c.id).where(table.c.id == row_id)).first() is None:
         raise ApiError(f"No {request.entity.name} with id {row_id}", 0)
@@ -137,9 +138,14 @@ def fresh_row(conn: Connection, request: Request, row_id: int) -> dict[str, Any]
     """The row as it stands in the table, every empty column ``""``."""
     table = table_of(request.entity)
     names = [f.name for f in request.entity.fields if request.entity.column(f.name) is not None]
-    found = conn.execute(select(*[table.c[name] for name in names]).where(table.c.id == row_id)).one()
+    plan = query.planned(
+        conn,
+        ("fresh", request.entity.name),
+        lambda bind: (select(*[table.c[name] for name in names]).where(table.c.id == bind()), tuple(names)),
+    )
+    found = plan.rows(conn, [row_id])[0]
     row: dict[str, Any] = {}
     for name, value in zip(names, found, strict=True):
         packed = request.entity.by_name[name].multiple and isinstance(value, str)
-        row[name] = "" if value is None else lists.unpack(value) if packed else str(value)
+        row[name] = "" if value is None else lists.unpack(value) if packed else scalar(value)
     return row

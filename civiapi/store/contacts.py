@@ -15,6 +15,7 @@ from civiapi.store.tables import contact, email, location_type
 
 CHUNK = 500  # keeps an IN list under every driver's limit
 NAME_LIMIT = 128
+_DEFAULT_LOCATION = select(location_type.c.id).order_by(location_type.c.is_default.desc(), location_type.c.id).limit(1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,7 @@ def new_hash() -> str:
 
 def default_location_type(conn: Connection) -> int | None:
     """The id of the location type that new addresses get."""
-    asked = select(location_type.c.id).order_by(location_type.c.is_default.desc(), location_type.c.id).limit(1)
-    return conn.execute(asked).scalar()
+    return conn.execute(_DEFAULT_LOCATION).scalar()
 
 
 def create_individuals(conn: Connection, people: Sequence[NewPerson], at: str) -> list[int]:
