@@ -26,6 +26,7 @@ BATCH_EVENT = "batch_operation_completed"
 BATCH_ID = re.compile(r"[0-9a-f]{10}", re.IGNORECASE)
 TEXT = "text/plain; charset=utf-8"
 OK = Answer(b"OK", TEXT)
+TAKEN = Answer(b"", TEXT)
 IGNORED = Answer(b"", TEXT, 204)
 
 
@@ -48,6 +49,7 @@ class _Page(ABC):
     """What both pages do: the secret first, then nothing for those who only look."""
 
     raw_body = False
+    hello = TAKEN  # for who only looks
 
     def __init__(self, store: Store, inbox: Inbox) -> None:
         self._store = store
@@ -61,7 +63,7 @@ class _Page(ABC):
             return Answer(b"Unauthorized", TEXT, 401)
         event = {name: value for name, value in incoming.fields.items() if name not in ("secret", "q")}
         if incoming.is_get or not event:  # Mailchimp tries an address before it takes it
-            return OK
+            return self.hello
         return await self.receive(event, config)
 
     @abstractmethod
@@ -83,11 +85,13 @@ class AudiencePage(_Page):
             log.info("webhook not understood", reason=wrong, type=forms.scalar(event, "type"))
             return Answer(wrong.encode(), TEXT, 400)
         await self._inbox.receive_audience_webhook(event)
-        return OK
+        return TAKEN
 
 
 class BatchPage(_Page):
     """Finished batches: 200 whether ours or not, 500 when it could not be kept, so that Mailchimp tries again."""
+
+    hello = OK
 
     async def receive(self, event: forms.Fields, config: Config) -> Answer:
         data = event.get("data")

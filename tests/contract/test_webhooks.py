@@ -75,7 +75,7 @@ async def test_without_the_secret_nobody_is_heard(
 async def test_mailchimp_may_try_an_address_before_it_takes_it(site: Site, path: str, method: str) -> None:
     query = SECRET + ("&q=civicrm/mailchimpsync/webhook" if path == "/index.php" else "")
     reply = await site.send(method, path + query)
-    assert (reply.status, reply.text) == (200, "OK")
+    assert (reply.status, reply.text) == (200, "OK" if path == BATCH else "")
 
 
 @pytest.mark.parametrize(
