@@ -148,11 +148,11 @@ class SyncService:
                 shown[link.list_id] = status.with_batches(shown[link.list_id], told)
         return shown
 
-    async def _ask_about(self, link: Link, known: Sequence[status.OpenBatch]) -> list[status.OpenBatch]:
+    async def _ask_about(self, link: Link, known: Sequence[status.OpenBatch]) -> Sequence[status.OpenBatch]:
         try:
             client = self._clients.client_for(link.api_key)
-        except MailchimpError as error:
-            raise MailchimpFailed(str(error)) from error
+        except MailchimpError:  # a key that cannot be used hides nothing else of the status
+            return known
         return await status.ask_about_batches(client, known)
 
     # Accounts and links
