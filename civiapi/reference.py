@@ -5,7 +5,7 @@ down here that a declaration says; only what every entity has in common (``COMMO
 """
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,6 +36,13 @@ VERBS = {
     "getcount": "How many records match.",
     "setvalue": "Set one field of the record with this id.",
     "replace": "Make the records that match be exactly those in values: the rest of them is removed.",
+}
+
+# What actions made of others read themselves, beside what they hand on.
+READ_BY_HAND: Mapping[str, tuple[Field, ...]] = {
+    "getvalue": (Field("return", title="Field wanted", required_by={"getvalue"}),),
+    "setvalue": (Field("value", title="New value", required_by={"setvalue"}),),
+    "replace": (Field("values", Type.TEXT, title="Records", description="A list.", required_by={"replace"}),),
 }
 
 
@@ -162,7 +169,7 @@ def _changes(action: Action, actions: dict[str, Action]) -> bool:
 
 def _parameters(entity: Entity, action: Action, actions: dict[str, Action]) -> Iterator[Parameter]:
     """Its own parameters, then those it hands on to the action it is made of."""
-    own = fields_of(entity, action)
+    own = (*fields_of(entity, action), *(READ_BY_HAND.get(action.name, ()) if action.generic else ()))
     for field in own:
         yield _parameter(entity, action, field, passed_on=False)
     seen = {field.name for field in own}
@@ -176,7 +183,7 @@ def _parameters(entity: Entity, action: Action, actions: dict[str, Action]) -> I
 
 def _handed_on_to(action: Action, actions: dict[str, Action]) -> Action | None:
     """The action that gets what this generic one does not name itself: what it writes by, else what it reads by."""
-    if not action.generic or action.via is None:
+    if not action.generic or action.via is None or action.params:
         return None
     return actions.get("create" if "create" in action.via else action.via[0])
 

@@ -17,7 +17,11 @@ YOUR_KEY = "YOUR_API_KEY"
 SECRET_NAMES = re.compile(r"(?i)(api_?key|site_?key|secret|password|token)$|^key$")
 MAILCHIMP_KEY = re.compile(r"\b[0-9a-f]{32}-[a-z]{2,4}\d+\b")
 YOUR_MAILCHIMP_KEY = "YOUR_MAILCHIMP_KEY"
-AUTH = f"X-Civi-Auth: Bearer {YOUR_KEY}"
+YOUR_SITE_KEY = "YOUR_SITE_KEY"
+# The site key lets those in, too, who have no permission "authenticate with api key".
+CREDENTIALS = {"X-Civi-Auth": f"Bearer {YOUR_KEY}", "X-Civi-Key": YOUR_SITE_KEY}
+HEADER_LINES = tuple(f"{name}: {value}" for name, value in CREDENTIALS.items())
+AUTH = "\n".join(HEADER_LINES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ def curl(base_url: str, entity: str, action: str, params: Mapping[str, Any]) -> 
     """A command for a POSIX shell."""
     parts = [
         f"curl {shlex.quote(base_url + '/civicrm/ajax/rest')}",
-        f"--header {shlex.quote(AUTH)}",
+        *(f"--header {shlex.quote(line)}" for line in HEADER_LINES),
         f"--data-urlencode {shlex.quote(f'entity={entity}')}",
         f"--data-urlencode {shlex.quote(f'action={action}')}",
         f"--data-urlencode {shlex.quote('json=' + json.dumps(dict(params), ensure_ascii=False))}",
@@ -102,7 +106,7 @@ import httpx
 params = {pprint.pformat(dict(params), sort_dicts=False)}
 response = httpx.post(
     {base_url + "/civicrm/ajax/rest"!r},
-    headers={{"X-Civi-Auth": "Bearer {YOUR_KEY}"}},
+    headers={CREDENTIALS!r},
     data={{"entity": {entity!r}, "action": {action!r}, "json": json.dumps(params)}},
 )
 print(response.json())
@@ -116,7 +120,7 @@ $params = {php_literal(dict(params))};
 $request = curl_init({php_text(base_url + "/civicrm/ajax/rest")});
 curl_setopt_array($request, [
   CURLOPT_RETURNTRANSFER => TRUE,
-  CURLOPT_HTTPHEADER => ['X-Civi-Auth: Bearer {YOUR_KEY}'],
+  CURLOPT_HTTPHEADER => [{", ".join(php_text(line) for line in HEADER_LINES)}],
   CURLOPT_POSTFIELDS => http_build_query([
     'entity' => {php_text(entity)},
     'action' => {php_text(action)},

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from civiapi.dispatch import Api
-from tests.contract.uikit import ADMIN_KEY, READER_KEY, Browser, a_browser, screens
+from tests.contract.uikit import ADMIN_KEY, READER_KEY, SITE_KEY, Browser, a_browser, screens
 
 JSON = {"Accept": "application/json"}
 EVIL = """"><script>alert('x')</script>"""
@@ -131,7 +131,7 @@ async def _token_for(browser: Browser, api: Api) -> str:
 
     await browser.log_in()
     contact_id = await api.store.read(lambda conn: conn.execute(user.select()).mappings().one()["contact_id"])
-    return Tokens("site-key-of-the-screens").issue(contact_id, 60.0)
+    return Tokens(SITE_KEY).issue(contact_id, 60.0)
 
 
 async def test_wrong_credentials_are_refused_in_words(browser: Browser) -> None:

@@ -14,6 +14,7 @@ from civiapi.settings import ServerSettings, UserSettings
 from civiapi.ui.pages import ui_pages
 from civiapi.web import make_runner, make_web_app
 
+SITE_KEY = "site-key-of-the-screens"
 ADMIN_KEY = "admin-key-of-the-screens"
 READER_KEY = "reader-key-of-the-screens"
 ADMIN_PERMISSIONS = frozenset(
@@ -35,7 +36,7 @@ USERS = (
 @asynccontextmanager
 async def screens(api: Api, **server: Any) -> AsyncIterator[str]:
     """The address of a running server with the pages."""
-    settings = ServerSettings(site_key="site-key-of-the-screens", **server)
+    settings = ServerSettings(site_key=SITE_KEY, **server)
     auth = Auth(api.store, settings.site_key, USERS)
     app = make_web_app(api, auth, settings, pages=ui_pages(auth, api.registry, settings))
     runner = make_runner(app)

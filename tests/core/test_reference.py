@@ -1,7 +1,6 @@
 """The reference says all that is declared, and nothing that is not; samples are quoted by their language's rules."""
 
 import json
-import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -73,6 +72,8 @@ def parameter(page: EntityPage, action: str, name: str) -> Parameter:
         pytest.param("update", "id", "required", True, id="An update says what it changes"),
         pytest.param("getsingle", "kind", "passed_on", True, id="getsingle takes what get takes"),
         pytest.param("replace", "kind", "passed_on", True, id="replace takes what create takes"),
+        pytest.param("getvalue", "return", "required", True, id="getvalue says which value"),
+        pytest.param("setvalue", "value", "required", True, id="setvalue says which value it becomes"),
         pytest.param("create", "is_tall", "default", 1, id="What the API puts in goes before what the database does"),
         pytest.param("get", "is_tall", "default", None, id="A filter has no default"),
         pytest.param("create", "id", "aliases", ("big_tree_id",), id="An id goes by the entity's name too"),
@@ -200,8 +201,12 @@ HARD: dict[str, Any] = {
 
 
 def test_the_shell_reads_what_was_meant() -> None:
-    words = shlex.split(curl("https://crm.example.org", "Contact", "get", HARD))
-    sent = dict(word.split("=", 1) for word in words if "=" in word)
+    command = curl("https://crm.example.org", "Contact", "get", HARD)
+    script = f"curl() {{ for word; do printf '%s\\0' \"$word\"; done; }}\n{command}\n"
+    printed = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    words = printed.split("\0")
+    assert words[:2] == ["https://crm.example.org/civicrm/ajax/rest", "--header"]
+    sent = dict(word.split("=", 1) for word in words[1:] if "=" in word)
     assert (sent["entity"], sent["action"]) == ("Contact", "get")
     assert json.loads(sent["json"]) == HARD
 

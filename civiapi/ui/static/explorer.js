@@ -65,6 +65,7 @@ function say(text, lostSession = false) {
   const wrong = find("wrong");
   wrong.hidden = !text;
   wrong.textContent = text;
+  if (text) wrong.scrollIntoView({ block: "nearest" });
   if (lostSession) {
     const link = document.createElement("a");
     link.href = `/civicrm/login?next=${encodeURIComponent(location.pathname)}`;
@@ -109,6 +110,7 @@ function tryOnSubmit(form, word) {
       find("status").textContent = summary(answer);
       find("answer").textContent = answer.text;
       find("answer").hidden = false;
+      find("status").scrollIntoView({ block: "nearest" });
     } catch (problem) {
       find("status").textContent = "Not sent.";
       say(problem.message, problem instanceof LoggedOut);

@@ -1,0 +1,38 @@
+"""The system's Chromium for the suites that need a real browser; without one they are skipped and say so."""
+
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, async_playwright
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Browser]:
+    """A new Chromium that speaks to nobody but the test."""
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium here; `apt-get install chromium` brings one")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+def screenshots() -> Path:
+    """Where pictures go, for people to look at."""
+    folder = ROOT / "screenshots"
+    folder.mkdir(exist_ok=True)
+    return folder
