@@ -13,23 +13,26 @@ from dataclasses import dataclass
 
 import structlog
 from aiohttp import web
-from sync.service import SyncService
 
 from civiapi import logs
 from civiapi.adapters.schedule import Scheduler
 from civiapi.adapters.webhooks import webhook_ways
 from civiapi.auth import Auth
 from civiapi.dispatch import Api
-from civiapi.registry import Registry
 from civiapi.settings import Settings
 from civiapi.store.engine import Store, open_store
 from civiapi.store.migrate import migrate
 from civiapi.web import make_runner, make_web_app
-from entities import ENTITIES
+from entities import catalogue
 from sync.clients import Clients
 from sync.context import SyncOptions
+from sync.service import SyncService
 
 log = structlog.get_logger(__name__)
+
+
+class CannotListen(Exception):
+    """The address cannot be listened at: taken, not ours, or none at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         clients = Clients(base_url=settings.mailchimp.base_url, max_connections=settings.mailchimp.max_connections)
         stack.push_async_callback(clients.close)
         sync = SyncService(store, clients, _options(settings), base_url=settings.server.base_url)
-        api = Api(store, Registry(ENTITIES), sync)
+        api = Api(store, catalogue(), sync)
         yield App(settings, store, clients, sync, api, Auth(store, settings.server.site_key, settings.users))
 
 
@@ -66,7 +69,7 @@ def _options(settings: Settings) -> SyncOptions:
     return SyncOptions(
         overlap_seconds=sync.overlap_seconds,
         claim_seconds=sync.claim_seconds,
-        heartbeat_seconds=sync.heartbeat_seconds,
+        heartbeat_seconds=min(sync.heartbeat_seconds, sync.claim_seconds / 3),  # in time, whatever was set
         fetch_parallel=sync.fetch_parallel,
         respect_privacy=sync.respect_privacy,
         batch_size=mailchimp.batch_size,
@@ -76,7 +79,7 @@ def _options(settings: Settings) -> SyncOptions:
 
 @asynccontextmanager
 async def serving(app: App) -> AsyncIterator[None]:
-    """Listen, watch batches, work on webhooks, run scheduled jobs, until left. Raises ``OSError`` for a taken port."""
+    """Listen, watch batches, work on webhooks, run scheduled jobs, until left. Raises ``CannotListen``."""
     async with AsyncExitStack() as stack:
         await app.sync.start()
         stack.push_async_callback(app.sync.stop)
@@ -89,7 +92,10 @@ async def serving(app: App) -> AsyncIterator[None]:
         runner = make_runner(pages)
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
-        await web.TCPSite(runner, server.host, server.port, reuse_address=True).start()
+        try:
+            await web.TCPSite(runner, server.host, server.port, reuse_address=True).start()
+        except OSError as error:
+            raise CannotListen(f"{server.host}:{server.port} cannot be listened at: {error.strerror}.") from error
         log.info("serving", host=server.host, port=server.port)
         yield
 

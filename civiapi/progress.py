@@ -6,12 +6,16 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from sync.engine import StageProgress
-from sync.service import SyncService
 
 from civiapi.app import App, open_app
 from civiapi.call import Call
+from civiapi.errors import ApiError
 from civiapi.settings import Settings
+from civiapi.store.clock import site_clock
+from entities.mailchimpsync import read_since
+from sync.engine import StageProgress
+from sync.positions import STAGES
+from sync.service import SyncService
 
 
 @contextmanager
@@ -31,8 +35,18 @@ def stage_bars(sync: SyncService, console: Console) -> Iterator[None]:
             yield
 
 
+class Mistake(Exception):
+    """What was asked for makes no sense; the text says why."""
+
+
 async def run_with_bars(settings: Settings, params: dict[str, Any], console: Console) -> Any:
-    """The answer of one fetchandreconcile, given once nothing is in flight any more."""
+    """The answer of one fetchandreconcile, given once nothing is in flight any more. Raises ``Mistake``."""
+    if params.get("stop_on") not in (None, *STAGES):
+        raise Mistake(f"--stop-on takes one of {', '.join(STAGES)}.")
+    try:
+        read_since(params.get("since"), site_clock(settings.database.timezone))
+    except ApiError as error:
+        raise Mistake(f"--since '{params['since']}' is not a date; write 2026-01-31, '-2 days' or ever.") from error
     async with open_app(settings) as app:
         with stage_bars(app.sync, console):
             answer = await app.api.respond(Call("Mailchimpsync", "fetchandreconcile", {"version": 3, **params}))

@@ -134,7 +134,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
         access_log=None,
         max_line_size=MAX_LINE,
         keepalive_timeout=75.0,
-        shutdown_timeout=10.0,
+        shutdown_timeout=4.0,
         handle_signals=False,
     )
 

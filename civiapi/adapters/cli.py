@@ -1,25 +1,31 @@
 """The command line: each command reads its words, calls one thing, and prints the answer.
 
 A mistake in settings or arguments is one sentence on standard error and exit code 2; an APIv3 error is its JSON and
-exit code 1. No rules here. What a command needs of the program is opened by ``civiapi.app`` and closed again.
+exit code 1. No rules here. What a command needs of the program is opened by ``civiapi.app`` and closed again; modules
+are imported by the command that needs them, so that each starts fast.
 """
 
-import asyncio
-import json
+import os
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from civiapi.settings import Settings, SettingsError, load_settings
-from civiapi.store.errors import StoreError
+from civiapi.adapters.terminal import (
+    DEFAULT_CONFIG,
+    complete,
+    exit_code,
+    fail,
+    read_params,
+    read_settings,
+    show,
+    split_target,
+)
+from civiapi.settings import Settings, SettingsError
 
-T = TypeVar("T")
-DEFAULT_CONFIG = Path("settings.ini")
+OUTS = ("json", "json-pretty", "json-strict", "table")  # the first three are cv's words
 
 cli = typer.Typer(
     name="civiapi",
@@ -27,6 +33,8 @@ cli = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # help is plain text; [section] is no markup
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 Config = Annotated[
@@ -41,94 +49,18 @@ Config = Annotated[
 
 
 def run() -> None:
-    """Run the command line of this process."""
-    cli()
-
-
-def fail(message: str, code: int = 2) -> NoReturn:
-    """Say one sentence on standard error and leave."""
-    typer.echo(message, err=True)
-    raise typer.Exit(code)
-
-
-def read_settings(path: Path | None) -> Settings:
-    """The settings of this command; leaves with exit code 2 where they cannot be used."""
-    if path is None and DEFAULT_CONFIG.exists():
-        path = DEFAULT_CONFIG
+    """Run the command line of this process; a word that is not understood is one sentence, exit code 2."""
     try:
-        return load_settings(path)
-    except SettingsError as error:
-        fail(str(error))
-
-
-def complete(work: Callable[[], Awaitable[T]]) -> T:
-    """Run *work* to its end; a database that cannot be used, or Ctrl-C, ends the command with a sentence."""
-
-    async def main() -> T:
-        return await work()
-
-    try:
-        return asyncio.run(main())
-    except StoreError as error:
-        fail(str(error), 1)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
+        sys.exit(cli(standalone_mode=False))
+    except typer.TyperException as error:
+        message = error.format_message()
+        typer.echo(message, err=True)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        sys.exit(1)
 
 
 # ---- answers ------------------------------------------------------------------------------------------------
-
-
-def read_params(words: list[str], from_json: bool) -> dict[str, Any]:
-    """Parameters from ``key=value`` words and, with ``--in=json``, an object on standard input (words win)."""
-    params: dict[str, Any] = {}
-    if from_json:
-        try:
-            params = json.loads(sys.stdin.read() or "{}")
-        except ValueError:
-            fail("Standard input is not JSON.")
-        if not isinstance(params, dict):
-            fail("Standard input must be a JSON object of parameters.")
-    for word in words:
-        key, sign, value = word.partition("=")
-        if not sign or not key:
-            fail(f"'{word}' is not a parameter; write key=value.")
-        params[key] = _value(value)
-    return params
-
-
-def _value(text: str) -> Any:
-    if text[:1] in ("{", "["):
-        try:
-            return json.loads(text)
-        except ValueError:
-            fail(f"'{text}' begins like JSON but is not JSON.")
-    return text
-
-
-def show(answer: Any, out: str) -> None:
-    """Print an answer as JSON, or its rows as a table."""
-    if out == "json" or not isinstance(answer, dict) or answer.get("is_error"):
-        typer.echo(json.dumps(answer, indent=4, ensure_ascii=False))
-        return
-    values = answer.get("values", answer)
-    rows = list(values.values()) if isinstance(values, dict) else values
-    if not isinstance(rows, list):
-        rows = [{"result": rows}]
-    rows = [row if isinstance(row, dict) else {"value": row} for row in rows]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(*columns)
-    for row in rows:
-        table.add_row(*(_cell(row.get(name, "")) for name in columns))
-    Console().print(table)
-
-
-def _cell(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def exit_code(answer: Any) -> int:
-    """1 for an APIv3 error, else 0."""
-    return 1 if isinstance(answer, dict) and answer.get("is_error") else 0
 
 
 async def call_once(settings: Settings, entity: str, action: str, params: dict[str, Any]) -> Any:
@@ -140,26 +72,23 @@ async def call_once(settings: Settings, entity: str, action: str, params: dict[s
         return await app.api.respond(Call(entity, action, params))
 
 
-def split_target(target: str) -> tuple[str, str]:
-    """``Entity.action`` in two; leaves with exit code 2 where it is not."""
-    entity, dot, action = target.partition(".")
-    if not dot or not entity or not action:
-        fail(f"'{target}' is not Entity.action.")
-    return entity, action
-
-
 Target = Annotated[str, typer.Argument(metavar="ENTITY.ACTION", help="For example Contact.get")]
 Words = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Parameters; a value may be JSON.")]
 In = Annotated[str, typer.Option("--in", help="json: read a JSON object of parameters from standard input.")]
-Out = Annotated[str, typer.Option("--out", help="json or table.")]
+Out = Annotated[str, typer.Option("--out", help="json, json-strict (on one line) or table.")]
 
 
 @cli.command()
 def api3(target: Target, words: Words = None, in_: In = "args", out: Out = "json", config: Config = None) -> None:
-    """Answer one APIv3 call, with no server running."""
+    """Answer one APIv3 call, with no server running, as someone who may do everything.
+
+    Exit code 1 if the answer is an error, which is printed as JSON.
+    """
     entity, action = split_target(target)
-    if in_ not in ("args", "json") or out not in ("json", "table"):
-        fail("--in takes args or json, --out takes json or table.")
+    if in_ not in ("args", "json"):
+        fail(f"--in takes args or json, not '{in_}'.")
+    if out not in OUTS:
+        fail(f"--out takes {', '.join(OUTS)}, not '{out}'.")
     params = read_params(words or [], in_ == "json")
     settings = read_settings(config)
     answer = complete(lambda: call_once(settings, entity, action, {"version": 3, **params}))
@@ -167,9 +96,21 @@ def api3(target: Target, words: Words = None, in_: In = "args", out: Out = "json
     raise typer.Exit(exit_code(answer))
 
 
-cv = typer.Typer(help="What scripts call as `cv`: point them at `civiapi cv` instead.", no_args_is_help=True)
+cv = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 cli.add_typer(cv, name="cv")
 cv.command("api3")(api3)
+
+
+@cv.callback()
+def cv_options(
+    cwd: Annotated[Path | None, typer.Option(help="The folder to work in; settings.ini is looked for there.")] = None,
+) -> None:
+    """What scripts call as `cv`: point them at `civiapi cv` instead."""
+    if cwd is not None:
+        try:
+            os.chdir(cwd)
+        except OSError as error:
+            fail(f"{cwd} cannot be worked in: {error.strerror}.")
 
 
 # ---- the server ----------------------------------------------------------------------------------------------
@@ -178,15 +119,15 @@ cv.command("api3")(api3)
 @cli.command()
 def serve(config: Config = None) -> None:
     """Serve the API, run scheduled jobs and watch batches, until told to stop."""
-    from civiapi.app import serve_app
+    from civiapi.app import CannotListen, serve_app
 
-    settings = read_settings(config)
+    settings = read_settings(config, quiet=False)
     if not settings.server.site_key:
         fail("[server] site_key is not set; `civiapi init` writes a settings file with fresh keys.")
     try:
         complete(lambda: serve_app(settings))
-    except OSError as error:
-        fail(f"{settings.server.host}:{settings.server.port} cannot be listened at: {error.strerror}.", 1)
+    except CannotListen as error:
+        fail(str(error), 1)
 
 
 @cli.command()
@@ -222,6 +163,7 @@ def import_(
     """Load CiviCRM data from CSV files with CiviCRM's column names: all of it or, where a row is bad, nothing."""
     from civiapi.app import open_app
     from civiapi.importer import ImportRefused, ImportReport, import_folder
+    from civiapi.store.clock import site_clock
 
     settings = read_settings(config)
 
@@ -229,12 +171,18 @@ def import_(
         async with open_app(settings) as app:
             return await import_folder(app.store, folder, zone=timezone)
 
+    if not folder.is_dir():
+        fail(f"{folder} is not a folder.")
+    if timezone:
+        try:
+            site_clock(timezone)
+        except ValueError as error:
+            fail(f"--timezone: {error}.")
     try:
-        typer.echo(str(complete(work)))
+        for line in complete(work).lines():
+            typer.echo(line)
     except ImportRefused as refused:
         fail(str(refused), 1)
-    except ValueError as error:
-        fail(str(error))
 
 
 @cli.command()
@@ -243,11 +191,11 @@ def sync(
     group: Annotated[int | None, typer.Option(help="Only the audience linked with this group.")] = None,
     since: Annotated[str, typer.Option(help="A date, or `ever` for everyone; left out: since the last sync.")] = "",
     with_data: Annotated[bool, typer.Option("--with-data", help="Send tags too.")] = False,
-    max_time: Annotated[int, typer.Option(help="Seconds after which no new step starts; 0: no limit.")] = 0,
+    max_time: Annotated[int, typer.Option(min=0, help="Seconds after which no new step starts; 0: no limit.")] = 0,
     stop_on: Annotated[str, typer.Option(help="Stop before this stage, such as readyToSubmitUpdates.")] = "",
 ) -> None:
     """Bring groups and audiences into step now, and wait until Mailchimp has done what it was sent."""
-    from civiapi.progress import run_with_bars
+    from civiapi.progress import Mistake, run_with_bars
 
     settings = read_settings(config)
     params: dict[str, Any] = {"max_time": max_time}
@@ -255,7 +203,10 @@ def sync(
     params |= {"since": since} if since else {}
     params |= {"stop_on": stop_on} if stop_on else {}
     params |= {"with_data": 1} if with_data else {}
-    answer = complete(lambda: run_with_bars(settings, params, Console(stderr=True)))
+    try:
+        answer = complete(lambda: run_with_bars(settings, params, Console(stderr=True)))
+    except Mistake as mistake:
+        fail(str(mistake))
     show(answer, "json")
     raise typer.Exit(exit_code(answer))
 
@@ -285,13 +236,13 @@ def doctor(config: Config = None) -> None:
 
 @cli.command("mailchimp-emulator")
 def mailchimp_emulator(
-    port: Annotated[int, typer.Option(help="Where it listens.")] = 8011,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens; 0: any free port.")] = 8011,
     host: Annotated[str, typer.Option(help="The address it listens at.")] = "127.0.0.1",
     load: Annotated[
         list[Path] | None, typer.Option(help="A Mailchimp audience export or a snapshot: file or folder.")
     ] = None,
     seed: Annotated[int, typer.Option(help="For everything random.")] = 0,
-    members: Annotated[int, typer.Option(help="How many made-up members to add.")] = 0,
+    members: Annotated[int, typer.Option(min=0, help="How many made-up members to add.")] = 0,
     key: Annotated[str, typer.Option(help="The API key of its account.")] = "",
     control: Annotated[bool, typer.Option("--control", help="Open the control addresses under /_emulator/.")] = False,
 ) -> None:
@@ -303,7 +254,10 @@ def mailchimp_emulator(
     for path in load or []:
         if not path.exists():
             fail(f"{path} is not there.")
-    world = prepare(seed=seed, key=key or DEFAULT_KEY, paths=load or [], members=members)
+    try:
+        world = prepare(seed=seed, key=key or DEFAULT_KEY, paths=load or [], members=members)
+    except (OSError, ValueError) as error:
+        fail(f"The emulator cannot start: {error}.")
     try:
         complete(lambda: serve_emulator(world, host=host, port=port, control=control))
     except OSError as error:
@@ -314,7 +268,7 @@ def mailchimp_emulator(
 def demo(
     once: Annotated[bool, typer.Option("--once", help="Exit afterwards; with 1 unless both ends agree.")] = False,
     folder: Annotated[Path, typer.Option(help="Where its database goes; made anew.")] = Path("demo-data"),
-    port: Annotated[int, typer.Option(help="Where the server listens; 0: any free port.")] = 0,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Where the server listens; 0: any free port.")] = 0,
 ) -> None:
     """Watch a made-up charity's CiviCRM group and Mailchimp audience being brought into step."""
     from civiapi.demo.story import play

@@ -47,7 +47,7 @@ async def _link(site: Site, console: Console) -> str:
     members = site.emulator.audience(list_id)
     console.print(
         f"Linked group [bold]{GROUP}[/] ({added['result']} people) with audience [bold]{audience['name']}[/] "
-        f"({len(members.roster)} members)."
+        f"({len(members.members)} members)."
     )
     return list_id
 
@@ -155,7 +155,7 @@ async def _agree(site: Site, list_id: str, console: Console) -> bool:
     contact_of = {row["mailchimp_email"].lower(): row["civicrm_contact_id"] for row in rows if row["mailchimp_email"]}
     at_mailchimp = {
         contact_of.get(member.email.lower(), member.email)
-        for member in site.emulator.audience(list_id).roster
+        for member in site.emulator.audience(list_id).members
         if member.status in RECEIVES
     }
     groups = await site.call("Group", "get", title=GROUP, sequential=1)

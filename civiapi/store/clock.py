@@ -38,5 +38,5 @@ def site_clock(name: str) -> SiteClock:
     """The clock of a zone by its IANA name, UTC where *name* is empty. Raises ``ValueError`` for an unknown zone."""
     try:
         return SiteClock(ZoneInfo(name or "UTC"))
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         raise ValueError(f"'{name}' is not a time zone; use an IANA name such as Europe/London") from error

@@ -1,0 +1,105 @@
+"""The program as its users start it: commands as processes, a server for the length of a block."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+PATIENCE_S = 60.0
+SITE_KEY = "a-site-key-for-tests"
+ADMIN_KEY = "an-admin-key-for-tests"
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Our own environment without settings of civiapi, with the program on the path."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("CIVIAPI_")}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{clean.get('PATH', '')}"
+    return {**clean, "PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **more}
+
+
+def civiapi(*words: str | Path, cwd: Path, stdin: str | bytes = "", **env: str) -> subprocess.CompletedProcess[str]:
+    """One command, to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "civiapi", *map(str, words)],
+        cwd=cwd,
+        input=stdin.decode("latin-1") if isinstance(stdin, bytes) else stdin,
+        env=environment(**env),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=PATIENCE_S,
+    )
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_settings(folder: Path, *, port: int = 8080, mailchimp: str = "", more: str = "") -> Path:
+    """A settings file in *folder* with a user `admin` who may do everything, and a database beside it."""
+    path = folder / "settings.ini"
+    path.write_text(
+        f"[server]\nport = {port}\nbase_url = http://127.0.0.1:{port}\nsite_key = {SITE_KEY}\n"
+        f"[database]\nurl = sqlite:///{folder / 'site.sqlite'}\n"
+        f"[mailchimp]\nbase_url = {mailchimp}\npoll_seconds = 0.1\n"
+        f"[scheduler]\nenabled = no\n[user:admin]\napi_key = {ADMIN_KEY}\npermissions = *\n{more}",
+        "utf-8",
+    )
+    return path
+
+
+@contextlib.contextmanager
+def process(*words: str | Path, cwd: Path, **env: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs while the block lasts, its output in pipes; killed afterwards if it still runs."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "civiapi", *map(str, words)],
+        cwd=cwd,
+        env=environment(**env),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+    ) as child:
+        try:
+            yield child
+        finally:
+            if child.poll() is None:
+                child.kill()
+
+
+@contextlib.contextmanager
+def serving(config: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """``civiapi serve`` from when it can answer; stopped by SIGTERM, which must end it well."""
+    with process("serve", "--config", config, cwd=config.parent) as child:
+        wait_until_served(child, port)
+        yield child
+        if child.poll() is None:
+            stop(child)
+            assert child.returncode == 0, child.stderr and child.stderr.read()
+
+
+def wait_until_served(child: subprocess.Popen[str], port: int) -> None:
+    """Return once /healthz answers 200; fail when the process ends before."""
+    until = time.monotonic() + PATIENCE_S
+    while time.monotonic() < until:
+        assert child.poll() is None, f"serve ended with {child.returncode}: {child.stderr and child.stderr.read()}"
+        with contextlib.suppress(httpx.TransportError):
+            if httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).status_code == 200:
+                return
+        time.sleep(0.05)
+    raise AssertionError("serve did not answer")
+
+
+def stop(child: subprocess.Popen[str]) -> None:
+    """SIGTERM, then wait for the end: ten seconds are what a service manager gives."""
+    child.send_signal(signal.SIGTERM)
+    child.wait(10)
