@@ -18,7 +18,7 @@ def get(conn: Connection, request: Request) -> Result:
     if not is_empty(request.params.get("current_domain")):
         request = request.with_params(id=CURRENT)
     wanted = crud.get(conn, request)
-    for row in wanted.values:
+    for row in wanted.values if isinstance(wanted.values, list) else ():  # a count has no rows
         row |= _shown(conn, int(row["id"]))
         row.pop("version", None)
     return wanted

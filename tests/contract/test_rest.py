@@ -1,5 +1,6 @@
 """REST over HTTP: what a request means, how it is answered, what goes wrong (contract/apiv3.md section 1)."""
 
+import random
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -265,6 +266,58 @@ async def test_a_fault_of_ours_is_an_unknown_error_and_the_server_goes_on(
     reply = await site.post(_url())
     assert reply.json == {"error_message": "Unknown error.", "is_error": 1}
     assert (await site.get("/healthz")).text == "ok\n"
+
+
+ODD = (
+    "",
+    "0",
+    "null",
+    "{",
+    "{}",
+    "[]",
+    "[[]]",
+    '{"a":[1,{"b":null}]}',
+    "x" * 3000,
+    "\x00",
+    "é😀",
+    "civicrm/a/b",
+    "1e999",
+)
+ODD_NAMES = (
+    "entity",
+    "action",
+    "json",
+    "json[]",
+    "key[]",
+    "api_key[x]",
+    "q",
+    "q[]",
+    "fnName",
+    "prettyprint",
+    "version",
+)
+ODD_NAMES += ("_authx", "_authx[]", "_authxSes", "a[b][]", "a[b", "[", "]", "a.b", " ", "return[]", "options[limit]")
+PATHS = (
+    REST,
+    "/civicrm/ajax/rest",
+    "/civicrm/api/json",
+    "/wp-json/civicrm/v3/rest",
+    "/civicrm/authx/login",
+    "/jsonrpc",
+)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("as_json", [False, True], ids=["form", "JSON"])
+async def test_no_odd_request_is_a_fault_of_ours(site: Site, path: str, as_json: bool) -> None:
+    dice = random.Random(path)
+    for _ in range(60):
+        fields = {name: dice.choice(ODD) for name in dice.sample(ODD_NAMES, dice.randint(0, 5))}
+        keys = KEYS if dice.random() < 0.7 else {}
+        query = urlencode({name: dice.choice(ODD) for name in dice.sample(ODD_NAMES, dice.randint(0, 2))} | keys)
+        how = {"json": fields} if as_json else {"data": fields}
+        reply = await site.post(f"{path}?{query}", **how)
+        assert reply.status < 500, (query, fields, reply.text)
 
 
 async def test_no_answer_names_the_software_or_may_be_sniffed(site: Site) -> None:
