@@ -18,7 +18,7 @@ from civiapi.store.groups import set_status
 from civiapi.store.tables import group_contact
 from sync.audience import Audience
 from sync.facts import ECHO_METHOD
-from sync.member_data import ECHO, encode
+from sync.member_data import ECHO, decode, encode
 from sync.reconcile import ADDED, Decision, GroupChange, Plan
 from sync.stored import dump_data, load_data
 from sync.tables import cache
@@ -137,7 +137,8 @@ def _row(written: _Written, audience: Audience, plan: Plan, site_time: str) -> N
     groups = "|".join(f"{i};{words[i][0]};{words[i][1]}" for i in audience.group_ids if i in words) or None
     if plan.group_changes:
         echoes = {f"{ECHO}{one.field}@": audience.compact(one.since) for one in plan.group_changes}
-        written.data.append((encode({**facts.data, **echoes}), groups, plan.sync_status, facts.cache_id))
+        data = decode(stored.member_data if stored else None)
+        written.data.append((encode(data | echoes), groups, plan.sync_status, facts.cache_id))
     elif stored is None or groups != stored.groups:
         written.groups.append((groups, plan.sync_status, facts.cache_id))
     elif plan.sync_status != stored.sync_status:

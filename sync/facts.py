@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select
 from civiapi.store.dialect import unindexed
 from civiapi.store.tables import contact, email, group_contact, subscription_history
 from sync.audience import RECEIVES_MAIL, SUBSCRIPTION, Audience
-from sync.member_data import ECHO, Fields, decode
+from sync.member_data import ECHO, Fields, decode, peek
 from sync.reconcile import (
     ADDED,
     LONG_AGO,
@@ -31,7 +31,7 @@ from sync.reconcile import (
     decide,
 )
 from sync.tables import cache, update, update_detail
-from sync.updates import open_updates, read_body
+from sync.updates import OpenUpdate, open_updates, read_body
 
 CHUNK = 500  # keeps an IN list under every driver's limit
 ECHO_METHOD = "MCsync"
@@ -47,16 +47,20 @@ _ASKS_MAILCHIMP = (Decision.SUBSCRIBE, Decision.UNSUBSCRIBE)
 
 
 def facts_for(
-    conn: Connection, audience: Audience, cache_ids: Sequence[int], *, with_person: bool = False
+    conn: Connection, audience: Audience, cache_ids: Sequence[int], *, with_person: bool = False, lean: bool = False
 ) -> list[RowFacts]:
-    """The facts of these rows, by id; rows that are gone are left out. *with_person*: addresses and all for each."""
+    """The facts of these rows, by id; rows that are gone are left out.
+
+    *with_person*: addresses and all, for each. *lean*: rows at rest, which is most, come without dates, since nothing
+    is decided by them there.
+    """
     found: list[RowFacts] = []
     for start in range(0, len(cache_ids), CHUNK):
-        found += _gather(conn, audience, sorted(cache_ids[start : start + CHUNK]), with_person)
+        found += _gather(conn, audience, sorted(cache_ids[start : start + CHUNK]), with_person, lean)
     return found
 
 
-def _gather(conn: Connection, audience: Audience, ids: Sequence[int], with_person: bool) -> list[RowFacts]:
+def _gather(conn: Connection, audience: Audience, ids: Sequence[int], with_person: bool, lean: bool) -> list[RowFacts]:
     rows = conn.execute(
         select(
             cache.c.id,
@@ -77,7 +81,7 @@ def _gather(conn: Connection, audience: Audience, ids: Sequence[int], with_perso
         conn, audience, list({row.civicrm_contact_id for row in rows if row.civicrm_contact_id is not None})
     )
     owed = open_updates(conn, ids)
-    basics = [_basic(audience, row, words, owed.get(row.id, ())) for row in rows]
+    basics = [_basic(audience, row, words, owed.get(row.id, ()), lean) for row in rows]
     persons = [one for one in basics if one.contact_id is not None and (with_person or _needs_person(one, audience))]
     refusable = [one.cache_id for one in basics if one.contact_id is not None and _asks_mailchimp(one, audience)]
     about = _persons(conn, audience, persons) if persons else {}
@@ -143,6 +147,15 @@ class LatestWords:
             return Standing(status, echoes or LONG_AGO, is_echo=True)
         return Standing(status, self._audience.clock.read(date) or LONG_AGO)
 
+    def is_in(self, contact_id: int | None) -> bool:
+        """True when the contact is in the subscription group."""
+        return contact_id is not None and self.now.get((contact_id, self._audience.group_id)) == ADDED
+
+    def undated(self, contact_id: int) -> Standing | None:
+        """Where a contact stands in the subscription group, since whenever."""
+        status = self.now.get((contact_id, self._audience.group_id))
+        return None if status is None else Standing(status, LONG_AGO)
+
     def of(self, contact_id: int) -> dict[int, tuple[str, str]]:
         """The latest history row in each group: group id → status and site time."""
         found = {}
@@ -153,33 +166,38 @@ class LatestWords:
         return found
 
 
-def _basic(audience: Audience, row: Any, words: LatestWords, owed: Iterable[Any]) -> RowFacts:
-    contact_id = row.civicrm_contact_id
-    data = decode(row.mailchimp_data)
-    updated: datetime | None = None
-    member = None
-    if row.mailchimp_status:
-        since = audience.read_compact(data.get("status@"))
-        if since is None:
-            updated = audience.clock.read(row.mailchimp_updated)
-        member = Standing(row.mailchimp_status, since or updated or LONG_AGO)
-    group = interests = None
-    if contact_id is not None:
-        group = words.standing(contact_id, audience.group_id, audience.read_compact(data.get(f"{ECHO}status@")))
-        interests = _interests(audience, contact_id, data, words, member)
+def _basic(audience: Audience, row: Any, words: LatestWords, owed: Sequence[OpenUpdate], lean: bool) -> RowFacts:
+    contact_id, status = row.civicrm_contact_id, row.mailchimp_status
+    group = member = None
+    interests: tuple[InterestFacts, ...] = ()
+    at_rest = lean and not owed and words.is_in(contact_id) == (status in RECEIVES_MAIL)
+    if status:
+        member = Standing(status, LONG_AGO if at_rest else _since(audience, row))
+    if contact_id is not None and not at_rest:
+        echoes = peek(row.mailchimp_data, f"{ECHO}status@")
+        group = words.standing(contact_id, audience.group_id, audience.read_compact(echoes))
+    elif contact_id is not None:
+        group = words.undated(contact_id)
+    if contact_id is not None and audience.interests:
+        interests = _interests(audience, contact_id, decode(row.mailchimp_data), words, member)
     return RowFacts(
-        cache_id=row.id,
-        contact_id=contact_id,
-        member_id=row.mailchimp_member_id,
-        member_email=row.mailchimp_email,
-        group=group,
-        member=member,
-        interests=interests or (),
+        row.id,
+        contact_id,
+        row.mailchimp_member_id,
+        row.mailchimp_email,
+        group,
+        member,
+        interests,
         open=tuple(owed),
         words=words.of(contact_id) if contact_id is not None else {},
-        data=data,
-        stored=Stored(row.sync_status, row.civicrm_groups, row.civicrm_data),
+        stored=Stored(row.sync_status, row.civicrm_groups, row.mailchimp_data, row.civicrm_data),
     )
+
+
+def _since(audience: Audience, row: Any) -> datetime:
+    """When the member's status last changed, or the member, where only that is known."""
+    status_since = audience.read_compact(peek(row.mailchimp_data, "status@"))
+    return status_since or audience.clock.read(row.mailchimp_updated) or LONG_AGO
 
 
 def _interests(

@@ -25,20 +25,15 @@ ECHO = "echo-"
 def encode(fields: Mapping[str, Any]) -> bytes:
     """The map as PHP serializes it. Values are text, bool, int or None; None becomes an empty text."""
     parts = [f"a:{len(fields)}:{{"]
-    for key, value in fields.items():
-        parts.append(_key(key))
-        if value is True:
-            parts.append("b:1;")
-        elif value is False:
-            parts.append("b:0;")
-        elif isinstance(value, int):
-            parts.append(f"i:{value};")
-        else:
-            text = value or ""
-            length = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-            parts.append(f's:{length}:"{text}";')
+    parts += [_key(key) + _value(value) for key, value in fields.items()]
     parts.append("}")
     return "".join(parts).encode("utf-8", "surrogatepass")
+
+
+@lru_cache(maxsize=4096, typed=True)
+def entry(key: str, value: Any) -> bytes:
+    """One entry of a map as PHP serializes it."""
+    return (_key(key) + _value(value)).encode("utf-8", "surrogatepass")
 
 
 def decode(data: bytes | None) -> Fields:
@@ -51,9 +46,34 @@ def decode(data: bytes | None) -> Fields:
         return _decode_any(data)
 
 
+def peek(data: bytes | None, key: str) -> str | None:
+    """One text of a flat map without decoding the rest; None where it is not there or no text."""
+    if not data:
+        return None
+    start = data.find(_key(key).encode() + b"s:")
+    if start < 0:
+        return None
+    try:
+        return str(_scalar(data, start + len(_key(key)))[0])
+    except (ValueError, IndexError):
+        return None
+
+
 @lru_cache(maxsize=4096)
 def _key(key: str) -> str:
     return f's:{len(key.encode())}:"{key}";'
+
+
+def _value(value: Any) -> str:
+    if value is True:
+        return "b:1;"
+    if value is False:
+        return "b:0;"
+    if isinstance(value, int):
+        return f"i:{value};"
+    text = value or ""
+    length = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+    return f's:{length}:"{text}";'
 
 
 def _decode_flat(data: bytes) -> Fields:

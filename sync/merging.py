@@ -12,10 +12,12 @@ from typing import Any, TypeGuard
 
 from sync.audience import Audience
 from sync.mailchimp.wire import Member, parse_instant
-from sync.member_data import ECHO, INTEREST, SENT, Fields
+from sync.member_data import ECHO, INTEREST, SENT, Fields, entry
 
 NAMES = (("first_name", "FNAME"), ("last_name", "LNAME"))
 NO_TIME = "19700101000000"
+SKEW_FROM = timedelta(seconds=5)
+"""By how much the clocks must differ to be called different: a ``Date`` header is cut to whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,11 @@ class News:
     stamp: str
     values: Fields
     contact_id: str | None
+
+
+def settled_skew(offset: timedelta | None) -> timedelta:
+    """Mailchimp's clock minus ours as a merge takes it: nothing where it was never told or is only a rounding."""
+    return offset if offset is not None and abs(offset) >= SKEW_FROM else timedelta(0)
 
 
 def read_news(
@@ -110,6 +117,15 @@ def merge(old: Fields, news: News, *, before: str | None, sent: Iterable[tuple[S
     return fields
 
 
+def is_same(data: bytes, news: News) -> bool:
+    """True when *data* surely holds just what *news* says; False when it must be decoded to know.
+
+    A full fetch asks this of every member, nearly always to learn that nothing changed.
+    """
+    entries = 2 * len(news.values) + data.count(b'"' + ECHO.encode())
+    return data.startswith(b"a:%d:" % entries) and all(entry(key, value) in data for key, value in news.values.items())
+
+
 def with_notes(old: Fields, sent: Sent, cause: str) -> Fields:
     """The member's data with a note of what was sent."""
     fields = dict(old)
@@ -145,4 +161,10 @@ def _times(audience: Audience, last_changed: str, skew: timedelta) -> tuple[str 
         moment = None
     if moment is None:
         return None, NO_TIME
-    return audience.clock.write(moment), audience.compact(moment - skew)
+    updated = moment.astimezone(audience.clock.zone).replace(tzinfo=None).isoformat(" ", "seconds")
+    return updated, compacted(updated) if not skew else audience.compact(moment - skew)
+
+
+def compacted(site_time: str) -> str:
+    """A site time as the member's data has times; both are in the site's zone."""
+    return f"{site_time[:4]}{site_time[5:7]}{site_time[8:10]}{site_time[11:13]}{site_time[14:16]}{site_time[17:19]}"

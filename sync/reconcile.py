@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from types import MappingProxyType
-from typing import Any
 
 from sync.audience import CIVICRM, MAILCHIMP, RECEIVES_MAIL, SUBSCRIPTION, Audience
 from sync.mailchimp.wire import subscriber_hash
@@ -103,6 +102,7 @@ class Stored:
 
     sync_status: str | None
     groups: str | None
+    member_data: bytes | None
     civicrm_data: bytes | None
 
 
@@ -110,8 +110,8 @@ class Stored:
 class RowFacts:
     """Everything there is to know of one cache row.
 
-    *words* are CiviCRM's latest on each group that matters: group id → status and site time. *data* is the member's
-    data as kept; *stored* is what else the row holds now, for whoever writes it.
+    *words* are CiviCRM's latest on each group that matters: group id → status and site time. *stored* is what the row
+    holds now, for whoever writes it.
     """
 
     cache_id: int
@@ -125,7 +125,6 @@ class RowFacts:
     open: tuple[OpenUpdate, ...] = ()
     refusal: Refusal | None = None
     words: Mapping[int, tuple[str, str]] = field(default_factory=dict)
-    data: Mapping[str, Any] = field(default_factory=dict)
     stored: Stored | None = None
 
 

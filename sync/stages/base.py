@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec
@@ -60,6 +60,8 @@ class Step:
     position: Position
     at: datetime
     counts: Counter[str] = field(default_factory=Counter)
+    suspects: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    """What a bit of the fetch leaves open: members that may be old ones under a new address (`cache.merge_page`)."""
 
     @property
     def question(self) -> Question:

@@ -5,7 +5,7 @@ are asked for one by one afterwards: only that shows who was deleted for good.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -16,14 +16,13 @@ from sync import cache as rows
 from sync.audience import RECEIVES_MAIL
 from sync.mailchimp.paging import MemberPage
 from sync.mailchimp.wire import Member, format_instant
+from sync.merging import settled_skew
 from sync.positions import Question
 from sync.stages.base import Run, RunRequest, Step
 from sync.tables import cache, member, update
 
 EVER = "ever"
 ASKED_A_BIT = 50
-SKEW_FROM = 5
-"""Seconds by which the clocks must differ to be called different: a ``Date`` header is cut to whole seconds."""
 
 
 async def fetch_members(run: Run) -> None:
@@ -68,9 +67,9 @@ async def _read_pages(run: Run) -> None:
     )
     try:
         async for page in pages:
-            moved = await _moved(run, page.members)
-            offset = client.clock_offset() or timedelta(0)
-            await run.commit(_merge_page, page, moved, _skew(offset))
+            step = await run.commit(_merge_page, page, settled_skew(client.clock_offset()))
+            if step.suspects:
+                await _settle_suspects(run, page, step.suspects)
             run.tell(stage, run.counts[stage]["members"], page.total_items)
             if run.position.stage != stage or run.is_out_of_time():
                 return
@@ -78,10 +77,10 @@ async def _read_pages(run: Run) -> None:
         await pages.aclose()
 
 
-def _merge_page(conn: Connection, step: Step, page: MemberPage, moved: dict[str, int], skew: int) -> None:
+def _merge_page(conn: Connection, step: Step, page: MemberPage, skew: timedelta) -> None:
     question, position = step.question, step.position
     if question.server_started is None:
-        question = replace(question, server_started=int(page.server_time.timestamp()), skew=skew)
+        question = replace(question, server_started=int(page.server_time.timestamp()), skew=int(skew.total_seconds()))
         position.question = question
     merged = rows.merge_page(
         conn,
@@ -89,11 +88,19 @@ def _merge_page(conn: Connection, step: Step, page: MemberPage, moved: dict[str,
         page.members,
         skew=timedelta(seconds=question.skew),
         serial=question.serial if question.is_full else None,
-        moved=moved,
+        suspect=True,
     )
+    step.suspects = merged.suspects
     step.counts.update(
         members=len(page.members), new=merged.new, changed=merged.changed, unusable=merged.unusable, pages=1
     )
+    if not merged.suspects:
+        _move_on(step, page)
+
+
+def _move_on(step: Step, page: MemberPage) -> None:
+    """Go on after a page that is merged whole."""
+    question, position = step.question, step.position
     position.fetch = {**position.fetch, "offset": page.offset + len(page.members)}
     if page.cursor is not None:
         step.stay(phase="pages", at=page.cursor)
@@ -112,14 +119,29 @@ def _complete(step: Step) -> None:
     step.finish()
 
 
-async def _moved(run: Run, members: Sequence[Member]) -> dict[str, int]:
-    """Members whose address changed at Mailchimp, by new id: known by their contact id, and gone under their old id."""
-    candidates = await run.ctx.store.read(rows.find_moved, run.audience, members)
+async def _settle_suspects(run: Run, page: MemberPage, suspects: Mapping[str, tuple[int, str]]) -> None:
+    """Members known by Mailchimp's contact id only: when their old id is gone, it is their address that changed."""
     moved = {}
-    for new_id, (cache_id, old_id) in candidates.items():
+    for new_id, (cache_id, old_id) in suspects.items():
         if await run.client.find_member(run.audience.list_id, old_id) is None:
             moved[new_id] = cache_id
-    return moved
+    await run.commit(_merge_suspects, page, suspects, moved)
+
+
+def _merge_suspects(
+    conn: Connection, step: Step, page: MemberPage, suspects: Mapping[str, tuple[int, str]], moved: Mapping[str, int]
+) -> None:
+    question = step.question
+    merged = rows.merge_page(
+        conn,
+        step.audience,
+        [one for one in page.members if one.get("id") in suspects],
+        skew=timedelta(seconds=question.skew),
+        serial=question.serial if question.is_full else None,
+        moved=moved,
+    )
+    step.counts.update(moved=len(moved), new=merged.new, changed=merged.changed)
+    _move_on(step, page)
 
 
 async def _ask_for_missing(run: Run) -> None:
@@ -176,8 +198,3 @@ def _settle_missing(
     if step.counts["gone"]:
         step.say(f"{len(gone)} members are gone from Mailchimp for good.")
     _complete(step)
-
-
-def _skew(offset: timedelta) -> int:
-    seconds = round(offset.total_seconds())
-    return seconds if abs(seconds) >= SKEW_FROM else 0

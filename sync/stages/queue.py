@@ -31,7 +31,7 @@ def _reconcile(conn: Connection, step: Step) -> None:
             .limit(ROWS_A_BIT)
         ).scalars()
     )
-    plans = [plan(one, step.audience) for one in facts_for(conn, step.audience, ids)]
+    plans = [plan(one, step.audience) for one in facts_for(conn, step.audience, ids, lean=True)]
     applied = apply_plans(conn, step.audience, plans, step.at)
     step.counts.update(applied.as_counts())
     rows, updates = cursor["rows"] + applied.rows, cursor["updates"] + applied.updates
