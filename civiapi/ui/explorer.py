@@ -22,6 +22,8 @@ from civiapi.ui.visit import Visit
 PATH = "/civicrm/api3"
 PERMISSION = "administer CiviCRM"
 HOST = re.compile(r"[A-Za-z0-9.\-]+(:\d{1,5})?|\[[0-9A-Fa-f:.]+\](:\d{1,5})?")
+DEEPEST = 50  # levels of a value; real calls have a handful
+LARGEST = 2**63
 LONGEST = 200_000  # characters of one parameter; more is a mistake or mischief
 
 
@@ -132,20 +134,37 @@ def _value(name: str, text: str) -> Any:
     if text.lstrip()[:1] not in ("{", "["):
         return text
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        raise BadForm(f"{name} begins like JSON but is not JSON.") from None
+        return _json(text)
+    except ValueError:
+        raise BadForm(f"{name} begins like JSON but is not JSON that can be sent.") from None
 
 
 def _object(text: str) -> dict[str, Any]:
     if not text.strip():
         return {}
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = _json(text)
+    except ValueError:
         found = None
     if not isinstance(found, dict):
         raise BadForm('Further parameters must be a JSON object, such as {"options": {"limit": 5}}.')
+    return found
+
+
+def _json(text: str) -> Any:
+    """The value, if every language can write it down: not too deep, no number beyond them. Raises ``ValueError``."""
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("too deep") from None
+    level = [found]
+    for _ in range(DEEPEST):
+        if any(isinstance(one, int | float) and not -LARGEST <= one < LARGEST for one in level):  # infinities, too
+            raise ValueError("a number that is too large")
+        inner = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [each for one in inner for each in one]
+    if level:
+        raise ValueError("too deep")
     return found
 
 

@@ -62,7 +62,8 @@ def ui_pages(
 
 
 def _add(app: web.Application, site: Site, method: str, path: str, show: Page, permission: str | None = None) -> None:
-    app.router.add_route(method, path, page(site, show, permission))
+    add = app.router.add_get if method == "GET" else app.router.add_post  # add_get answers HEAD too
+    add(path, page(site, show, permission))
 
 
 def _read_static() -> dict[str, bytes]:

@@ -69,7 +69,7 @@ class Visit:
     @property
     def token(self) -> str:
         """What a form posted from this browser must carry."""
-        return hmac.new(self.secret.encode(), b"civiapi form", hashlib.sha256).hexdigest()
+        return hmac.new(self.secret.encode("utf-8", "replace"), b"civiapi form", hashlib.sha256).hexdigest()
 
     @property
     def wants_json(self) -> bool:
@@ -158,7 +158,7 @@ def _nobody(visit: Visit) -> web.Response:
 def _is_own_form(visit: Visit) -> bool:
     """Whether the form came from a page that we showed to this very browser."""
     from_here = visit.incoming.header("Sec-Fetch-Site") in ("", "same-origin", "none")
-    return from_here and hmac.compare_digest(visit.field(TOKEN_FIELD).encode(), visit.token.encode())
+    return from_here and hmac.compare_digest(visit.field(TOKEN_FIELD).encode("utf-8", "replace"), visit.token.encode())
 
 
 def _plain(text: str, status: int) -> web.Response:

@@ -205,6 +205,41 @@ async def test_a_false_host_is_not_repeated(browser: Browser) -> None:
     assert "evil" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        pytest.param("GET", "/civicrm/api3/%00/%ff", id="names that are no text"),
+        pytest.param("GET", "/civicrm/api3/Email/get?p=1&p[email]=2&p[]=3", id="parameters that are no parameters"),
+        pytest.param("GET", "/civicrm/api3?entity[]=Email&action[x]=get", id="names that are lists"),
+        pytest.param("GET", "/civicrm/login?next[]=/&user[a]=b", id="a way on that is a list"),
+        pytest.param("HEAD", "/civicrm/api3", id="only the head"),
+        pytest.param("GET", "/civicrm/ui/..%2fpages.py", id="a file that is not for the public"),
+    ],
+)
+async def test_odd_requests_are_answered_calmly(browser: Browser, method: str, path: str) -> None:
+    await browser.log_in()
+    answer = await browser.send(method, path)
+    assert answer.status in (200, 404)
+    assert "Traceback" not in answer.text
+    assert "import hashlib" not in answer.text
+
+
+async def test_a_fault_of_ours_says_nothing_of_itself(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a fault with /a/path in it")
+
+    await browser.log_in()
+    monkeypatch.setattr("civiapi.ui.explorer.samples", fail)
+    answer = await browser.get("/civicrm/api3/Email/get")
+    assert (answer.status, answer.text) == (500, "Something went wrong here; the server's log says what.\n")
+    assert "Content-Security-Policy" in answer.headers
+
+
+async def test_cookies_that_we_never_gave_are_no_reason_to_stumble(browser: Browser) -> None:
+    answer = await browser.get("/civicrm/login", headers={"Cookie": "civiapi_form=\udcff\xe9; civiapi_session=\xff"})
+    assert answer.status == 200
+
+
 # ---- reference and form ----
 
 
@@ -243,7 +278,17 @@ async def test_the_script_is_told_the_parameters_and_how_they_are_sent(browser: 
 
 
 @pytest.mark.parametrize(
-    "more", ["[1]", "{", '"x"', "[" * 100_00], ids=["a list", "half an object", "a text", "very deep"]
+    "more",
+    [
+        pytest.param("[1]", id="a list"),
+        pytest.param("{", id="half an object"),
+        pytest.param('"x"', id="a text"),
+        pytest.param('{"a": ' * 10_000, id="half an object, very deep"),
+        pytest.param('{"a": ' * 800 + "1" + "}" * 800, id="deeper than any call"),
+        pytest.param('{"a": NaN}', id="no number"),
+        pytest.param('{"a": 1e999}', id="an infinite number"),
+        pytest.param('{"a": 123456789012345678901234567890}', id="a number that no column holds"),
+    ],
 )
 async def test_what_is_no_json_object_is_refused_in_words(browser: Browser, more: str) -> None:
     await browser.log_in()
