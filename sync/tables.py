@@ -42,6 +42,7 @@ cache = Table(
     Column("civicrm_contact_id", row_id(), ForeignKey("civicrm_contact.id", ondelete="CASCADE")),
     Column("sync_status", text_column(10), server_default="todo"),
     Index("index_list_id_sync_status", "mailchimp_list_id", "sync_status"),
+    Index("civiapi_cache_list", "mailchimp_list_id"),  # an audience in order of ids: any other index of it has to sort
     Index("FK_civicrm_mailchimpsync_cache_civicrm_contact_id", "civicrm_contact_id"),
     Index("civiapi_cache_list_member", "mailchimp_list_id", "mailchimp_member_id"),
     Index("civiapi_cache_list_email", "mailchimp_list_id", "mailchimp_email"),

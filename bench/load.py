@@ -1,0 +1,78 @@
+"""A load of HTTP requests over kept-open connections, cheap enough that the server is what is measured.
+
+One thread, one epoll, blocking nothing; it reads no more of an answer than its length.
+"""
+
+import select
+import socket
+import time
+from dataclasses import dataclass
+
+HEAD_END = b"\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a load came to: requests a second, and how many answers were not HTTP 200."""
+
+    per_second: float
+    refused: int
+
+
+class _Link:
+    def __init__(self, address: tuple[str, int]) -> None:
+        self.socket = socket.create_connection(address)
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.read = b""
+
+    def answer(self) -> bytes | None:
+        """One whole answer if it has arrived."""
+        end = self.read.find(HEAD_END)
+        if end < 0:
+            return None
+        head = self.read[:end].lower()
+        at = head.find(b"content-length:")
+        length = int(head[at + 15 :].split(b"\r\n", 1)[0])
+        whole = end + len(HEAD_END) + length
+        if len(self.read) < whole:
+            return None
+        answer, self.read = self.read[:whole], self.read[whole:]
+        return answer
+
+
+def fire(address: tuple[str, int], request: bytes, *, concurrency: int, seconds: float) -> Load:
+    """Keep *concurrency* requests under way for *seconds* (of wall time) and count the answers."""
+    links = {}
+    poll = select.epoll()
+    for _ in range(concurrency):
+        link = _Link(address)
+        links[link.socket.fileno()] = link
+        poll.register(link.socket, select.EPOLLIN)
+        link.socket.sendall(request)
+    done = refused = 0
+    begun = time.perf_counter()
+    until = begun + seconds
+    while (now := time.perf_counter()) < until:
+        for number, _event in poll.poll(1):
+            link = links[number]
+            link.read += link.socket.recv(262_144)
+            answer = link.answer()
+            if answer is not None:
+                done += 1
+                refused += not answer.startswith(b"HTTP/1.1 200")
+                link.socket.sendall(request)
+    for link in links.values():
+        link.socket.close()
+    return Load(done / (now - begun), refused)
+
+
+def post(path: str, body: bytes, kind: str, headers: dict[str, str]) -> bytes:
+    """The bytes of a POST."""
+    lines = [
+        f"POST {path} HTTP/1.1",
+        "Host: localhost",
+        f"Content-Type: {kind}",
+        f"Content-Length: {len(body)}",
+        *(f"{name}: {value}" for name, value in headers.items()),
+    ]
+    return "\r\n".join(lines).encode() + HEAD_END + body
