@@ -5,6 +5,7 @@ watcher, webhook inbox, scheduler). The command line, the demo and tests borrow 
 """
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +23,8 @@ from civiapi.dispatch import Api
 from civiapi.settings import Settings
 from civiapi.store.engine import Store, open_store
 from civiapi.store.migrate import migrate
+from civiapi.ui.pages import ui_pages
+from civiapi.ui.pages import ui_pages
 from civiapi.web import make_runner, make_web_app
 from entities import catalogue
 from sync.clients import Clients
@@ -50,7 +53,7 @@ class App:
 @asynccontextmanager
 async def open_app(settings: Settings) -> AsyncIterator[App]:
     """Open the database, bring its schema up to date, and build the API over it. Raises ``StoreError``."""
-    logs.set_up(settings.log)
+    logs.set_up(settings.log, sys.stderr)
     async with AsyncExitStack() as stack:
         store = await open_store(settings.database.url, settings.database.timezone)
         stack.push_async_callback(store.close)
@@ -88,14 +91,16 @@ async def serving(app: App) -> AsyncIterator[None]:
             await scheduler.start()
             stack.push_async_callback(scheduler.stop)
         server = app.settings.server
-        pages = make_web_app(app.api, app.auth, server, more=webhook_ways(app.store, app.sync))
-        runner = make_runner(pages)
+        ways = webhook_ways(app.store, app.sync)
+        pages = ui_pages(app.auth, app.api.registry, server)
+        runner = make_runner(make_web_app(app.api, app.auth, server, more=ways, pages=pages))
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
         try:
             await web.TCPSite(runner, server.host, server.port, reuse_address=True).start()
         except OSError as error:
-            raise CannotListen(f"{server.host}:{server.port} cannot be listened at: {error.strerror}.") from error
+            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise CannotListen(f"{server.host}:{server.port} cannot be listened at: {reason}.") from error
         log.info("serving", host=server.host, port=server.port)
         yield
 

@@ -231,6 +231,34 @@ def doctor(config: Config = None) -> None:
     raise typer.Exit(0 if complete(work) else 1)
 
 
+@cli.command()
+def docs(folder: Annotated[Path, typer.Argument(help="The folder to write to; made if missing.")]) -> None:
+    """Write a reference of every entity, action and parameter: HTML that needs no server, and JSON."""
+    from civiapi.ui.docs import write_reference
+    from entities import catalogue
+
+    try:
+        files = write_reference(catalogue(), folder)
+    except OSError as error:
+        fail(f"{folder} cannot be written to: {error.strerror}.")
+    typer.echo(f"Wrote {len(files)} files; begin at {folder / 'index.html'}")
+
+
+@cli.command()
+def docs(
+    out: Annotated[Path, typer.Option(help="The folder to write to; made if missing.")] = Path("api-docs"),
+) -> None:
+    """Write the reference of every entity, action and parameter, as HTML and JSON."""
+    from civiapi.ui.docs import write_reference
+    from entities import catalogue
+
+    try:
+        written = write_reference(catalogue(), out)
+    except OSError as error:
+        fail(f"{out} cannot be written: {error.strerror}.", 1)
+    typer.echo(f"Wrote {len(written)} files; begin at {out / 'index.html'}")
+
+
 # ---- trying it out -------------------------------------------------------------------------------------------
 
 
@@ -247,7 +275,7 @@ def mailchimp_emulator(
     control: Annotated[bool, typer.Option("--control", help="Open the control addresses under /_emulator/.")] = False,
 ) -> None:
     """Run a local stand-in for Mailchimp, for rehearsals and tests."""
-    from sync.mailchimp.emulator.__main__ import prepare
+    from sync.mailchimp.emulator.__main__ import holds_anyone, prepare
     from sync.mailchimp.emulator.running import serve as serve_emulator
     from sync.mailchimp.emulator.world import DEFAULT_KEY
 
@@ -258,6 +286,8 @@ def mailchimp_emulator(
         world = prepare(seed=seed, key=key or DEFAULT_KEY, paths=load or [], members=members)
     except (OSError, ValueError) as error:
         fail(f"The emulator cannot start: {error}.")
+    if load and not members and not holds_anyone(world):
+        fail("The emulator cannot start: there is no member in what was to be loaded.")
     try:
         complete(lambda: serve_emulator(world, host=host, port=port, control=control))
     except OSError as error:
@@ -271,7 +301,21 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the server listens; 0: any free port.")] = 0,
 ) -> None:
     """Watch a made-up charity's CiviCRM group and Mailchimp audience being brought into step."""
+    from civiapi.app import CannotListen
+    from civiapi.demo.site import CallFailed
     from civiapi.demo.story import play
 
-    agreed = complete(lambda: play(folder, once=once, port=port, console=Console()))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fail(f"{folder} cannot be written to: {error.strerror}.")
+
+    try:
+        agreed = complete(lambda: play(folder, once=once, port=port, console=Console()))
+    except CallFailed as error:
+        fail(f"The demo stopped: {error}", 1)
+    except CannotListen as error:
+        fail(str(error), 1)
+    except TimeoutError:
+        fail("The demo stopped: the two ends were not in step in time.", 1)
     raise typer.Exit(0 if agreed else 1)

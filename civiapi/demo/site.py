@@ -33,6 +33,10 @@ DATA = Path(__file__).parent / "data"
 GROUP = "Newsletter"
 
 
+class CallFailed(Exception):
+    """A call of the demo was answered with an error, in CiviCRM's words."""
+
+
 @dataclass(slots=True)
 class Site:
     """Both ends, running; ``calls`` speaks APIv3 to ours."""
@@ -43,7 +47,7 @@ class Site:
     http: httpx.AsyncClient
 
     async def call(self, entity: str, action: str, **params: Any) -> Any:
-        """The answer to one APIv3 call over HTTP. Raises ``RuntimeError`` with CiviCRM's words for an error."""
+        """The answer to one APIv3 call over HTTP. Raises ``CallFailed``."""
         answer = await self.http.post(
             "/civicrm/ajax/rest",
             data={"entity": entity, "action": action, "json": json.dumps(params)},
@@ -52,7 +56,7 @@ class Site:
         )
         body = answer.json()
         if body.get("is_error"):
-            raise RuntimeError(f"{entity}.{action}: {body['error_message']}")
+            raise CallFailed(f"{entity}.{action}: {body['error_message']}")
         return body
 
 

@@ -48,6 +48,11 @@ def prepare(*, seed: int = 0, key: str = DEFAULT_KEY, paths: list[Path] | None =
     return world
 
 
+def holds_anyone(world: World) -> bool:
+    """Whether any audience of any account has a member."""
+    return any(len(one.members) for account in world.accounts.values() for one in account.audiences.values())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run an emulator; returns the exit status."""
     given = parser().parse_args(arguments)

@@ -1,0 +1,343 @@
+"""The command line, as a process: what each command prints, and how it ends."""
+
+import json
+import re
+import socket
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from civiapi.adapters import cli
+from civiapi.store import engine
+from sync.mailchimp.emulator import running
+from tests.program import ADMIN_KEY, civiapi, free_port, process, serving, stop, wait_until_served, write_settings
+
+DATA = Path(__file__).parents[2] / "civiapi" / "demo" / "data"
+COMMANDS = [
+    "api3",
+    "cv",
+    "cv api3",
+    "demo",
+    "docs",
+    "doctor",
+    "import",
+    "init",
+    "mailchimp-emulator",
+    "pipe",
+    "serve",
+    "sync",
+]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """A folder with a settings file; the database is made at first use."""
+    write_settings(tmp_path)
+    return tmp_path
+
+
+# ---- help ----------------------------------------------------------------------------------------------------
+
+
+def test_help_names_every_command(tmp_path: Path) -> None:
+    shown = civiapi("--help", cwd=tmp_path)
+    assert shown.returncode == 0
+    assert {name for name in COMMANDS if " " not in name} == set(re.findall(r"^  ([\w-]+)  ", shown.stdout, re.M)) - {
+        "-h"
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_says_what_it_does_and_explains_every_option(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run_here(monkeypatch, *command.split(), "--help") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"\] [A-Z][^.]*\.|\.\.\. [A-Z][^.]*\.", shown)
+    options = re.split(r" (?=--[a-z]|-[a-z], --)", shown.partition("Options:")[2])[1:]
+    for option in options:
+        assert re.match(r"(-\w, )?--[\w-]+( <[\w ]+>)? [A-Zj`]\w+", option), option
+
+
+# ---- api3 ----------------------------------------------------------------------------------------------------
+
+
+def test_api3_answers_with_no_server_running(site: Path) -> None:
+    made = civiapi("api3", "Contact.create", "contact_type=Individual", "first_name=Ada", cwd=site)
+    assert made.returncode == 0, made.stderr
+    assert json.loads(made.stdout)["values"]
+    found = civiapi("api3", "Contact.getcount", "first_name=Ada", cwd=site)
+    assert json.loads(found.stdout) == {"is_error": 0, "version": 3, "result": 1} or json.loads(found.stdout) == 1
+
+
+def test_api3_reads_json_from_standard_input_and_words_win(site: Path) -> None:
+    sent = json.dumps({"contact_type": "Individual", "first_name": "Ada", "last_name": "Søn"})
+    made = civiapi("api3", "Contact.create", "--in=json", "first_name=Eve", "sequential=1", cwd=site, stdin=sent)
+    assert made.returncode == 0, made.stderr
+    row = json.loads(made.stdout)["values"][0]
+    assert (row["first_name"], row["last_name"]) == ("Eve", "Søn")
+
+
+def test_api3_takes_json_as_a_value(site: Path) -> None:
+    found = civiapi("api3", "Contact.get", 'id={"IN":[1,2]}', 'options={"limit":1}', cwd=site)
+    assert json.loads(found.stdout)["is_error"] == 0
+
+
+def test_api3_shows_rows_as_a_table(site: Path) -> None:
+    civiapi("api3", "Contact.create", "contact_type=Individual", "first_name=Ada", "last_name=O[bold]", cwd=site)
+    shown = civiapi("api3", "Contact.get", "first_name=Ada", "return=first_name,last_name", "--out=table", cwd=site)
+    assert shown.returncode == 0, shown.stderr
+    assert re.search(r"┃.*first_name.*┃", shown.stdout)
+    assert re.search(r"│.*Ada.*O\[bold\].*│", shown.stdout)
+
+
+def test_api3_ends_with_1_when_the_answer_is_an_error(site: Path) -> None:
+    failed = civiapi("api3", "Nonsense.get", "--out=table", cwd=site)
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout)["is_error"] == 1
+
+
+# ---- mistakes ------------------------------------------------------------------------------------------------
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """A command inside this process; its exit code."""
+    monkeypatch.setattr("sys.argv", ["civiapi", *words])
+    for name in ("CIVIAPI_CONFIG",):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemExit) as left:
+        cli.run()
+    return int(left.value.code or 0)
+
+
+async def served_at_once(*_: object, **__: object) -> None:
+    """In the place of an emulator that would serve until told to stop."""
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        pytest.param("frobnicate", "No such command 'frobnicate'", id="A command that is none."),
+        pytest.param("api3", "Missing argument 'ENTITY.ACTION'", id="No call at all."),
+        pytest.param("api3 Contact", "'Contact' is not Entity.action", id="An entity without an action."),
+        pytest.param("api3 .get", "'.get' is not Entity.action", id="An action without an entity."),
+        pytest.param("api3 Contact.get id", "'id' is not a parameter; write key=value", id="A word without a value."),
+        pytest.param("api3 Contact.get =5", "'=5' is not a parameter", id="A value without a name."),
+        pytest.param("api3 Contact.get id=[1", "The value of 'id' begins like JSON", id="Half a list."),
+        pytest.param("api3 Contact.get --in=xml", "--in takes args or json, not 'xml'", id="An input that is none."),
+        pytest.param("api3 Contact.get --out=xml", "--out takes json", id="An output that is none."),
+        pytest.param("api3 Contact.get --colour", "No such option: --colour", id="An option that is none."),
+        pytest.param("cv --cwd /no/such api3 Contact.get", "/no/such cannot be worked in", id="cv nowhere."),
+        pytest.param("serve --config none.ini", "none.ini cannot be read", id="A settings file that is not there."),
+        pytest.param("serve --config .", "cannot be read: Is a directory", id="A folder as settings."),
+        pytest.param("serve --config wrong.ini", "wrong.ini: [server] port must be a number", id="A wrong setting."),
+        pytest.param("serve --config bare.ini", "[server] site_key is not set", id="A server without its key."),
+        pytest.param("sync --group many", "Invalid value for '--group'", id="A group by another name."),
+        pytest.param("sync --max-time -1", "Invalid value for '--max-time'", id="A time before now."),
+        pytest.param("sync --since gibberish", "--since 'gibberish' is not a date", id="A date that is none."),
+        pytest.param("sync --stop-on lunch", "--stop-on takes one of readyToFetch", id="A stage that is none."),
+        pytest.param("import nowhere", "nowhere is not a folder", id="A folder that is not there."),
+        pytest.param("import . --timezone Mars", "--timezone: 'Mars' is not a time zone", id="A zone that is none."),
+        pytest.param("init settings.ini", "settings.ini exists already", id="Settings that are there."),
+        pytest.param("init no/such/folder.ini", "cannot be written", id="Settings in no folder."),
+        pytest.param("mailchimp-emulator --load nowhere", "nowhere is not there", id="An export that is not there."),
+        pytest.param("mailchimp-emulator --load wrong.ini", "cannot start", id="An export that is none."),
+        pytest.param("mailchimp-emulator --port 99999", "Invalid value for '--port'", id="A port too high."),
+        pytest.param("mailchimp-emulator --key abc", "cannot start", id="A key without a data centre."),
+        pytest.param("demo --port x", "Invalid value for '--port'", id="A port that is no number."),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_exit_code_2(
+    words: str,
+    says: str,
+    site: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (site / "wrong.ini").write_text("[server]\nport = many\n")
+    (site / "bare.ini").write_text(f"[user:admin]\napi_key = {ADMIN_KEY}\n")
+    monkeypatch.chdir(site)
+    monkeypatch.setattr(running, "serve", served_at_once)
+    assert run_here(monkeypatch, *words.split()) == 2
+    told = capsys.readouterr()
+    assert says in told.err
+    sentence = told.err.strip().splitlines()
+    assert len([line for line in sentence if "wrong.ini:" not in line or says in line]) == 1, told.err
+    assert "Traceback" not in told.err + told.out
+
+
+def test_a_mistake_in_a_process_of_its_own_is_one_sentence_too(tmp_path: Path) -> None:
+    (tmp_path / "settings.ini").write_text("[servr]\n")
+    failed = civiapi("api3", "Contact.get", cwd=tmp_path)
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr == "settings.ini: [servr] is not a section of the settings\n"
+
+
+@pytest.mark.parametrize(
+    ("stdin", "says"),
+    [
+        pytest.param("{", "Standard input is not JSON.", id="Half an object."),
+        pytest.param("[1]", "Standard input must be a JSON object of parameters.", id="A list."),
+        pytest.param("[" * 100_000, "Standard input is not JSON.", id="Deeper than anyone goes."),
+    ],
+)
+def test_standard_input_that_is_no_object_is_one_sentence(site: Path, stdin: str, says: str) -> None:
+    failed = civiapi("api3", "Contact.get", "--in=json", cwd=site, stdin=stdin)
+    assert (failed.returncode, failed.stderr, failed.stdout) == (2, f"{says}\n", "")
+
+
+# ---- a database that cannot be used --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "BUSY_TIMEOUT_MS", 10)
+
+
+def _missing_folder(path: Path) -> None:
+    path.parent.rmdir()
+
+
+def _a_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def _another_kind(path: Path) -> None:
+    path.write_text("Dear database, ..." * 1000)
+
+
+def _later(path: Path) -> None:
+    with sqlite3.connect(path) as conn:
+        conn.execute("CREATE TABLE civiapi_schema (version INTEGER PRIMARY KEY)")
+        conn.execute("INSERT INTO civiapi_schema VALUES (9999)")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        pytest.param(_missing_folder, "cannot be opened", id="Its folder is missing."),
+        pytest.param(_a_folder, "cannot be opened", id="It is a folder."),
+        pytest.param(_another_kind, "is not a database", id="It is something else."),
+        pytest.param(_later, "schema version 9999", id="A later version made it."),
+    ],
+)
+def test_a_database_that_cannot_be_used_is_one_sentence_and_exit_code_1(tmp_path: Path, spoil, says: str) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    spoil(folder / "site.sqlite")
+    config = write_settings(tmp_path)
+    config.write_text(config.read_text().replace(str(tmp_path / "site.sqlite"), str(folder / "site.sqlite")))
+    for command in (["serve"], ["api3", "Contact.get"]):
+        failed = civiapi(*command, cwd=tmp_path, CIVIAPI_CONFIG=str(config))
+        assert failed.returncode == 1, failed.stderr
+        assert says in failed.stderr
+        assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_locked_database_is_one_sentence_and_exit_code_1(
+    site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(site)
+    holder = sqlite3.connect(site / "site.sqlite", isolation_level=None)
+    holder.execute("CREATE TABLE t (a)")
+    holder.execute("BEGIN EXCLUSIVE")
+    assert run_here(monkeypatch, "api3", "Contact.get") == 1
+    holder.close()
+    told = capsys.readouterr().err
+    assert "locked" in told
+    assert told.strip().count("\n") == 0
+
+
+# ---- the server ----------------------------------------------------------------------------------------------
+
+
+def test_serve_answers_until_sigterm_and_then_ends_well(tmp_path: Path) -> None:
+    port = free_port()
+    config = write_settings(tmp_path, port=port)
+    with process("serve", "--config", config, cwd=tmp_path) as child:
+        wait_until_served(child, port)
+        stop(child)
+        assert child.returncode == 0
+
+
+def test_serve_says_so_when_its_port_is_taken(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config = write_settings(tmp_path, port=port, more="[log]\nlevel = error\n")
+        failed = civiapi("serve", "--config", config, cwd=tmp_path)
+    assert failed.returncode == 1
+    assert failed.stderr == f"127.0.0.1:{port} cannot be listened at: Address already in use.\n"
+
+
+def test_a_call_from_the_command_line_works_beside_a_server(tmp_path: Path) -> None:
+    port = free_port()
+    config = write_settings(tmp_path, port=port)
+    with serving(config, port):
+        made = civiapi("api3", "Contact.create", "contact_type=Individual", "first_name=Ada", cwd=tmp_path)
+        assert made.returncode == 0, made.stderr
+
+
+def test_pipe_greets_and_answers_line_by_line(site: Path) -> None:
+    lines = ['{"jsonrpc":"2.0","method":"echo","params":["ho"],"id":1}', "{"]
+    spoken = civiapi("pipe", cwd=site, stdin="\n".join(lines) + "\n")
+    assert spoken.returncode == 0, spoken.stderr
+    greeting, echo, error = (json.loads(line) for line in spoken.stdout.splitlines())
+    assert "Civi::pipe" in greeting
+    assert echo == {"jsonrpc": "2.0", "result": ["ho"], "id": 1}
+    assert error["error"]["message"] == "Parse error"
+
+
+# ---- data, settings, advice ----------------------------------------------------------------------------------
+
+
+def test_import_says_what_it_loaded_and_twice_changes_nothing(site: Path) -> None:
+    first = civiapi("import", DATA / "civicrm", cwd=site)
+    assert first.returncode == 0, first.stderr
+    assert "contacts.csv: 31 rows, 31 loaded" in first.stdout
+    again = civiapi("import", DATA / "civicrm", cwd=site)
+    assert "contacts.csv: 31 rows, 0 loaded, 31 were there already" in again.stdout
+
+
+def test_import_names_file_line_and_reason_of_a_bad_row(site: Path) -> None:
+    folder = site / "bad"
+    folder.mkdir()
+    (folder / "contacts.csv").write_text("id,contact_type,first_name\n1,Martian,Zog\n")
+    failed = civiapi("import", folder, cwd=site)
+    assert failed.returncode == 1
+    assert "Nothing was imported." in failed.stderr
+    assert "contacts.csv, line 2:" in failed.stderr
+
+
+def test_init_writes_settings_that_serve_and_that_only_the_owner_reads(tmp_path: Path) -> None:
+    made = civiapi("init", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert stat.S_IMODE((tmp_path / "settings.ini").stat().st_mode) == 0o600
+    port = free_port()
+    with process("serve", cwd=tmp_path, CIVIAPI_SERVER__PORT=str(port)) as child:
+        wait_until_served(child, port)
+        stop(child)
+        assert child.returncode == 0
+
+
+def test_doctor_says_what_to_do_and_ends_with_1_while_something_is_wrong(site: Path) -> None:
+    told = civiapi("doctor", cwd=site)
+    assert told.returncode == 1, told.stderr
+    assert "ok   site key" in told.stdout
+    assert "LOOK 0 audience(s) linked with groups  Link one:" in told.stdout
+    assert ADMIN_KEY not in told.stdout + told.stderr
+
+
+def test_the_emulator_tells_where_it_answers_and_with_which_key(tmp_path: Path) -> None:
+    words = ("mailchimp-emulator", "--port", "0", "--load", DATA / "mailchimp")
+    with process(*words, cwd=tmp_path) as child:
+        assert child.stdout is not None
+        assert re.match(r"Mailchimp emulator at http://127\.0\.0\.1:\d+/3\.0\n", child.stdout.readline())
+        assert re.match(r"Account .*: key \S+-us\d+\n", child.stdout.readline())
+        assert child.stdout.readline().endswith(": 24 members\n")
+        stop(child)
+        assert child.returncode == 0
