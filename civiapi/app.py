@@ -24,7 +24,6 @@ from civiapi.settings import Settings
 from civiapi.store.engine import Store, open_store
 from civiapi.store.migrate import migrate
 from civiapi.ui.pages import ui_pages
-from civiapi.ui.pages import ui_pages
 from civiapi.web import make_runner, make_web_app
 from entities import catalogue
 from sync.clients import Clients

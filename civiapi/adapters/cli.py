@@ -232,19 +232,6 @@ def doctor(config: Config = None) -> None:
 
 
 @cli.command()
-def docs(folder: Annotated[Path, typer.Argument(help="The folder to write to; made if missing.")]) -> None:
-    """Write a reference of every entity, action and parameter: HTML that needs no server, and JSON."""
-    from civiapi.ui.docs import write_reference
-    from entities import catalogue
-
-    try:
-        files = write_reference(catalogue(), folder)
-    except OSError as error:
-        fail(f"{folder} cannot be written to: {error.strerror}.")
-    typer.echo(f"Wrote {len(files)} files; begin at {folder / 'index.html'}")
-
-
-@cli.command()
 def docs(
     out: Annotated[Path, typer.Option(help="The folder to write to; made if missing.")] = Path("api-docs"),
 ) -> None:
