@@ -20,8 +20,9 @@ async def play(folder: Path, *, once: bool, port: int, console: Console) -> bool
     async with running_site(folder, port=port) as site:
         console.rule("civiapi: a CiviCRM group and a Mailchimp audience, brought into step")
         list_id = await _link(site, console)
+        known = await _contacts(site)
         await _first_sync(site, list_id, console)
-        await _summary(site, list_id, console)
+        await _summary(site, list_id, known, console)
         await _a_change_at_each_end(site, list_id, console)
         agreed = await _agree(site, list_id, console)
         if not once:
@@ -74,14 +75,14 @@ async def _status(site: Site, list_id: str) -> dict[str, Any]:
     return status
 
 
-async def _summary(site: Site, list_id: str, console: Console) -> None:
+async def _summary(site: Site, list_id: str, known: int, console: Console) -> None:
     history = await site.call("SubscriptionHistory", "get", method="MCsync", sequential=1, options={"limit": 0})
     said = Counter(row["status"] for row in history["values"])
-    created = await site.call("Contact", "getcount", source="Mailchimp")
+    created = await _contacts(site) - known
     updates = await site.call("MailchimpsyncUpdate", "getcount", completed=1)
     stats = (await _status(site, list_id))["stats"]
     console.print(
-        f"\nFirst sync: {said['Added']} people joined the group (of them {created['result']} new contacts), "
+        f"\nFirst sync: {said['Added']} people joined the group (of them {created} new contacts), "
         f"{said['Removed']} left it; {updates['result']} changes went to Mailchimp. "
         f"Now {stats['subscribed_at_mailchimp']} at Mailchimp, {stats['subscribed_at_civicrm']} in CiviCRM."
     )
@@ -97,6 +98,10 @@ async def _summary(site: Site, list_id: str, console: Console) -> None:
         console.print(f"{len(rows['values'])} could not be synced:")
         for row in rows["values"]:
             console.print(f"  {row['civicrm_display_name']}: {row['errors']}", highlight=False)
+
+
+async def _contacts(site: Site) -> int:
+    return int((await site.call("Contact", "getcount"))["result"])
 
 
 async def _a_change_at_each_end(site: Site, list_id: str, console: Console) -> None:
