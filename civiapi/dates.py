@@ -66,6 +66,7 @@ class _Reading:
     now: datetime
     day: tuple[int, int, int] | None = None
     time: tuple[int, int, int] | None = None
+    usual_time: tuple[int, int, int] | None = None  # what a word such as monday means unless a time is given
     zone: tzinfo | None = None
     instant: datetime | None = None
     offset: relativedelta = field(default_factory=relativedelta)
@@ -208,8 +209,10 @@ def _instant(reading: _Reading, m: re.Match[str]) -> None:
 
 def _word(reading: _Reading, m: re.Match[str]) -> None:
     days = {"yesterday": -1, "tomorrow": 1}.get(m[0], 0)
-    if m[0] != "now":
-        reading.time = (12 if m[0] == "noon" else 0, 0, 0)
+    if m[0] == "noon":
+        _set_time(reading, 12)
+    elif m[0] != "now":
+        reading.usual_time = 0, 0, 0
     reading.offset += relativedelta(days=days)
 
 
@@ -219,18 +222,18 @@ def _edge_of(reading: _Reading, m: re.Match[str]) -> None:
 
 def _nth_weekday_of(reading: _Reading, m: re.Match[str]) -> None:
     reading.nth = _ORDINALS[m[1]], _DAYS[m[2]]
-    reading.time = reading.time or (0, 0, 0)
+    reading.usual_time = 0, 0, 0
 
 
 def _ordinal_weekday(reading: _Reading, m: re.Match[str]) -> None:
     which = _ORDINALS[m[1]]
     reading.weekday = _DAYS[m[2]], 1 if which == 0 else which + (which > 0)
-    reading.time = reading.time or (0, 0, 0)
+    reading.usual_time = 0, 0, 0
 
 
 def _weekday(reading: _Reading, m: re.Match[str]) -> None:
     reading.weekday = _DAYS[m[1]], 1
-    reading.time = reading.time or (0, 0, 0)
+    reading.usual_time = 0, 0, 0
 
 
 def _ordinal_unit(reading: _Reading, m: re.Match[str]) -> None:
@@ -247,7 +250,7 @@ def _move(reading: _Reading, amount: int, unit: str, *, ago: bool = False) -> No
         raise _NoDateError
     if unit in _DAYS:
         reading.weekday = _DAYS[unit], amount + (amount > 0)
-        reading.time = reading.time or (0, 0, 0)
+        reading.usual_time = 0, 0, 0
         return
     name = _UNITS[unit]
     if name == "weekdays":
@@ -297,7 +300,8 @@ def _result(reading: _Reading, clock: SiteClock) -> datetime:
     if reading.day is not None:
         year, month, day = reading.day
         moment = moment.replace(year=year, month=month, day=day)
-    hour, minute, second = reading.time or ((0, 0, 0) if reading.day else (moment.hour, moment.minute, moment.second))
+    present = moment.hour, moment.minute, moment.second
+    hour, minute, second = reading.time or reading.usual_time or ((0, 0, 0) if reading.day else present)
     moment = moment.replace(hour=0, minute=minute, second=second) + timedelta(hours=hour)
     moment = _settle(_moved(moment, reading.offset, reading), reading)
     if reading.zone is not None:

@@ -68,7 +68,8 @@ def _refuse_duplicate(conn: Connection, request: Request) -> None:
         return
     contact, email = tables.contact.c, tables.email.c
     asked = (
-        select(contact.id.distinct())
+        select(contact.id)
+        .distinct()
         .join(tables.email, email.contact_id == contact.id)
         .where(contact.is_deleted == 0, contact.contact_type == kind, email.email.in_(addresses))
         .order_by(contact.id)

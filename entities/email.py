@@ -32,7 +32,8 @@ def save(conn: Connection, request: Request, given: dict[str, Any], row_id: int 
     else:
         given.setdefault("location_type_id", before["location_type_id"])
     given |= contacts.hold_dates(before, given, now)
-    if contact_id and (row_id is None or given.get("is_primary") is not None):
+    moved = before.get("contact_id") != contact_id  # also true of a new address
+    if contact_id and (moved or given.get("is_primary") is not None):
         given["is_primary"] = contacts.primary_flag(conn, contact_id, row_id, given.get("is_primary"))
     saved = crud.store(conn, request, given, row_id)
     if contact_id:

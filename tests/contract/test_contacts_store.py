@@ -1,0 +1,59 @@
+"""The store's rules about contacts that the sync shares: bulk inserts, the best address to write to, names."""
+
+import pytest
+
+from civiapi.store import contacts
+from civiapi.store.contacts import NewPerson
+from civiapi.store.engine import Store
+from tests.conftest import Ask
+from tests.contract.people import a_contact, an_email
+
+AT = "2024-01-31 10:15:00"
+
+
+async def test_people_are_made_in_order_with_a_primary_address_each(store: Store, call: Ask) -> None:
+    people = [NewPerson("Ada", "Lovelace", "Ada@Example.org"), NewPerson("", "", "nobody@example.org")]
+    people += [NewPerson(f"A{n}", "", f"a{n}@example.org") for n in range(1200)]
+    ids = await store.write(contacts.create_individuals, people, AT)
+    assert len(set(ids)) == len(people)
+    for contact_id, name, address in (
+        (ids[0], "Ada Lovelace", "ada@example.org"),
+        (ids[-1], "A1199", "a1199@example.org"),
+    ):
+        row = await call(
+            "Contact", "getsingle", {"id": contact_id, "return": "display_name,email,created_date,on_hold"}
+        )
+        assert (row["display_name"], row["email"], row["created_date"]) == (name, address, AT)
+    assert await call("Contact", "getvalue", {"id": ids[1], "return": "sort_name"}) == "nobody@example.org"
+    assert (await call("Email", "getsingle", {"contact_id": ids[1]}))["location_type_id"] == "1"
+
+
+async def test_making_nobody_changes_nothing(store: Store, call: Ask) -> None:
+    assert await store.write(contacts.create_individuals, [], AT) == []
+    assert await call("Contact", "getcount") == 0
+
+
+BEST = {
+    "bulk mail before primary": ([{}, {"is_bulkmail": 1}], "a1@example.org"),
+    "primary before any": ([{}, {"is_primary": 1}], "a1@example.org"),
+    "any where the primary is on hold": ([{"on_hold": 1}, {}, {}], "a1@example.org"),
+    "never one on hold": ([{"on_hold": 2, "is_bulkmail": 1}], None),
+    "none where there is none": ([], None),
+}
+
+
+@pytest.mark.parametrize(("addresses", "best"), BEST.values(), ids=BEST)
+async def test_the_best_address_is(store: Store, call: Ask, addresses: list[dict[str, int]], best: str | None) -> None:
+    contact_id = await a_contact(call)
+    for n, flags in enumerate(addresses):
+        await an_email(call, contact_id, f"a{n}@example.org", **flags)
+    found = await store.read(contacts.best_addresses, [contact_id])
+    assert {key: one.email for key, one in found.items()} == ({contact_id: best} if best else {})
+
+
+async def test_the_best_addresses_of_many_are_found_at_once(store: Store) -> None:
+    ids = await store.write(
+        contacts.create_individuals, [NewPerson("A", str(n), f"a{n}@example.org") for n in range(1100)], AT
+    )
+    found = await store.read(contacts.best_addresses, [*ids, *ids, 99_999])
+    assert [found[one].email for one in ids] == [f"a{n}@example.org" for n in range(1100)]
