@@ -17,8 +17,7 @@ from sqlalchemy import Connection, Row, delete, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import insert_rows, update_rows, upsert_rows
-from civiapi.store.tables import contact as contact_table
-from civiapi.store.tables import email as email_table
+from sync.address_changes import follow_member
 from sync.audience import Audience
 from sync.mailchimp.wire import Member
 from sync.member_data import Fields, decode, encode
@@ -234,7 +233,7 @@ class _Work:
     changed_ids: set[str] = field(default_factory=set)
     dropped_ids: list[str] = field(default_factory=list)
     turned: list[int] = field(default_factory=list)
-    moved: list[tuple[int, int, str]] = field(default_factory=list)
+    moved: list[tuple[int, str, str]] = field(default_factory=list)
 
     def insert(self, audience: Audience, news: News) -> None:
         """A member never met before."""
@@ -264,37 +263,16 @@ class _Work:
             self.turned.append(row.id)
         if row.mailchimp_member_id and row.mailchimp_member_id != news.member_id:
             self.dropped_ids.append(row.mailchimp_member_id)
-            if row.civicrm_contact_id is not None:
-                self.moved.append((row.id, row.civicrm_contact_id, news.email))
+            if row.civicrm_contact_id is not None and row.mailchimp_email:
+                self.moved.append((row.civicrm_contact_id, row.mailchimp_email, news.email))
 
     def write(self, conn: Connection, audience: Audience) -> None:
         """Write it all."""
         insert_rows(conn, cache, ("mailchimp_list_id", *COLUMNS), self.new)
         update_rows(conn, cache, COLUMNS, self.changed)
         wake_siblings(conn, audience.list_id, self.turned)
-        for cache_id, contact_id, address in self.moved:
-            _follow_address(conn, cache_id, contact_id, address)
-
-
-def _follow_address(conn: Connection, cache_id: int, contact_id: int, address: str) -> None:
-    """Let CiviCRM know the address that a member took at Mailchimp.
-
-    The contact gets it beside its others, or the sync would take it for one that the contact gave up and change it
-    back. When it is somebody else's already, the row is unlinked and matched anew.
-    """
-    owners = set(
-        conn.execute(
-            select(email_table.c.contact_id)
-            .join(contact_table, contact_table.c.id == email_table.c.contact_id)
-            .where(email_table.c.email == address, contact_table.c.is_deleted == 0)
-        ).scalars()
-    )
-    if contact_id in owners:
-        return
-    if owners:
-        conn.execute(change(cache).where(cache.c.id == cache_id).values(civicrm_contact_id=None))
-        return
-    insert_rows(conn, email_table, ("contact_id", "location_type_id", "email"), [(contact_id, 1, address.lower())])
+        for contact_id, old, new in self.moved:
+            follow_member(conn, audience, contact_id, old, new)
 
 
 def _note_members(conn: Connection, list_id: str, news: Collection[News], work: _Work, serial: int | None) -> None:

@@ -16,8 +16,6 @@ from sync.member_data import ECHO, INTEREST, SENT, Fields, entry
 
 NAMES = (("first_name", "FNAME"), ("last_name", "LNAME"))
 NO_TIME = "19700101000000"
-SKEW_FROM = timedelta(seconds=5)
-"""By how much the clocks must differ to be called different: a ``Date`` header is cut to whole seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +52,6 @@ class News:
     stamp: str
     values: Fields
     contact_id: str | None
-
-
-def settled_skew(offset: timedelta | None) -> timedelta:
-    """Mailchimp's clock minus ours as a merge takes it: nothing where it was never told or is only a rounding."""
-    return offset if offset is not None and abs(offset) >= SKEW_FROM else timedelta(0)
 
 
 def read_news(

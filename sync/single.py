@@ -18,8 +18,8 @@ from sqlalchemy import Connection, or_, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import update_rows
-from civiapi.store.contacts import NewPerson, create_individuals, follow_primary, individual_names, touch
-from civiapi.store.tables import contact, email
+from civiapi.store.contacts import NewPerson, create_individuals, individual_names
+from civiapi.store.tables import contact
 from sync import claims
 from sync.apply import apply_plans
 from sync.audience import RECEIVES_MAIL, Audience
@@ -163,8 +163,6 @@ def _merge(conn: Connection, audience: Audience, hint: Hint, seen: _Seen) -> lis
         mark_gone(conn, audience, gone, seen.at, skew=seen.skew)
         return gone
     before = _row(conn, audience.list_id, seen.moved_row, seen.member.get("id"))
-    if seen.moved_row is not None and before is not None:
-        _change_address(conn, audience, before, str(seen.member.get("email_address") or ""))
     cache_id = merge_member(conn, audience, seen.member, skew=seen.skew, into=seen.moved_row)
     if cache_id is None:
         return []
@@ -181,26 +179,6 @@ def _row(conn: Connection, list_id: str, cache_id: int | None, member_id: str | 
     )
     columns = (cache.c.id, cache.c.civicrm_contact_id, cache.c.mailchimp_email, cache.c.mailchimp_data)
     return conn.execute(select(*columns).where(wanted).order_by(cache.c.id)).first()
-
-
-def _change_address(conn: Connection, audience: Audience, row: Any, new: str) -> None:
-    """Change the contact's old address to the one the member has now; nobody's may be taken."""
-    contact_id, old = row.civicrm_contact_id, row.mailchimp_email
-    if contact_id is None or not old or not new:
-        return
-    owners = select(email.c.id).join(contact, contact.c.id == email.c.contact_id)
-    if conn.execute(owners.where(email.c.email == new, contact.c.is_deleted == 0)).first() is not None:
-        return
-    mine = conn.execute(
-        select(email.c.id).where(email.c.contact_id == contact_id, email.c.email == old).order_by(email.c.id)
-    ).first()
-    if mine is None:
-        return
-    conn.execute(
-        change(email).where(email.c.id == mine.id).values(email=new.lower(), on_hold=0, hold_date=None, reset_date=None)
-    )
-    follow_primary(conn, contact_id)
-    touch(conn, [contact_id], audience.clock.now())
 
 
 def _copy_names(conn: Connection, audience: Audience, before: Any, cache_id: int) -> None:

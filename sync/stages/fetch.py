@@ -16,8 +16,8 @@ from sync import cache as rows
 from sync.audience import RECEIVES_MAIL
 from sync.mailchimp.paging import MemberPage
 from sync.mailchimp.wire import Member, format_instant
-from sync.merging import settled_skew
 from sync.positions import Question
+from sync.skew import steady_skew
 from sync.stages.base import Run, RunRequest, Step
 from sync.tables import cache, member, update
 
@@ -67,7 +67,7 @@ async def _read_pages(run: Run) -> None:
     )
     try:
         async for page in pages:
-            step = await run.commit(_merge_page, page, settled_skew(client.clock_offset()))
+            step = await run.commit(_merge_page, page, steady_skew(client.clock_offset()))
             if step.suspects:
                 await _settle_suspects(run, page, step.suspects)
             run.tell(stage, run.counts[stage]["members"], page.total_items)
