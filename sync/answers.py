@@ -15,7 +15,7 @@ from sqlalchemy import update as change
 
 from civiapi.store.bulk import update_rows
 from sync.audience import Audience
-from sync.cache import merge_member, merge_page
+from sync.cache import absorb, forget_sent, mark_todo, merge_member, merge_page
 from sync.judging import ARCHIVED, Outcome, Verdict
 from sync.mailchimp.wire import Member, format_instant, parse_instant
 from sync.member_data import INTEREST, Fields, decode
@@ -51,28 +51,34 @@ def rows_now(conn: Connection, cache_ids: Sequence[int]) -> dict[int, Row[Any]]:
             cache.c.mailchimp_updated,
             cache.c.mailchimp_data,
             cache.c.sync_status,
+            cache.c.civicrm_contact_id,
         ).where(cache.c.id.in_(part))
         found.update({row.id: row for row in conn.execute(query.with_for_update())})
     return found
 
 
 def merge_answers(conn: Connection, audience: Audience, done: Sequence[Case], at: datetime, skew: timedelta) -> None:
-    """Bring the rows up to date with the answers, all at once where each row is plainly its member's."""
-    with_news = [
-        (one, member) for one in done if (member := _news(one, at)) is not None and _is_news(audience, one, member)
-    ]
-    plain, special = [], []
-    taken = _holders(
-        conn, audience, [str(member["id"]) for one, member in with_news if one.row.mailchimp_member_id is None]
-    )
+    """Bring the rows up to date with the answers, all at once where each row is plainly its member's.
+
+    *at* dates an answer that bears no time (Mailchimp's clock); *skew* is that clock minus ours.
+    """
+    answers = [(one, member) for one in done if (member := _news(one, at)) is not None]
+    holders = _holders(conn, audience, [str(member["id"]) for _, member in answers])
+    plain: list[Member] = []
+    special: list[tuple[Case, Member]] = []
     adopted: list[tuple[str, int]] = []
-    for one, member in with_news:
-        known = one.row.mailchimp_member_id
-        if one.wanted.kind == "member" and known == member["id"]:
+    for one, member in answers:
+        member_id, known = str(member["id"]), one.row.mailchimp_member_id
+        holder = holders.get(member_id)
+        if not _is_news(audience, one.row, member):
+            continue
+        if holder is not None and holder.id != one.row.id and not _is_news(audience, holder, member):
+            _give_way(conn, one, holder)
+        elif one.wanted.kind == "member" and known == member_id:
             plain.append(member)
-        elif one.wanted.kind == "member" and known is None and member["id"] not in taken:
-            taken.add(member["id"])
-            adopted.append((str(member["id"]), one.row.id))
+        elif one.wanted.kind == "member" and known is None and holder is None:
+            holders[member_id] = one.row
+            adopted.append((member_id, one.row.id))
             plain.append(member)
         else:
             special.append((one, member))
@@ -120,9 +126,9 @@ def interests_of(known: Fields) -> dict[str, bool]:
     }
 
 
-def _is_news(audience: Audience, one: Case, member: Member) -> bool:
+def _is_news(audience: Audience, row: Row[Any], member: Member) -> bool:
     """False for an answer from before what the row has from a later look at Mailchimp."""
-    known = audience.clock.read(one.row.mailchimp_updated)
+    known = audience.clock.read(row.mailchimp_updated)
     try:
         told = parse_instant(member.get("last_changed"))
     except ValueError:
@@ -130,19 +136,24 @@ def _is_news(audience: Audience, one: Case, member: Member) -> bool:
     return known is None or told is None or told >= known
 
 
-def _holders(conn: Connection, audience: Audience, member_ids: Sequence[str]) -> set[str]:
-    """Which of these members have a row already."""
-    found: set[str] = set()
+def _holders(conn: Connection, audience: Audience, member_ids: Sequence[str]) -> dict[str, Row[Any]]:
+    """The rows that are these members already, by member id; of two the older."""
+    ids: list[int] = []
     for start in range(0, len(member_ids), CHUNK):
         part = member_ids[start : start + CHUNK]
-        found |= set(
-            conn.execute(
-                select(cache.c.mailchimp_member_id).where(
-                    cache.c.mailchimp_list_id == audience.list_id, cache.c.mailchimp_member_id.in_(part)
-                )
-            ).scalars()
-        )
-    return found
+        mine = (cache.c.mailchimp_list_id == audience.list_id) & cache.c.mailchimp_member_id.in_(part)
+        ids += conn.execute(select(cache.c.id).where(mine)).scalars()
+    rows = rows_now(conn, sorted(ids, reverse=True))
+    return {rows[i].mailchimp_member_id: rows[i] for i in sorted(rows, reverse=True)}
+
+
+def _give_way(conn: Connection, one: Case, holder: Row[Any]) -> None:
+    """The member has a row of its own that knows more than this answer: the case's row is taken into that one."""
+    absorb(conn, one.row.id, holder.id)
+    forget_sent(conn, [holder.id])
+    unlinked = (cache.c.id == holder.id) & cache.c.civicrm_contact_id.is_(None)
+    conn.execute(change(cache).where(unlinked).values(civicrm_contact_id=one.row.civicrm_contact_id))
+    mark_todo(conn, [holder.id])
 
 
 def _sent(wanted: Wanted) -> Sent | None:

@@ -6,7 +6,6 @@ that finds one waits for it, so that nobody is told "busy" because of them. Whic
 """
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -45,10 +44,7 @@ async def held(
     try:
         yield claim
     finally:
-        beat.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await beat
-        await asyncio.shield(_give_back(ctx, claim))
+        await asyncio.shield(_give_back(ctx, claim, beat))
 
 
 async def _take(ctx: SyncContext, name: str, *, brief: bool, patience: float) -> Claim | None:
@@ -83,7 +79,10 @@ async def _beat(ctx: SyncContext, claim: Claim) -> None:
             log.warning("a claim could not be renewed", claim=claim.name, error=str(error))
 
 
-async def _give_back(ctx: SyncContext, claim: Claim) -> None:
+async def _give_back(ctx: SyncContext, claim: Claim, beat: asyncio.Task[None]) -> None:
+    """Release the claim, once no heartbeat can renew it any more."""
+    beat.cancel()
+    await asyncio.wait([beat])
     try:
         await ctx.store.write(claims.release, claim)
     except StoreError as error:  # it lapses by itself

@@ -10,7 +10,6 @@ same words said again after something else happened to the member are news (even
 """
 
 import asyncio
-import contextlib
 import hashlib
 import time
 from collections import defaultdict
@@ -100,8 +99,7 @@ class Inbox:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
 
     def wake(self) -> None:
         """Look now: an event was kept or is to be tried again."""

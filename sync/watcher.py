@@ -94,8 +94,7 @@ class Watcher:
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
 
     def wake(self) -> None:
         """Look at everything now: something was sent, or somebody says that something is finished."""
@@ -136,8 +135,7 @@ class Watcher:
                 log.warning("batches could not be looked at", error=str(error))
             except Exception:  # the way in of all that runs here: one bad surprise must not end the watch
                 log.exception("batches could not be looked at")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), self._pause())
+            await wait_for_event(self._woken, self._pause())
 
     def _pause(self) -> float:
         """Seconds until something is due; never more than `poll_seconds`, as other processes send batches too."""
@@ -180,9 +178,12 @@ class Watcher:
         try:
             if state.to_cancel:
                 await cancel_batches(self._ctx, audience)
-            finished = [
-                await self._look_at_batch(audience, row) for row in state.batches if everything or self._is_due(row)
-            ]
+            due = [row for row in state.batches if everything or self._is_due(row)]
+            finished = [await self._look_at_batch(audience, row) for row in due]
+            came_to_rest = any(finished) and len(finished) == len(state.batches)
+            if came_to_rest or audience.list_id not in self._tidied:
+                await self._ctx.store.write(tidy, audience.list_id)
+                self._tidied.add(audience.list_id)
             if any(finished) or state.unknown or state.is_ready:
                 await self._send_followers(audience)
         except (ClaimLost, BatchBusy) as error:
@@ -222,6 +223,13 @@ class Watcher:
         config = await self._ctx.store.read(read_config)
         audiences = [config.links[i].audience(self._ctx.store.clock) for i in list_ids if i in config.links]
         return all([(await self._ctx.store.read(_read_state, one)).is_quiet for one in audiences])
+
+
+async def wait_for_event(event: asyncio.Event, seconds: float) -> None:
+    """Wait until *event* is set, at most so long. (``asyncio.wait_for`` of Python 3.11 may swallow a cancellation.)"""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def _read_state(conn: Connection, audience: Audience) -> _State:
