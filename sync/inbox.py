@@ -144,8 +144,7 @@ class Inbox:
                 log.exception("webhook events could not be worked on")
             if not worked:
                 pause = await self._pause()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), pause)
+                await wait_for_event(self._woken, pause)
 
     async def _pause(self) -> float:
         """Seconds until the next event is due; other processes keep events too, so never long."""
