@@ -31,7 +31,7 @@ from sync.holding import held
 from sync.mailchimp.errors import MailchimpError
 from sync.single import Hint, sync_member
 from sync.tables import webhook_event as event
-from sync.watcher import Watcher
+from sync.watcher import Watcher, wait_for_event
 
 AUDIENCE, BATCH = "audience", "batch"
 NEW, DONE, IGNORED, FAILED = "new", "done", "ignored", "failed"
