@@ -209,14 +209,14 @@ def plan_address(facts: RowFacts, audience: Audience) -> Plan | None:
         return None
     decision = decide(facts.group, facts.member, audience.trust.get(SUBSCRIPTION))
     best = facts.person.best_email
-    base = Plan(facts, decision, "live", "")
+    base = Plan(facts, decision, "todo", "")  # the rest is for `plan` to say, once this is written down
     if facts.member.status in RECEIVES_MAIL:
         if best is None or decision is Decision.UNSUBSCRIBE:
             return None
         return _move_address(facts, base, best)
     if facts.person.others or (decision is Decision.SUBSCRIBE and best is not None):
         reason = f"The contact gave up {facts.member_email}, which is not in the audience; it is let go."
-        return replace(base, sync_status="ok", reason=reason, unlink=True)
+        return replace(base, reason=reason, unlink=True)
     return None
 
 

@@ -240,6 +240,8 @@ def _absorb_crm_only(conn: Connection, audience: Audience, cache_id: int, contac
 
 def _apply(conn: Connection, audience: Audience, cache_ids: Sequence[int]) -> None:
     """Judge these rows and carry out what follows: an address that the contact gave up comes first, as in a run."""
-    facts = facts_for(conn, audience, cache_ids, with_person=True)
-    plans = [plan_address(one, audience) or plan(one, audience) for one in facts]
-    apply_plans(conn, audience, plans, datetime.now(UTC))
+    now = datetime.now(UTC)
+    with_address = facts_for(conn, audience, cache_ids, with_person=True)
+    moves = [found for one in with_address if (found := plan_address(one, audience)) is not None]
+    apply_plans(conn, audience, moves, now)
+    apply_plans(conn, audience, [plan(one, audience) for one in facts_for(conn, audience, cache_ids)], now)
