@@ -115,6 +115,14 @@ async def test_a_call_that_changes_data_asks_first(page: Page, site: str, api: A
     assert found == 1
 
 
+async def test_choices_that_a_site_keeps_itself_are_offered(page: Page, site: str) -> None:
+    await log_in(page, site)
+    await open_action(page, "Email", "create")
+    await page.locator("#p-location_type_id").focus()
+    offered = page.locator("#list-location_type_id option")
+    await expect(offered.filter(has_text="Home")).to_have_attribute("value", "1")
+
+
 async def test_mistakes_are_told_where_they_are_made(page: Page, site: str) -> None:
     await log_in(page, site)
     await open_action(page, "Contact", "get")

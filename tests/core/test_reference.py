@@ -9,7 +9,9 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+from typer.testing import CliRunner
 
+from civiapi.adapters.cli import cli
 from civiapi.params import fields_of
 from civiapi.reference import EntityPage, Parameter, as_data, make_reference
 from civiapi.registry import Registry
@@ -184,6 +186,18 @@ def test_the_written_reference_is_whole_and_needs_no_server(tmp_path: Path) -> N
     email = registry.find_entity("Email")
     assert email is not None
     assert all(f'id="{name}"' in text for name in registry.actions(email))
+
+
+def test_the_docs_command_writes_it_and_says_where(tmp_path: Path) -> None:
+    done = CliRunner().invoke(cli, ["docs", "--out", str(tmp_path / "out")])
+    assert (done.exit_code, f"begin at {tmp_path / 'out' / 'index.html'}" in done.output) == (0, True)
+    assert (tmp_path / "out" / "Contact.html").exists()
+
+
+def test_the_docs_command_says_where_it_cannot_write(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    done = CliRunner().invoke(cli, ["docs", "--out", str(tmp_path / "file" / "out")])
+    assert (done.exit_code, "cannot be written" in done.output) == (1, True)
 
 
 # ---- samples ----
