@@ -1,7 +1,8 @@
 """Option lists: what a coded field may hold, under which names (contract 3.4, getoptions)."""
 
 import time
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, select
@@ -12,7 +13,16 @@ from civiapi.store.tables import option_group, option_value
 FRESH_SECONDS = 30.0  # lists change by hand and seldom; another process's change is seen after this long
 SEPARATOR = "\x01"
 
-_Lists = dict[Options, tuple[float, tuple[Option, ...]]]
+
+class _List(NamedTuple):
+    """A list as it was read, good until this monotonic time."""
+
+    until: float
+    choices: tuple[Option, ...]
+    labels: Mapping[str, str]
+
+
+_Lists = dict[Options, _List]
 _known: "WeakKeyDictionary[Engine, _Lists]" = WeakKeyDictionary()
 
 
@@ -74,9 +84,11 @@ def _match_row(conn: Connection, options: OptionTable, text: str) -> str | None:
     return None
 
 
-def labels(conn: Connection, options: Options) -> dict[str, str]:
+def labels(conn: Connection, options: Options) -> Mapping[str, str]:
     """Stored value to label."""
-    return {choice.value: choice.label for choice in load(conn, options)}
+    if isinstance(options, FixedOptions):
+        return {choice.value: choice.label for choice in options.choices}
+    return _fresh(conn, options).labels
 
 
 def pack(values: list[str]) -> str | None:
