@@ -28,7 +28,7 @@ from sync.config import Link, read_config
 from sync.context import SyncContext
 from sync.errors import SyncError
 from sync.holding import held
-from sync.mailchimp.errors import MailchimpError
+from sync.mailchimp.errors import BadKey, MailchimpError
 from sync.single import Hint, sync_member
 from sync.tables import webhook_event as event
 from sync.watcher import Watcher, wait_for_event
@@ -140,15 +140,15 @@ class Inbox:
                 await self._tidy()
             except (StoreError, SyncError) as error:
                 log.warning("webhook events could not be worked on", error=str(error))
-            except Exception:  # the way in of all that runs here: one bad surprise must not end the work
-                log.exception("webhook events could not be worked on")
             if not worked:
-                pause = await self._pause()
-                await wait_for_event(self._woken, pause)
+                await wait_for_event(self._woken, await self._pause())
 
     async def _pause(self) -> float:
         """Seconds until the next event is due; other processes keep events too, so never long."""
-        soonest = await self._ctx.store.read(_soonest)
+        try:
+            soonest = await self._ctx.store.read(_soonest)
+        except StoreError:
+            return IDLE
         return IDLE if soonest is None else max(0.1, min(IDLE, soonest - time.time()))
 
     async def _hint(self, one: Event) -> None:
@@ -175,17 +175,23 @@ class Inbox:
         try:
             await sync_member(self._ctx, audience, claim, read_hint(one))
         except MailchimpError as error:
-            return await self._failed(one, str(error), may_be_retried=error.may_be_retried)
-        except (SyncError, StoreError) as error:
-            return await self._failed(one, str(error), may_be_retried=isinstance(error, StoreError))
+            mendable = error.may_be_retried or isinstance(error, BadKey)  # somebody may put a revoked key right
+            return await self._failed(one, str(error), may_be_retried=mendable)
         except ClaimLost:
             return 0
+        except SyncError as error:
+            return await self._failed(one, str(error), may_be_retried=False)
+        except StoreError as error:
+            return await self._failed(one, str(error), may_be_retried=True)
+        except Exception as error:  # the way in of all that runs here: one bad surprise must not hold up the others
+            log.exception("a webhook event met a fault of ours", event_id=one.id)
+            return await self._failed(one, f"{type(error).__name__} (see the log)", may_be_retried=True)
         await self._ctx.store.write(_end, one.id, DONE, None)
         return 1
 
     async def _failed(self, one: Event, why: str, *, may_be_retried: bool) -> int:
         tries = one.tries + 1
-        log.warning("a webhook event could not be worked on", event=one.id, tries=tries, error=why)
+        log.warning("a webhook event could not be worked on", event_id=one.id, tries=tries, error=why)
         if may_be_retried and tries < MAX_TRIES:
             gap = min(LONGEST_GAP, FIRST_GAP * 2 ** (tries - 1))
             await self._ctx.store.write(_try_later, one.id, tries, int(time.time()) + gap, why)
@@ -197,7 +203,7 @@ class Inbox:
         now = int(time.time())
         if now - self._tidied >= TIDY_SECONDS:
             self._tidied = now
-            await self._ctx.store.write(_forget_old, now - KEPT_SECONDS)
+            await self._ctx.store.write(forget_old, now - KEPT_SECONDS)
 
 
 def read_hint(one: Event) -> Hint:
@@ -309,6 +315,6 @@ def _put_off(conn: Connection, event_ids: Sequence[int], at_s: int) -> None:
     conn.execute(change(event).where(event.c.id.in_(event_ids)).values(next_try_s=at_s))
 
 
-def _forget_old(conn: Connection, before_s: int) -> None:
+def forget_old(conn: Connection, before_s: int) -> None:
     """Drop events that were finished with long ago; Mailchimp repeats nothing after so long. Failed ones stay."""
     conn.execute(delete(event).where(event.c.status.in_((DONE, IGNORED)), event.c.received_s < before_s))
