@@ -32,12 +32,17 @@ def load(conn: Connection, options: Options) -> tuple[Option, ...]:
         return options.choices
     if isinstance(options, OptionTable):
         return tuple(_read(conn, options))
+    return _fresh(conn, options).choices
+
+
+def _fresh(conn: Connection, options: OptionGroup) -> _List:
     lists = _known.setdefault(conn.engine, {})
     found = lists.get(options)
-    if found is None or found[0] < time.monotonic():
-        found = time.monotonic() + FRESH_SECONDS, tuple(_read(conn, options))
+    if found is None or found.until < time.monotonic():
+        choices = tuple(_read(conn, options))
+        found = _List(time.monotonic() + FRESH_SECONDS, choices, {one.value: one.label for one in choices})
         lists[options] = found
-    return found[1]
+    return found
 
 
 def _read(conn: Connection, options: OptionGroup | OptionTable) -> list[Option]:
@@ -86,8 +91,8 @@ def _match_row(conn: Connection, options: OptionTable, text: str) -> str | None:
 
 def labels(conn: Connection, options: Options) -> Mapping[str, str]:
     """Stored value to label."""
-    if isinstance(options, FixedOptions):
-        return {choice.value: choice.label for choice in options.choices}
+    if not isinstance(options, OptionGroup):
+        return {choice.value: choice.label for choice in load(conn, options)}
     return _fresh(conn, options).labels
 
 
