@@ -1,0 +1,99 @@
+"""Claims: one holder at a time, lapsing by themselves, and a fence that stops whoever lost one. On both databases."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, insert, select
+
+from civiapi.store.engine import Store, open_store
+from civiapi.store.migrate import migrate
+from civiapi.store.tables import tag
+from sync import claims
+from sync.claims import Claim, ClaimLost
+from tests.contract.databases import KINDS, a_database
+
+NOW = 1_800_000_000_000
+
+
+@pytest.fixture(params=KINDS)
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    with a_database(request.param, tmp_path) as url:
+        opened = await open_store(url)
+        await migrate(opened)
+        yield opened
+        await opened.close()
+
+
+async def take(store: Store, holder: str, at: int = NOW) -> Claim | None:
+    return await store.write(claims.acquire, "abc123", holder, 120, at)
+
+
+async def test_one_holds_and_the_other_does_not(store: Store) -> None:
+    first = await take(store, "one")
+    assert first is not None
+    assert await take(store, "two") is None
+    assert await take(store, "one") is None
+    assert await store.read(claims.is_live, "abc123", NOW)
+
+
+async def test_a_claim_given_back_is_free_at_once(store: Store) -> None:
+    first = await take(store, "one")
+    assert first is not None
+    await store.write(claims.release, first)
+    second = await take(store, "two")
+    assert second is not None
+    assert second.fence > first.fence
+
+
+async def test_a_claim_not_renewed_lapses_by_itself(store: Store) -> None:
+    await take(store, "one")
+    assert await take(store, "two", NOW + 119_999) is None
+    assert await take(store, "two", NOW + 120_000) is not None
+
+
+async def test_a_renewed_claim_lives_on(store: Store) -> None:
+    first = await take(store, "one")
+    assert first is not None
+    assert await store.write(claims.renew, first, 120, NOW + 100_000)
+    assert await take(store, "two", NOW + 200_000) is None
+
+
+async def test_who_was_overtaken_cannot_renew_or_give_back(store: Store) -> None:
+    first = await take(store, "one")
+    second = await take(store, "two", NOW + 120_000)
+    assert first is not None
+    assert second is not None
+    assert not await store.write(claims.renew, first, 120, NOW + 120_001)
+    await store.write(claims.release, first)
+    assert await store.read(claims.is_live, "abc123", NOW + 120_001)
+
+
+@pytest.mark.parametrize("how", ["overtaken", "withdrawn"])
+async def test_a_commit_under_a_lost_claim_writes_nothing(store: Store, how: str) -> None:
+    first = await take(store, "one")
+    assert first is not None
+    if how == "overtaken":
+        await take(store, "two", NOW + 120_000)
+    else:
+        await store.write(claims.withdraw, "abc123")
+
+    def work(conn: Connection) -> None:
+        conn.execute(insert(tag).values(name="written"))
+        claims.check(conn, first)
+
+    with pytest.raises(ClaimLost, match="abc123"):
+        await store.write(work)
+    assert await store.read(lambda conn: conn.execute(select(tag.c.name)).all()) == []
+
+
+async def test_a_lapsed_claim_that_nobody_took_still_lets_its_holder_commit(store: Store) -> None:
+    first = await take(store, "one")
+    assert first is not None
+    await store.write(claims.check, first)
+
+
+async def test_a_withdrawn_claim_is_free_at_once(store: Store) -> None:
+    await take(store, "one")
+    await store.write(claims.withdraw, "abc123")
+    assert await take(store, "two") is not None
