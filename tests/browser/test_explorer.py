@@ -29,8 +29,11 @@ async def site(api: Api) -> AsyncIterator[str]:
 
 
 @pytest.fixture
-async def page(chromium: Browser) -> AsyncIterator[Page]:
-    """A new tab in which nothing goes wrong unseen: errors of scripts and broken rules of the page fail the test."""
+async def page(chromium: Browser, site: str) -> AsyncIterator[Page]:
+    """A new tab in which nothing goes wrong unseen: errors of scripts and broken rules of the page fail the test.
+
+    It asks for the site so that it is closed before the server is.
+    """
     context = await chromium.new_context(viewport={"width": 1280, "height": 900})
     tab = await context.new_page()
     wrong: list[str] = []
