@@ -254,7 +254,8 @@ def mailchimp_emulator(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where it listens; 0: any free port.")] = 8011,
     host: Annotated[str, typer.Option(help="The address it listens at.")] = "127.0.0.1",
     load: Annotated[
-        list[Path] | None, typer.Option(help="A Mailchimp audience export or a snapshot: file or folder.")
+        list[Path] | None,
+        typer.Option(metavar="<path>", help="An audience as Mailchimp exports it, or a snapshot: file or folder."),
     ] = None,
     seed: Annotated[int, typer.Option(help="For everything random.")] = 0,
     members: Annotated[int, typer.Option(min=0, help="How many made-up members to add.")] = 0,

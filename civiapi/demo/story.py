@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ async def play(folder: Path, *, once: bool, port: int, console: Console) -> bool
     async with running_site(folder, port=port) as site:
         console.rule("civiapi: a CiviCRM group and a Mailchimp audience, brought into step")
         list_id = await _link(site, console)
-        known = await _contacts(site)
-        await _first_sync(site, list_id, console)
-        await _summary(site, list_id, known, console)
+        created = await _first_sync(site, list_id, console)
+        await _summary(site, list_id, created, console)
         await _a_change_at_each_end(site, list_id, console)
         agreed = await _agree(site, list_id, console)
         if not once:
@@ -50,13 +48,16 @@ async def _link(site: Site, console: Console) -> str:
         f"Linked group [bold]{GROUP}[/] ({added['result']} people) with audience [bold]{audience['name']}[/] "
         f"({len(members.members)} members)."
     )
-    return list_id
+    return str(list_id)
 
 
-async def _first_sync(site: Site, list_id: str, console: Console) -> None:
+async def _first_sync(site: Site, list_id: str, console: Console) -> int:
+    """Everyone, stage by stage; how many contacts were created."""
+    before = await _contacts(site)
     with stage_bars(site.app.sync, console):
         await site.call("Mailchimpsync", "fetchandreconcile", since="ever", max_time=0)
     await _in_step(site, list_id)
+    return await _contacts(site) - before
 
 
 async def _in_step(site: Site, list_id: str) -> None:
@@ -75,16 +76,28 @@ async def _status(site: Site, list_id: str) -> dict[str, Any]:
     return status
 
 
-async def _summary(site: Site, list_id: str, known: int, console: Console) -> None:
-    history = await site.call("SubscriptionHistory", "get", method="MCsync", sequential=1, options={"limit": 0})
-    said = Counter(row["status"] for row in history["values"])
-    created = await _contacts(site) - known
+async def _summary(site: Site, list_id: str, created: int, console: Console) -> None:
+    """What the first sync did, in words: who joined, left, was created, and who could not be synced and why."""
+    history = await site.call(
+        "SubscriptionHistory",
+        "get",
+        method="MCsync",
+        sequential=1,
+        options={"limit": 0},
+        **{"api.Contact.getvalue": {"id": "$value.contact_id", "return": "display_name"}},
+    )
+    names: dict[str, list[str]] = {"Added": [], "Removed": []}
+    for row in history["values"]:
+        names.setdefault(row["status"], []).append(row["api.Contact.getvalue"])
     updates = await site.call("MailchimpsyncUpdate", "getcount", completed=1)
     stats = (await _status(site, list_id))["stats"]
+    joined, left = names["Added"], names["Removed"]
     console.print(
-        f"\nFirst sync: {said['Added']} people joined the group (of them {created} new contacts), "
-        f"{said['Removed']} left it; {updates['result']} changes went to Mailchimp. "
-        f"Now {stats['subscribed_at_mailchimp']} at Mailchimp, {stats['subscribed_at_civicrm']} in CiviCRM."
+        f"\n{len(joined)} people joined the group, {created} of them as new contacts: {_listed(joined)}.\n"
+        f"{len(left)} left it: {_listed(left)}.\n"
+        f"{updates['result']} changes went to Mailchimp. "
+        f"Now {stats['subscribed_at_mailchimp']} are subscribed there, {stats['subscribed_at_civicrm']} in CiviCRM.",
+        highlight=False,
     )
     rows = await site.call(
         "MailchimpsyncCache",
@@ -102,6 +115,10 @@ async def _summary(site: Site, list_id: str, known: int, console: Console) -> No
 
 async def _contacts(site: Site) -> int:
     return int((await site.call("Contact", "getcount"))["result"])
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "nobody"
 
 
 async def _a_change_at_each_end(site: Site, list_id: str, console: Console) -> None:

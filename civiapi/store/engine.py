@@ -76,7 +76,12 @@ class _Thread:
 
     @classmethod
     async def open(cls, path: Path, *, writer: bool) -> "_Thread":
-        link = await aiosqlite.connect(path, isolation_level=None, cached_statements=512)
+        connecting = aiosqlite.connect(path, isolation_level=None, cached_statements=512)
+        try:
+            link = await connecting
+        except sqlite3.Error:
+            await asyncio.to_thread(connecting._thread.join)  # it still has a word for our loop, which may soon be gone
+            raise
         try:
             engine, conn = await _in_thread(link, _core_over, link, writer)
         except BaseException:

@@ -1,0 +1,49 @@
+"""The demo, once, as `make demo` plays it: both ends agree, and everything it promises is told."""
+
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from civiapi.demo import site as demo_site
+from civiapi.demo import story
+from civiapi.demo.site import running_site
+
+
+async def test_the_demo_brings_both_ends_into_step_and_says_how(tmp_path: Path) -> None:
+    told = StringIO()
+    agreed = await story.play(tmp_path, once=True, port=0, console=Console(file=told, width=200))
+    text = told.getvalue()
+    assert agreed, text
+    for words in (
+        "Linked group Newsletter",
+        "readyToFetch",
+        "readyToSubmitUpdates",
+        "people joined the group",
+        "left it: ",
+        "changes went to Mailchimp",
+        '"Cleaned" contacts cannot be resubscribed.',
+        "the webhook told CiviCRM: Removed from the group",
+        "and is subscribed at Mailchimp",
+        "Both ends agree",
+    ):
+        assert words in text
+
+
+async def test_the_demo_says_so_when_the_ends_differ(tmp_path: Path) -> None:
+    told = StringIO()
+    console = Console(file=told, width=200)
+    async with running_site(tmp_path) as site:
+        list_id = await story._link(site, console)
+        await story._first_sync(site, list_id, console)
+        leaver = await story._someone_in_step(site, list_id)
+        await site.call("GroupContact", "create", contact_id=leaver["civicrm_contact_id"], group_id=1, status="Removed")
+        assert not await story._agree(site, list_id, console)
+    assert "The two ends differ for 1" in told.getvalue()
+
+
+async def test_the_demo_shows_an_error_of_a_call_in_civicrm_s_words(tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        with pytest.raises(demo_site.CallFailed, match=r"Nonsense\.get: API \(Nonsense, get\) does not exist"):
+            await site.call("Nonsense", "get")
