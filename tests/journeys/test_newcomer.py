@@ -42,7 +42,7 @@ class Rest:
     async def until(self, wanted: Any, entity: str, action: str, of: Any, **params: Any) -> None:
         """Ask until *of* the answer is what is wanted."""
         async with asyncio.timeout(PATIENCE_S):
-            while of(await self(entity, action, **params)) != wanted:
+            while of(await self(entity, action, **params)) != wanted:  # noqa: ASYNC110  another process tells
                 await asyncio.sleep(0.05)
 
     async def close(self) -> None:
