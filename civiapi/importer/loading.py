@@ -18,7 +18,7 @@ from civiapi.importer.reading import BadRow, Found, Line, Survey, Times, read_he
 from civiapi.importer.references import References
 from civiapi.importer.reporting import FileReport, ImportRefused, ImportReport
 from civiapi.importer.sheets import Column, Row, Sheet
-from civiapi.importer.sorting import Sorted, identity_of, sort
+from civiapi.importer.sorting import Sorted, sort
 from civiapi.store.bulk import insert_rows
 from civiapi.store.tables import location_type
 
@@ -142,14 +142,13 @@ class _Loader:
 
     def write(self, sheet: Sheet, rows: Sorted, ids: _Ids, tally: _Tally) -> None:
         """Insert the new rows of a chunk, and write down what became of each row."""
-        digests = [(line, identity_of(sheet, line.row)) for line in rows.new]
         remembered = [(line.key, "", 0, 0) for line in rows.orphans]
-        remembered += [(line.key, identity_of(sheet, line.row), here, 0) for line, here in rows.known]
-        for line, digest in digests:
+        remembered += [(line.key, line.digest, here, 0) for line, here in rows.known]
+        for line in rows.new:
             own = line.row.get("id")
             line.row["id"] = ids.give(own, rows.taken)
             tally.renumbered += own is not None and own != line.row["id"]
-            remembered.append((line.key, digest, line.row["id"], 1))
+            remembered.append((line.key, line.digest, line.row["id"], 1))
             self.site_defaults(sheet, line.row)
         later = {column.name for column in sheet.columns if column.later}
         columns = sorted({name for line in rows.new for name in line.row} - later)

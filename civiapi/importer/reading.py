@@ -32,13 +32,17 @@ class BadRow:
         return f"{self.file}, line {self.line}: {self.reason}" if self.line else f"{self.file}: {self.reason}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Line:
-    """A row that reads well: where it stands, its key in the file, its values by the table's columns."""
+    """A row that reads well: where it stands, its key in the file, its values by the table's columns.
+
+    ``digest`` is of what identifies it, once its references mean rows of this database.
+    """
 
     number: int
     key: str
     row: Row
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

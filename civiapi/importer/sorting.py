@@ -31,9 +31,10 @@ def sort(links: References, sheet: Sheet, columns: list[Column], lines: list[Lin
         if any(line.row.get(name) == GONE for name in sheet.identity):
             result.orphans.append(line)
         else:
+            line.digest = identity_of(sheet, line.row)
             rows.append(line)
     earlier = memory.rows_of(links.conn, sheet.name, [line.key for line in rows])
-    rows = _known(rows, result, lambda line: earlier.get((line.key, identity_of(sheet, line.row))))
+    rows = _known(rows, result, lambda line: earlier.get((line.key, line.digest)))
     if sheet.natural:
         rows = _by_nature(links, sheet, rows, result, report)
     rows = _by_id(links.conn, sheet, rows, result)
@@ -97,7 +98,7 @@ def _by_id(conn: Connection, sheet: Sheet, rows: list[Line], result: Sorted) -> 
     rest = _known(
         rows,
         result,
-        lambda line: i if (i := line.row.get("id")) and holders.get(i) == identity_of(sheet, line.row) else None,
+        lambda line: i if (i := line.row.get("id")) and holders.get(i) == line.digest else None,
     )
     result.taken = {line.row["id"] for line in rest if line.row.get("id") in holders}
     return rest
