@@ -64,7 +64,8 @@ def begin_histories(conn: Connection, source: str, now: str) -> None:
     """A group contact that came without a history gets its first row: it stands there since now."""
     known = exists().where(
         subscription_history.c.contact_id == group_contact.c.contact_id,
-        subscription_history.c.group_id == group_contact.c.group_id,
+        # not the bare column: SQLite would look through the group's whole history for each of its members
+        func.coalesce(subscription_history.c.group_id, 0) == group_contact.c.group_id,
     )
     silent = select(
         group_contact.c.contact_id,

@@ -348,3 +348,35 @@ async def test_files_of_other_names_are_ignored_and_said_so(store: Store, folder
     report = await import_folder(store, folder(**ALL, contact="id\n"))
     assert report.ignored == ("contact.csv",)
     assert report.lines()[-1].startswith("contact.csv: ignored")
+
+
+async def test_twice_the_rows_cost_twice_the_work(store: Store, folder: Folder) -> None:
+    """Each member of a group was once looked up through the whole history of the group. Counts SQLite's own steps."""
+    steps = 0
+
+    def count() -> int:
+        nonlocal steps
+        steps += 1
+        return 0
+
+    def watch(conn: Connection) -> None:
+        conn.connection.driver_connection.set_progress_handler(count, 1000)  # type: ignore[union-attr]
+
+    async def cost(name: str, first: int, many: int) -> int:
+        nonlocal steps
+        ids = range(first, first + many)
+        path = folder(
+            name,
+            contacts="id,contact_type,first_name\n" + "".join(f"{i},Individual,A{i}\n" for i in ids),
+            groups=f"id,title\n{first},{name}\n",
+            group_contacts="group_id,contact_id\n" + "".join(f"{first},{i}\n" for i in ids),
+            subscription_history="contact_id,group_id,date,status\n"
+            + "".join(f"{i},{first},2024-01-01,Added\n" for i in ids),
+        )
+        steps = 0
+        await import_folder(store, path)
+        return steps
+
+    await store.write(watch)
+    small = await cost("small", 1, 1000)
+    assert await cost("large", 10_001, 4000) < 6 * small
