@@ -19,6 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, ex
 from sqlalchemy import update as change
 
 from civiapi.store.clock import SiteClock
+from civiapi.store.dialect import unindexed
 from sync import claims
 from sync.audience import Audience
 from sync.batch_rows import ABORTED, ABORTING, CALLED_OFF, NOT_PROCESSED, OPEN, PENDING, PROCESSED, SUBMITTING
@@ -334,7 +335,7 @@ def _ready(list_id: str, cache_ids: Sequence[int] | None) -> Select[tuple[int]]:
         .select_from(other.outerjoin(other_detail, other_detail.c.update_id == other.c.id))
         .where(
             other.c.mailchimpsync_cache_id == update.c.mailchimpsync_cache_id,
-            other.c.completed == 0,
+            unindexed(other.c.completed) == 0,
             other.c.id != update.c.id,
             comes_first,
         )

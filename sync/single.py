@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import update_rows
@@ -125,17 +125,16 @@ def _moved_candidates(conn: Connection, audience: Audience, hint: Hint, member: 
 
 
 def _rows_of(conn: Connection, list_id: str, member_id: str, address: str) -> list[tuple[int, str]]:
-    """The members with this id or address: row id and member id."""
-    rows = conn.execute(
-        select(cache.c.id, cache.c.mailchimp_member_id)
-        .where(
-            cache.c.mailchimp_list_id == list_id,
-            cache.c.mailchimp_member_id.is_not(None),
-            or_(cache.c.mailchimp_member_id == member_id, cache.c.mailchimp_email == (address or None)),
+    """The members with this id or address: row id and member id. Two statements, each with an index of its own."""
+    found: dict[int, str] = {}
+    for column, value in ((cache.c.mailchimp_member_id, member_id), (cache.c.mailchimp_email, address)):
+        rows = conn.execute(
+            select(cache.c.id, cache.c.mailchimp_member_id).where(
+                cache.c.mailchimp_list_id == list_id, column == value, cache.c.mailchimp_member_id != ""
+            )
         )
-        .order_by(cache.c.id)
-    )
-    return [(row.id, row.mailchimp_member_id) for row in rows]
+        found.update({row.id: row.mailchimp_member_id for row in rows} if value else {})
+    return sorted(found.items())
 
 
 def _known_ids(conn: Connection, list_id: str, address: str) -> list[str]:

@@ -19,6 +19,7 @@ import structlog
 from sqlalchemy import Connection, exists, select
 from sqlalchemy import update as change
 
+from civiapi.store.dialect import unindexed
 from civiapi.store.errors import StoreError
 from sync import positions
 from sync.abort import cancel_batches, to_cancel
@@ -250,7 +251,8 @@ def tidy(conn: Connection, list_id: str) -> None:
     thought about again.
     """
     free_stranded(conn, list_id)
-    owed = select(update.c.id).where(update.c.mailchimpsync_cache_id == cache.c.id, update.c.completed == 0)
+    still_open = unindexed(update.c.completed) == 0
+    owed = select(update.c.id).where(update.c.mailchimpsync_cache_id == cache.c.id, still_open)
     conn.execute(
         change(cache)
         .where(
