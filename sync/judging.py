@@ -118,7 +118,8 @@ def _must_look(wanted: Wanted, result: OperationResult) -> bool:
 
 
 def _whom(wanted: Wanted) -> str:
-    """The new address of a change of address, else the member that the path names."""
-    if wanted.kind == "email":
+    """The new address of a change of address, else the member that the path names, or the body where it names none."""
+    member_id = wanted.path_tail.removeprefix("members").strip("/").partition("/")[0]
+    if wanted.kind == "email" or not member_id:
         return str(wanted.body.get("email_address") or "")
-    return wanted.path_tail.removeprefix("members/").partition("/")[0]
+    return member_id
