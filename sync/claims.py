@@ -106,9 +106,12 @@ def is_held(conn: Connection, name: str, at_ms: int) -> bool:
 
 def _locked_fence(conn: Connection, name: str, holder: str) -> int:
     """The fence as it stands, its row made if missing and locked until the transaction ends."""
-    insert_new(conn, claim_table, [{"name": name, "holder": holder, "fence": 0, "expires_ms": 0}])
     locking = select(claim_table.c.fence).where(claim_table.c.name == name).with_for_update()
-    return int(conn.execute(locking).scalar_one())
+    fence = conn.execute(locking).scalar_one_or_none()
+    if fence is None:  # somebody else may make it in the same moment
+        insert_new(conn, claim_table, [{"name": name, "holder": holder, "fence": 0, "expires_ms": 0}])
+        fence = conn.execute(locking).scalar_one()
+    return int(fence)
 
 
 def _fence(conn: Connection, name: str) -> int | None:

@@ -32,8 +32,12 @@ async def fetch_members(run: Run) -> None:
     stage = run.position.stage
     if run.cursor is not None and run.cursor.get("phase") == "pages":
         await _read_pages(run)
-    while run.position.stage == stage and not run.is_out_of_time():
+        if run.is_out_of_time():
+            return
+    while run.position.stage == stage:
         await _ask_for_missing(run)
+        if run.is_out_of_time():
+            return
 
 
 def _begin(conn: Connection, step: Step, request: RunRequest, overlap: int) -> None:

@@ -46,7 +46,14 @@ def _reconcile(conn: Connection, step: Step) -> None:
 async def submit_updates(run: Run) -> None:
     """Hand what is owed to Mailchimp in batches. What does not fit now goes when batches have finished."""
     stage = run.position.stage
-    submitted = await submit_pending(run.ctx, run.audience, run.claim, expired=run.is_out_of_time)
+    begun = False
+
+    def expired() -> bool:
+        nonlocal begun
+        begun, was_begun = True, begun
+        return was_begun and run.is_out_of_time()  # one batch goes however late it is, or nothing ever would
+
+    submitted = await submit_pending(run.ctx, run.audience, run.claim, expired=expired)
     run.tell(stage, submitted.updates, submitted.updates + submitted.left)
     await run.commit(_submitted, submitted.updates, submitted.batches, submitted.left, run.is_out_of_time())
 
