@@ -159,13 +159,6 @@ def save(conn: Connection, position: Position) -> None:
     upsert(conn, run_table, [values], key=("list_id",), set_=("history_id", "cursor", "state"))
 
 
-def read_status(blob: bytes) -> Position:
-    """What a stored status says, without what is ours alone: for those who only show it."""
-    position = Position("")
-    _read_status(position, blob)
-    return position
-
-
 def _read_status(position: Position, blob: bytes) -> None:
     try:
         data = phpserialize.loads(bytes(blob), decode_strings=True, errors="replace")

@@ -29,6 +29,7 @@ from sync import data_sync, positions
 from sync.clients import Clients
 from sync.config import read_config, write_config
 from sync.context import SyncContext, SyncOptions
+from sync.include import include_contacts
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.emulator.model import Interest, InterestCategory
 from sync.mailchimp.emulator.running import running_emulator
@@ -158,6 +159,20 @@ async def test_someone_deleted_for_good_at_mailchimp_leaves_the_group_and_is_not
     [row] = await site.rows()
     assert row.sync_status == "fail"
     assert site.at_mailchimp("ada@example.org") is None
+
+
+async def test_what_mailchimp_refused_is_sent_again_only_when_a_person_asks_for_it(site: Site) -> None:
+    site.emulator.turn(forgotten_emails=["ada@example.org"])
+    contact_id = await site.person("ada@example.org")
+    await sync_by_hand(site, since="ever")
+    await sync_by_hand(site, since="ever")
+    assert [(one.completed, "Forgotten" in one.error_response) for one in await site.updates()] == [(1, True)]
+    [row] = await site.rows()
+    assert row.sync_status == "fail"
+    site.emulator.turn(forgotten_emails=[])
+    await site.store.write(include_contacts, [contact_id])
+    await sync_by_hand(site)
+    assert site.at_mailchimp("ada@example.org") == "subscribed"
 
 
 async def test_an_address_changed_at_mailchimp_stays_one_person(site: Site, clock: Traveller) -> None:

@@ -1,0 +1,191 @@
+"""What we keep of a member, and what its news does to that: each field with the time it last changed."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import phpserialize
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from civiapi.store.clock import site_clock
+from sync.audience import Audience
+from sync.mailchimp.wire import Member
+from sync.member_data import decode, encode, peek
+from sync.merging import News, Sent, is_different, is_same, merge, read_news, with_notes, without_notes
+
+ROWS = Path(__file__).parents[2].parent / "shared" / "data" / "extension_rows.json"
+UTC_SITE = Audience("abc123", 12, site_clock("UTC"))
+OSLO_SITE = Audience("abc123", 12, site_clock("Europe/Oslo"))
+CHANGED = "2026-01-09T10:00:02+00:00"
+
+
+def a_member(**more: Any) -> Member:
+    known: Any = {
+        "id": "5bfcf2d8e394674550332640d72db509",
+        "email_address": "ada@example.org",
+        "contact_id": "6d1c8f5e0a9b4c3d2e1f00112233aabb",
+        "status": "subscribed",
+        "merge_fields": {"FNAME": "Zoë", "LNAME": "O'Neil"},
+        "interests": {"i1": True},
+        "last_changed": CHANGED,
+    }
+    return known | more  # type: ignore[no-any-return]
+
+
+def news_of(audience: Audience = UTC_SITE, skew: int = 0, **more: Any) -> News:
+    found = read_news(audience, a_member(**more), timedelta(seconds=skew), {})
+    assert found is not None
+    return found
+
+
+TEXTS = st.text(max_size=20) | st.sampled_from(['";s:1:"', "a:1:{}", "é" * 3, "明美", "b:1;"])
+MAPS = st.dictionaries(TEXTS.filter(bool), TEXTS | st.booleans() | st.integers(-5, 5), max_size=6)
+
+
+@given(MAPS)
+def test_what_is_written_is_read_again_by_us_and_as_php_reads_it(fields: dict[str, Any]) -> None:
+    assert decode(encode(fields)) == fields
+    assert phpserialize.loads(encode(fields), decode_strings=True) == fields
+
+
+@given(MAPS)
+def test_one_text_is_found_without_reading_the_rest(fields: dict[str, Any]) -> None:
+    whole = {"status": "subscribed", "status@": "20260109100002", **fields}
+    assert peek(encode(whole), "status@") == whole["status@"]
+
+
+@pytest.mark.parametrize("data", [None, b"", b"nonsense", b"a:1:{s:6:", b"i:5;", b'a:1:{s:99:"a";b:1;}'])
+def test_what_cannot_be_read_counts_as_nothing_known(data: bytes | None) -> None:
+    assert decode(data) == {}
+
+
+@pytest.mark.skipif(not ROWS.is_file(), reason=f"the extension's rows are not beside the repository ({ROWS})")
+def test_the_extensions_old_form_is_read_as_the_flat_one() -> None:
+    rows = json.loads(ROWS.read_text())["civicrm_mailchimpsync_cache"]
+    assert decode(rows[0]["mailchimp_data"].encode()) == {
+        "first_name": "Zoë",
+        "last_name": "O'Neil",
+        "interest-aaaa000001": True,
+    }
+
+
+def test_news_comes_in_site_time() -> None:
+    assert (news_of().updated, news_of().stamp) == ("2026-01-09 10:00:02", "20260109100002")
+    assert (news_of(OSLO_SITE).updated, news_of(OSLO_SITE).stamp) == ("2026-01-09 11:00:02", "20260109110002")
+
+
+def test_fields_are_dated_by_our_clock_where_mailchimps_is_wrong() -> None:
+    found = news_of(skew=600)
+    assert (found.updated, found.stamp) == ("2026-01-09 10:00:02", "20260109095002")
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [{"id": ""}, {"id": None}, {"email_address": ""}, {"email_address": "a" * 256}, {"status": None}, {"id": "f" * 33}],
+)
+def test_a_member_that_no_row_can_hold_is_left_out(spoilt: dict[str, Any]) -> None:
+    assert read_news(UTC_SITE, a_member(**spoilt), timedelta(0), {}) is None
+
+
+@pytest.mark.parametrize("odd", [{"merge_fields": None}, {"merge_fields": {"FNAME": None}}, {"interests": None}])
+def test_odd_members_are_kept_without_what_is_odd(odd: dict[str, Any]) -> None:
+    assert news_of(**odd).values["first_name"] in ("", "Zoë")
+
+
+def test_an_address_beyond_ascii_is_kept_in_lower_case() -> None:
+    assert news_of(email_address="Ünal@Example.org").email == "ünal@example.org"
+    assert news_of(email_address="Ada@Example.org").email == "Ada@Example.org"
+
+
+def test_a_new_member_has_every_field_dated_by_its_last_change() -> None:
+    assert merge({}, news_of(), before=None) == {
+        "status": "subscribed",
+        "status@": "20260109100002",
+        "first_name": "Zoë",
+        "first_name@": "20260109100002",
+        "last_name": "O'Neil",
+        "last_name@": "20260109100002",
+        "interest-i1": True,
+        "interest-i1@": "20260109100002",
+    }
+
+
+def test_a_field_that_did_not_change_keeps_its_time() -> None:
+    old = merge({}, news_of(), before=None)
+    new = merge(old, news_of(status="unsubscribed", last_changed="2026-01-10T00:00:00+00:00"), before=None)
+    assert (new["status@"], new["interest-i1@"]) == ("20260110000000", "20260109100002")
+
+
+def test_a_field_of_the_old_form_is_as_old_as_the_row() -> None:
+    new = merge({"status": "subscribed", "interest-i1": False}, news_of(), before="20250101000000")
+    assert (new["status@"], new["interest-i1@"]) == ("20250101000000", "20260109100002")
+
+
+def test_our_own_write_is_dated_by_the_word_that_caused_it() -> None:
+    old = with_notes(
+        merge({}, news_of(status="unsubscribed"), before=None), Sent("subscribed", {"i1": False}), "20251231000000"
+    )
+    new = merge(old, news_of(interests={"i1": False}), before=None)
+    assert (new["status@"], new["interest-i1@"]) == ("20251231000000", "20251231000000")
+    assert not [key for key in new if key.startswith("sent-")]
+
+
+def test_a_note_of_what_has_not_come_back_yet_stays() -> None:
+    old = with_notes(merge({}, news_of(status="unsubscribed"), before=None), Sent("subscribed"), "20251231000000")
+    new = merge(old, news_of(status="cleaned"), before=None)
+    assert (new["status@"], new["sent-status"], new["sent-status@"]) == (
+        "20260109100002",
+        "subscribed",
+        "20251231000000",
+    )
+
+
+def test_what_is_in_flight_counts_as_a_note() -> None:
+    old = merge({}, news_of(status="unsubscribed"), before=None)
+    new = merge(old, news_of(), before=None, sent=[(Sent("subscribed"), "20251231000000")])
+    assert new["status@"] == "20251231000000"
+
+
+def test_what_mailchimp_refused_is_noted_no_more() -> None:
+    noted = with_notes({"status": "unsubscribed"}, Sent("subscribed"), "20251231000000")
+    assert without_notes(noted) == {"status": "unsubscribed"}
+
+
+def test_the_words_that_our_group_changes_repeated_are_kept() -> None:
+    assert merge({"echo-status@": "20260109100002"}, news_of(), before=None)["echo-status@"] == "20260109100002"
+
+
+def test_an_interest_that_mailchimp_took_away_goes() -> None:
+    old = merge({}, news_of(), before=None)
+    assert "interest-i1" not in merge(old, news_of(interests={}), before=None)
+
+
+DIFFERENCES = [
+    ("status", {"status": "unsubscribed"}, True),
+    ("an interest", {"interests": {"i1": False}}, True),
+    ("another interest", {"interests": {"i1": True, "i2": False}}, True),
+    ("a name", {"merge_fields": {"FNAME": "Ada"}}, False),
+    ("nothing but the time", {"last_changed": "2026-02-01T00:00:00+00:00"}, False),
+]
+
+
+@pytest.mark.parametrize(("more", "expected"), [d[1:] for d in DIFFERENCES], ids=[d[0] for d in DIFFERENCES])
+def test_what_gives_a_sync_something_to_think_about(more: dict[str, Any], expected: bool) -> None:
+    old = merge({}, news_of(), before=None)
+    assert is_different(old, merge(old, news_of(**more), before=None)) is expected
+
+
+@pytest.mark.parametrize("more", [d[1] for d in DIFFERENCES[:4]], ids=[d[0] for d in DIFFERENCES[:4]])
+def test_a_member_that_changed_is_never_taken_for_unchanged(more: dict[str, Any]) -> None:
+    data = encode(merge({}, news_of(), before=None))
+    assert is_same(data, news_of())
+    assert not is_same(data, news_of(**more))
+
+
+def test_what_is_archived_by_us_is_sent_with_an_empty_body() -> None:
+    at = datetime(2026, 1, 9, tzinfo=UTC)
+    assert Sent.from_body({}, at) == Sent("archived", {}, at)
+    assert Sent.from_body({"status": "pending", "interests": {"i1": 1}}, at) == Sent("pending", {"i1": True}, at)
