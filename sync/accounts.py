@@ -31,7 +31,7 @@ from sync.errors import BadConfig, InvalidListId, MailchimpFailed, SyncError, Un
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import InvalidApiKey, MailchimpError, Refused, Throttled
 from sync.mailchimp.wire import Audience as RemoteAudience
-from sync.tables import batch, cache, claim, member, run, status
+from sync.tables import batch, cache, claim, run, status
 from sync.webhooks import HookHealth, HookUrls
 
 T = TypeVar("T")
@@ -203,11 +203,10 @@ def _forget_others(conn: Connection, kept: list[str]) -> None:
     for name in conn.execute(select(status.c.list_id).where(status.c.list_id.not_in(kept))).scalars().all():
         if conn.execute(select(claim.c.name).where(claim.c.name == name)).first() is not None:
             withdraw(conn, name)
-    conn.execute(delete(cache).where(cache.c.mailchimp_list_id.not_in(kept)))  # updates go with their rows
+    conn.execute(delete(cache).where(cache.c.mailchimp_list_id.not_in(kept)))  # what hangs on the rows goes with them
     conn.execute(delete(batch).where(batch.c.mailchimp_list_id.not_in(kept)))
     conn.execute(delete(status).where(status.c.list_id.not_in(kept)))
-    for ours in (run, member):
-        conn.execute(delete(ours).where(ours.c.list_id.not_in(kept)))
+    conn.execute(delete(run).where(run.c.list_id.not_in(kept)))
 
 
 # ── Webhooks ────────────────────────────────────────────────────────────────────────────────────────────────────────

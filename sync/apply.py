@@ -117,9 +117,9 @@ def _standings_locked(conn: Connection, group_id: int, contact_ids: Sequence[int
 
 
 def _write_rows(conn: Connection, audience: Audience, plans: Sequence[Plan], site_time: str) -> None:
-    written = _Written()
+    written, group_ids = _Written(), audience.group_ids
     for plan in plans:
-        _row(written, audience, plan, site_time)
+        _row(written, audience, group_ids, plan, site_time)
     for status, ids in written.by_status.items():
         for start in range(0, len(ids), CHUNK):
             part = ids[start : start + CHUNK]
@@ -129,12 +129,12 @@ def _write_rows(conn: Connection, audience: Audience, plans: Sequence[Plan], sit
     update_rows(conn, cache, ("civicrm_data",), written.notes)
 
 
-def _row(written: _Written, audience: Audience, plan: Plan, site_time: str) -> None:
+def _row(written: _Written, audience: Audience, group_ids: Sequence[int], plan: Plan, site_time: str) -> None:
     facts, stored = plan.facts, plan.facts.stored
     words = facts.words
     if plan.group_changes:
         words = {**words, **{one.group_id: (one.status, site_time) for one in plan.group_changes}}
-    groups = "|".join(f"{i};{words[i][0]};{words[i][1]}" for i in audience.group_ids if i in words) or None
+    groups = "|".join(f"{i};{words[i][0]};{words[i][1]}" for i in group_ids if i in words) or None
     if plan.group_changes:
         echoes = {f"{ECHO}{one.field}@": audience.compact(one.since) for one in plan.group_changes}
         data = decode(stored.member_data if stored else None)

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, Row, delete, func, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import insert_rows, update_rows, upsert_rows
+from civiapi.store.dialect import unindexed
 from sync.address_changes import follow_member
 from sync.audience import Audience
 from sync.mailchimp.wire import Member
-from sync.member_data import Fields, decode, encode
+from sync.member_data import Fields, decode, encode, encode_new
 from sync.merging import (
     NO_TIME,
     News,
@@ -104,8 +105,8 @@ def merge_page(
             work.insert(audience, one)
         else:
             work.update(row, one, echoes.get(row.id, ()))
-    work.write(conn, audience)
-    _note_members(conn, audience.list_id, news.values(), work, serial)
+    cache_ids = {member_id: row.id for member_id, row in rows.items()} | work.write(conn, audience)
+    _note_members(conn, news.values(), cache_ids, work.new_ids | work.changed_ids, serial)
     unusable = len(listed) - len(news) - len(suspects)
     return Merged(len(work.new), len(work.changed), unusable, suspects)
 
@@ -139,10 +140,10 @@ def merge_member(
         cause = audience.compact(sent.at) if sent is not None and sent.at is not None else NO_TIME
         echoes = _echoes(conn, audience, [row.id]).get(row.id, [])
         work.update(row, news, [*echoes, (sent, cause)] if sent is not None else echoes)
-    work.write(conn, audience)
-    _note_members(conn, audience.list_id, [news], work, None)
-    kept = row or _rows_by_member(conn, audience.list_id, [news.member_id])[news.member_id]
-    return int(kept.id)
+    made = work.write(conn, audience)
+    cache_id = int(made[news.member_id] if row is None else row.id)
+    _note_members(conn, [news], {news.member_id: cache_id}, work.new_ids | work.changed_ids, None)
+    return cache_id
 
 
 def mark_gone(
@@ -231,13 +232,12 @@ class _Work:
     new_ids: set[str] = field(default_factory=set)
     changed: list[tuple[Any, ...]] = field(default_factory=list)
     changed_ids: set[str] = field(default_factory=set)
-    dropped_ids: list[str] = field(default_factory=list)
     turned: list[int] = field(default_factory=list)
     moved: list[tuple[int, str, str]] = field(default_factory=list)
 
     def insert(self, audience: Audience, news: News) -> None:
         """A member never met before."""
-        data = encode(merge({}, news, before=None))
+        data = encode_new(news.values, news.stamp)
         self.new.append((audience.list_id, news.member_id, news.email, news.status, news.updated, data, "todo"))
         self.new_ids.add(news.member_id)
 
@@ -261,57 +261,75 @@ class _Work:
         self.changed_ids.add(news.member_id)
         if row.mailchimp_status != news.status:
             self.turned.append(row.id)
-        if row.mailchimp_member_id and row.mailchimp_member_id != news.member_id:
-            self.dropped_ids.append(row.mailchimp_member_id)
-            if row.civicrm_contact_id is not None and row.mailchimp_email:
-                self.moved.append((row.civicrm_contact_id, row.mailchimp_email, news.email))
+        readdressed = row.mailchimp_member_id and row.mailchimp_member_id != news.member_id
+        if readdressed and row.civicrm_contact_id is not None and row.mailchimp_email:
+            self.moved.append((row.civicrm_contact_id, row.mailchimp_email, news.email))
 
-    def write(self, conn: Connection, audience: Audience) -> None:
-        """Write it all."""
+    def write(self, conn: Connection, audience: Audience) -> dict[str, int]:
+        """Write it all; returns the ids of the new rows by member id."""
+        last = conn.execute(select(func.max(cache.c.id))).scalar() or 0 if self.new else 0
         insert_rows(conn, cache, ("mailchimp_list_id", *COLUMNS), self.new)
+        made = _ids_of_new(conn, audience.list_id, last) if self.new else {}
         update_rows(conn, cache, COLUMNS, self.changed)
         wake_siblings(conn, audience.list_id, self.turned)
         for contact_id, old, new in self.moved:
             follow_member(conn, audience, contact_id, old, new)
+        return made
 
 
-def _note_members(conn: Connection, list_id: str, news: Collection[News], work: _Work, serial: int | None) -> None:
-    """Keep Mailchimp's contact ids, and on a full fetch whom it met; an incremental one writes changes only."""
-    touched = work.new_ids | work.changed_ids
+def _note_members(
+    conn: Connection,
+    news: Collection[News],
+    cache_ids: Mapping[str, int],
+    touched: Collection[str],
+    serial: int | None,
+) -> None:
+    """Keep Mailchimp's contact ids, and on a full fetch whom it met; an incremental one writes changes only.
+
+    *cache_ids* are the rows of these members by member id, *touched* those of them that were made or changed.
+    """
+    wanted = set(touched)
     if serial is not None:
-        touched |= _mark_met(conn, list_id, [one.member_id for one in news if one.member_id not in touched], serial)
-    columns = ("list_id", "member_id", "contact_id", "seen")
-    rows = [(list_id, one.member_id, one.contact_id, serial or 0) for one in news if one.member_id in touched]
+        known = {cache_ids[one.member_id]: one.member_id for one in news if one.member_id not in wanted}
+        wanted |= {known[cache_id] for cache_id in _mark_met(conn, list(known), serial)}
+    rows = [(cache_ids[one.member_id], one.contact_id, serial or 0) for one in news if one.member_id in wanted]
     set_ = ("contact_id",) if serial is None else ("contact_id", "seen")
-    upsert_rows(conn, member, columns, rows, key=("list_id", "member_id"), set_=set_)
-    for part in _parts(work.dropped_ids):
-        conn.execute(delete(member).where(member.c.list_id == list_id, member.c.member_id.in_(part)))
+    upsert_rows(conn, member, ("cache_id", "contact_id", "seen"), rows, key=("cache_id",), set_=set_)
 
 
-def _mark_met(conn: Connection, list_id: str, member_ids: Sequence[str], serial: int) -> set[str]:
+def _mark_met(conn: Connection, cache_ids: Sequence[int], serial: int) -> set[int]:
     """Note that a full fetch met these; returns those of whom nothing was kept yet (the extension's rows)."""
-    unknown: set[str] = set()
-    for part in _parts(member_ids):
-        mine = (member.c.list_id == list_id, member.c.member_id.in_(part))
-        met = conn.execute(change(member).where(*mine).values(seen=serial)).rowcount
+    unknown: set[int] = set()
+    for part in _parts(cache_ids):
+        mine = member.c.cache_id.in_(part)
+        met = conn.execute(change(member).where(mine).values(seen=serial)).rowcount
         if met != len(part):
-            unknown |= set(part) - set(conn.execute(select(member.c.member_id).where(*mine)).scalars())
+            unknown |= set(part) - set(conn.execute(select(member.c.cache_id).where(mine)).scalars())
     return unknown
+
+
+def _ids_of_new(conn: Connection, list_id: str, after: int) -> dict[str, int]:
+    """Member id → row of an audience's rows made since row *after*."""
+    rows = conn.execute(
+        select(cache.c.mailchimp_member_id, cache.c.id).where(
+            cache.c.id > after, unindexed(cache.c.mailchimp_list_id) == list_id
+        )
+    )
+    return {row.mailchimp_member_id: row.id for row in rows}
 
 
 def _suspects(conn: Connection, list_id: str, unknown: Sequence[News], suspect: bool) -> dict[str, tuple[int, str]]:
     """Which of these members, unknown by their ids, are known by their contact ids."""
     by_contact = {one.contact_id: one.member_id for one in unknown if one.contact_id} if suspect else {}
-    elsewhere: dict[str, str] = {}  # the id we know them by → the one they have now
+    found: dict[str, tuple[int, str]] = {}
     for part in _parts(list(by_contact)):
         rows = conn.execute(
-            select(member.c.contact_id, member.c.member_id).where(
-                member.c.list_id == list_id, member.c.contact_id.in_(part)
-            )
+            select(member.c.contact_id, cache.c.id, cache.c.mailchimp_member_id)
+            .join(cache, cache.c.id == member.c.cache_id)
+            .where(member.c.contact_id.in_(part), unindexed(cache.c.mailchimp_list_id) == list_id)
         )
-        elsewhere.update({old_id: by_contact[contact_id] for contact_id, old_id in rows})
-    ours = _rows_by_member(conn, list_id, list(elsewhere)) if elsewhere else {}
-    return {elsewhere[old_id]: (row.id, old_id) for old_id, row in ours.items()}
+        found.update({by_contact[contact_id]: (cache_id, old_id) for contact_id, cache_id, old_id in rows})
+    return found
 
 
 def _rows_by_member(conn: Connection, list_id: str, member_ids: Sequence[str]) -> dict[str, Row[Any]]:

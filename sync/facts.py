@@ -116,6 +116,7 @@ class LatestWords:
 
     def __init__(self, conn: Connection, audience: Audience, contact_ids: Sequence[int]) -> None:
         self._audience = audience
+        self._group_ids = audience.group_ids
         self.now: dict[tuple[int, int], str] = {}
         self.latest: dict[tuple[int, int], tuple[str, str | None, str | None]] = {}
         if not contact_ids:
@@ -159,7 +160,7 @@ class LatestWords:
     def of(self, contact_id: int) -> dict[int, tuple[str, str]]:
         """The latest history row in each group: group id → status and site time."""
         found = {}
-        for group_id in self._audience.group_ids:
+        for group_id in self._group_ids:
             latest = self.latest.get((contact_id, group_id))
             if latest is not None:
                 found[group_id] = (latest[1] or "", latest[0] or "")

@@ -30,6 +30,15 @@ def encode(fields: Mapping[str, Any]) -> bytes:
     return "".join(parts).encode("utf-8", "surrogatepass")
 
 
+def encode_new(values: Mapping[str, Any], stamp: str) -> bytes:
+    """The map of a member never met before: every field changed at *stamp*."""
+    dated = f's:14:"{stamp}";'
+    parts = [f"a:{2 * len(values)}:{{"]
+    parts += [f"{_key(key)}{_value(value)}{_dated_key(key)}{dated}" for key, value in values.items()]
+    parts.append("}")
+    return "".join(parts).encode("utf-8", "surrogatepass")
+
+
 @lru_cache(maxsize=4096, typed=True)
 def entry(key: str, value: Any) -> bytes:
     """One entry of a map as PHP serializes it."""
@@ -64,16 +73,18 @@ def _key(key: str) -> str:
     return f's:{len(key.encode())}:"{key}";'
 
 
+@lru_cache(maxsize=4096)
+def _dated_key(key: str) -> str:
+    return _key(key + "@")
+
+
 def _value(value: Any) -> str:
-    if value is True:
-        return "b:1;"
-    if value is False:
-        return "b:0;"
-    if isinstance(value, int):
-        return f"i:{value};"
-    text = value or ""
-    length = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
-    return f's:{length}:"{text}";'
+    if isinstance(value, str):
+        length = len(value) if value.isascii() else len(value.encode("utf-8", "surrogatepass"))
+        return f's:{length}:"{value}";'
+    if value is None:
+        return 's:0:"";'
+    return f"b:{value:d};" if isinstance(value, bool) else f"i:{value};"
 
 
 def _decode_flat(data: bytes) -> Fields:

@@ -389,6 +389,8 @@ def _plan_stranger(facts: RowFacts) -> Plan:
 
 def _at_rest(facts: RowFacts, done: Plan) -> Plan:
     """The plan with nothing new to send: a waiting member update is dropped, and what is under way keeps it live."""
+    if not facts.open:
+        return done
     rest = [one for one in facts.open if one.in_flight or one.wanted.slot != "member"]
     status = "live" if rest and done.sync_status == "ok" else done.sync_status
     return replace(done, sync_status=status, drops=("member",) if len(rest) < len(facts.open) else ())

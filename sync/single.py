@@ -111,12 +111,12 @@ def _moved_candidates(conn: Connection, audience: Audience, hint: Hint, member: 
         return []
     by_contact = conn.execute(
         select(cache.c.id, cache.c.mailchimp_member_id)
-        .join(
-            contact_ids,
-            (contact_ids.c.list_id == cache.c.mailchimp_list_id)
-            & (contact_ids.c.member_id == cache.c.mailchimp_member_id),
+        .join(contact_ids, contact_ids.c.cache_id == cache.c.id)
+        .where(
+            contact_ids.c.contact_id == (member.get("contact_id") or None),
+            cache.c.mailchimp_list_id == list_id,
+            cache.c.mailchimp_member_id.is_not(None),
         )
-        .where(contact_ids.c.list_id == list_id, contact_ids.c.contact_id == (member.get("contact_id") or None))
     )
     found = [(row.id, row.mailchimp_member_id) for row in by_contact]
     if not found and hint.old_email:

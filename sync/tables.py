@@ -126,14 +126,18 @@ run_log = Table(
 )
 
 member = Table(
-    "civiapi_member",  # what the cache has no column for; rewritten by every full fetch
+    "civiapi_member",  # what the cache has no column for, one row beside each member's; a full fetch rewrites it
     METADATA,
-    Column("list_id", text_column(32), primary_key=True),
-    Column("member_id", text_column(32), primary_key=True),
+    Column(
+        "cache_id",
+        row_id(),
+        ForeignKey("civicrm_mailchimpsync_cache.id", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
     Column("contact_id", text_column(32)),  # Mailchimp's own, which stays when an address (and so the id) changes
     Column("seen", big_number(), nullable=False, server_default=text("0")),  # the last full fetch that met this member
-    Index("civiapi_member_contact", "list_id", "contact_id"),
-    sqlite_with_rowid=False,
+    Index("civiapi_member_contact", "contact_id"),
     **PLAIN,
 )
 

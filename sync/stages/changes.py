@@ -58,7 +58,11 @@ def _by_history(conn: Connection, step: Step, after: int) -> Following:
     contacts = list(dict.fromkeys(row.contact_id for row in rows if row.method != ECHO_METHOD))
     marked = 0
     if contacts:
-        mine = and_(cache.c.mailchimp_list_id == step.audience.list_id, cache.c.civicrm_contact_id.in_(contacts))
+        mine = and_(
+            cache.c.mailchimp_list_id == step.audience.list_id,
+            cache.c.civicrm_contact_id.in_(contacts),
+            or_(cache.c.sync_status != "todo", cache.c.sync_status.is_(None)),
+        )
         marked = conn.execute(change(cache).where(mine).values(sync_status="todo")).rowcount
     return marked, {"phase": "history", "after": rows[-1].id}
 

@@ -166,10 +166,7 @@ def _not_met(conn: Connection, list_id: str, serial: int, after: int) -> list[tu
     open_update = select(update.c.id).where(update.c.mailchimpsync_cache_id == cache.c.id, update.c.completed == 0)
     found = conn.execute(
         select(cache.c.id, cache.c.mailchimp_member_id)
-        .outerjoin(
-            member,
-            (member.c.list_id == cache.c.mailchimp_list_id) & (member.c.member_id == cache.c.mailchimp_member_id),
-        )
+        .outerjoin(member, member.c.cache_id == cache.c.id)
         .where(
             unindexed(cache.c.mailchimp_list_id) == list_id,  # in the order of ids
             cache.c.id > after,

@@ -162,7 +162,7 @@ async def test_what_belonged_to_a_removed_list_is_deleted_and_the_rest_stays(
             conn.execute(insert(update).values(id=number, mailchimpsync_cache_id=number, data="{}"))
             conn.execute(insert(status).values(list_id=name, data=b"a:0:{}"))
             conn.execute(insert(run).values(list_id=name))
-            conn.execute(insert(member).values(list_id=name, member_id="m"))
+            conn.execute(insert(member).values(cache_id=number))
             conn.execute(insert(claim).values(name=name, holder="h", fence=1, expires_ms=2**50))
 
     await store.write(fill)
@@ -175,7 +175,7 @@ async def test_what_belonged_to_a_removed_list_is_deleted_and_the_rest_stays(
             (update, update.c.id),
             (status, status.c.list_id),
             (run, run.c.list_id),
-            (member, member.c.list_id),
+            (member, member.c.cache_id),
         ]
     }
     assert left == {
@@ -184,7 +184,7 @@ async def test_what_belonged_to_a_removed_list_is_deleted_and_the_rest_stays(
         "civicrm_mailchimpsync_update": [1],
         "civicrm_mailchimpsync_status": [list_id],
         "civiapi_run": [list_id],
-        "civiapi_member": [list_id],
+        "civiapi_member": [1],
     }
     claims = await store.read(lambda conn: {row.name: row.expires_ms for row in conn.execute(select(claim))})
     assert claims == {list_id: 2**50, "other": 0}, "a sync at work on the removed list has lost its claim"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from civiapi.store.clock import site_clock
 from sync.audience import Audience
 from sync.mailchimp.wire import Member
-from sync.member_data import decode, encode, peek
+from sync.member_data import decode, encode, encode_new, peek
 from sync.merging import News, Sent, is_different, is_same, merge, read_news, with_notes, without_notes
 
 ROWS = Path(__file__).parents[2].parent / "shared" / "data" / "extension_rows.json"
@@ -189,3 +189,8 @@ def test_what_is_archived_by_us_is_sent_with_an_empty_body() -> None:
     at = datetime(2026, 1, 9, tzinfo=UTC)
     assert Sent.from_body({}, at) == Sent("archived", {}, at)
     assert Sent.from_body({"status": "pending", "interests": {"i1": 1}}, at) == Sent("pending", {"i1": True}, at)
+
+
+def test_a_member_met_for_the_first_time_is_written_as_any_other() -> None:
+    found = news_of(interests={"i1": True, "i2": False})
+    assert encode_new(found.values, found.stamp) == encode(merge({}, found, before=None))
