@@ -129,7 +129,9 @@ def merge_member(
     if news is None:
         return None
     found = _rows_by_member(conn, audience.list_id, [news.member_id]).get(news.member_id)
-    target = conn.execute(select(*_ROW).where(cache.c.id == into)).one_or_none() if into is not None else None
+    standing = _locked(conn, {one for one in (into, found.id if found is not None else None) if one is not None})
+    target = standing.get(into) if into is not None else None
+    found = standing.get(found.id) if found is not None else None
     row: Any = target or found
     work = _Work()
     if row is None:
@@ -206,7 +208,7 @@ def absorb(conn: Connection, loser_id: int, keeper_id: int) -> None:
 
     When the keeper's status is what the loser had asked for, it is our own write and dated by its cause.
     """
-    rows = {row.id: row for row in conn.execute(select(*_ROW).where(cache.c.id.in_((loser_id, keeper_id))))}
+    rows = _locked(conn, {loser_id, keeper_id})
     if loser_id not in rows or keeper_id not in rows:
         return
     theirs, ours = decode(rows[loser_id].mailchimp_data), decode(rows[keeper_id].mailchimp_data)
@@ -363,6 +365,16 @@ def _echoes(conn: Connection, audience: Audience, cache_ids: Sequence[int]) -> d
                     (Sent.from_body(body, at), audience.compact(at) if at else NO_TIME)
                 )
     return found
+
+
+def _locked(conn: Connection, cache_ids: Collection[int]) -> dict[int, Row[Any]]:
+    """These rows as they stand now, by id, and nobody else's until the transaction ends.
+
+    A run and the results of a batch may both be about to make one row of two, each in its own direction.
+    """
+    wanted = select(*_ROW).where(cache.c.id.in_(cache_ids)).order_by(cache.c.id).with_for_update()
+    rows: Sequence[Row[Any]] = conn.execute(wanted).all()
+    return {row.id: row for row in rows}
 
 
 def _absorb(conn: Connection, loser_id: int, keeper_id: int) -> None:
