@@ -373,8 +373,8 @@ def _locked(conn: Connection, cache_ids: Collection[int]) -> dict[int, Row[Any]]
     A run and the results of a batch may both be about to make one row of two, each in its own direction.
     """
     wanted = select(*_ROW).where(cache.c.id.in_(cache_ids)).order_by(cache.c.id).with_for_update()
-    rows: Sequence[Row[Any]] = conn.execute(wanted).all()
-    return {row.id: row for row in rows}
+    found: dict[int, Any] = {row.id: row for row in conn.execute(wanted)}
+    return found
 
 
 def _absorb(conn: Connection, loser_id: int, keeper_id: int) -> None:
