@@ -6,7 +6,7 @@ privacy, the contact's other members, a refusal) for those whose sides disagree.
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, func, select
 
+from civiapi.store.contacts import addresses_of, best_email
 from civiapi.store.dialect import unindexed
 from civiapi.store.tables import contact, email, group_contact, subscription_history
 from sync.audience import RECEIVES_MAIL, SUBSCRIPTION, Audience
@@ -253,24 +254,6 @@ def _persons(conn: Connection, audience: Audience, rows: Sequence[RowFacts]) -> 
             shared_with=shared.get(one.cache_id),
         )
     return found
-
-
-def addresses_of(conn: Connection, contact_ids: Sequence[int]) -> dict[int, list[Any]]:
-    """The addresses of these contacts (rows with ``email``, ``on_hold``), the one to write to first."""
-    rows = conn.execute(
-        select(email.c.contact_id, email.c.email, email.c.on_hold)
-        .where(email.c.contact_id.in_(contact_ids), email.c.email.is_not(None), email.c.email != "")
-        .order_by(email.c.contact_id, email.c.is_bulkmail.desc(), email.c.is_primary.desc(), email.c.id)
-    )
-    found: dict[int, list[Any]] = defaultdict(list)
-    for row in rows:
-        found[row.contact_id].append(row)
-    return found
-
-
-def best_email(addresses: Iterable[Any]) -> str | None:
-    """The address to write to, of a contact's in order; None where all are on hold, or none looks like one."""
-    return next((row.email.strip() for row in addresses if not row.on_hold and "@" in row.email), None)
 
 
 def _siblings(conn: Connection, audience: Audience, contact_ids: Sequence[int]) -> dict[int, list[Any]]:

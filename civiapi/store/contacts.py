@@ -5,7 +5,8 @@ opened it; times are site times as text.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,18 +26,6 @@ class NewPerson:
     first_name: str
     last_name: str
     email: str
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """An address of a contact, as it stands in ``civicrm_email``."""
-
-    id: int
-    contact_id: int
-    email: str
-    is_primary: bool
-    is_bulkmail: bool
-    on_hold: int
 
 
 def individual_names(first: str | None, last: str | None, prefix: str = "", suffix: str = "") -> tuple[str, str]:
@@ -108,27 +97,28 @@ def _insert_people(conn: Connection, people: Sequence[NewPerson], at: str) -> li
     return [by_hash[row["hash"]] for row in rows]
 
 
-def best_addresses(conn: Connection, contact_ids: Sequence[int]) -> dict[int, Address]:
-    """The address to write to for each contact that has one: bulk mail, then primary, then any; never one on hold."""
-    found: dict[int, Address] = {}
+def addresses_of(conn: Connection, contact_ids: Sequence[int]) -> dict[int, list[Any]]:
+    """The addresses of these contacts (rows with ``email``, ``on_hold``), the one to write to first.
+
+    Bulk mail, then primary, then any; those on hold are among them.
+    """
+    found: dict[int, list[Any]] = defaultdict(list)
     ids = list(dict.fromkeys(contact_ids))
     for start in range(0, len(ids), CHUNK):
+        theirs = email.c.contact_id.in_(ids[start : start + CHUNK])
         rows = conn.execute(
-            select(
-                email.c.id, email.c.contact_id, email.c.email, email.c.is_primary, email.c.is_bulkmail, email.c.on_hold
-            )
-            .where(
-                email.c.contact_id.in_(ids[start : start + CHUNK]),
-                email.c.on_hold == 0,
-                email.c.email.is_not(None),
-                email.c.email != "",
-            )
+            select(email.c.contact_id, email.c.email, email.c.on_hold)
+            .where(theirs, email.c.email.is_not(None), email.c.email != "")
             .order_by(email.c.contact_id, email.c.is_bulkmail.desc(), email.c.is_primary.desc(), email.c.id)
         )
         for row in rows:
-            address = Address(row[0], row[1], row[2], bool(row[3]), bool(row[4]), row[5])
-            found.setdefault(address.contact_id, address)
+            found[row.contact_id].append(row)
     return found
+
+
+def best_email(addresses: Iterable[Any]) -> str | None:
+    """The address to write to, of a contact's in order; None where all are on hold, or none looks like one."""
+    return next((row.email.strip() for row in addresses if not row.on_hold and "@" in row.email), None)
 
 
 def primary_flag(conn: Connection, contact_id: int, row_id: int | None, wanted: Any) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Connection, Dialect, Insert, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import ColumnElement, Connection, Dialect, Insert, Integer, LargeBinary, String, Table, Text
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.sql.elements import UnaryExpression
@@ -129,12 +129,6 @@ def insert_new(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -
         else mysql.insert(table).prefix_with("IGNORE")
     )
     conn.execute(statement, list(rows))
-
-
-def add_column(conn: Connection, table: Table, column: Column[Any]) -> None:
-    """Add a column of ours to a table of ours, if it is not there yet."""
-    ddl = column.type.compile(conn.dialect)
-    conn.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {column.name} {ddl}")
 
 
 def change_mark(conn: Connection) -> tuple[int, ...] | None:

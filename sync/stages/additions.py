@@ -8,9 +8,10 @@ from sqlalchemy import Connection, Select, func, literal, select
 from sqlalchemy import insert as insert_into
 from sqlalchemy import update as change
 
+from civiapi.store.contacts import addresses_of, best_email
 from civiapi.store.tables import contact, group_contact, subscription_history
 from sync.audience import Audience
-from sync.facts import LatestWords, addresses_of, best_email
+from sync.facts import LatestWords
 from sync.reconcile import ADDED, LONG_AGO
 from sync.stages.base import ROWS_A_BIT, ROWS_A_STATEMENT, Run, Step
 from sync.stages.recent import next_modified
