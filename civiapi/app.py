@@ -91,7 +91,7 @@ async def serving(app: App) -> AsyncIterator[None]:
             stack.push_async_callback(scheduler.stop)
         server = app.settings.server
         ways = webhook_ways(app.store, app.sync)
-        pages = ui_pages(app.auth, app.api.registry, server)
+        pages = ui_pages(app.auth, app.api, server)
         runner = make_runner(make_web_app(app.api, app.auth, server, more=ways, pages=pages))
         stack.push_async_callback(runner.cleanup)
         await runner.setup()

@@ -11,7 +11,7 @@ from jinja2 import FileSystemLoader, StrictUndefined
 
 from civiapi.adapters.http import Proxies
 from civiapi.auth import Auth
-from civiapi.registry import Registry
+from civiapi.dispatch import Api
 from civiapi.settings import ServerSettings
 from civiapi.ui import explorer, login
 from civiapi.ui.visit import HEADERS, LOGIN, Handler, Page, Site, page
@@ -35,13 +35,13 @@ def template_options() -> dict[str, Any]:
 
 
 def ui_pages(
-    auth: Auth, registry: Registry, server: ServerSettings, *, home: str = explorer.PATH
+    auth: Auth, api: Api, server: ServerSettings, *, home: str = explorer.PATH
 ) -> Callable[[web.Application], None]:
     """What adds the pages to an application. Raises ``OSError`` if their files are not installed."""
     files = _read_static()
     versions = {name: hashlib.sha256(body).hexdigest()[:12] for name, body in files.items()}
-    site = Site(auth, server, Proxies(server.trusted_proxies), versions, home)
-    shown = explorer.Explorer(registry)
+    site = Site(api, auth, server, Proxies(server.trusted_proxies), versions, home)
+    shown = explorer.Explorer(api.registry)
 
     def add(app: web.Application) -> None:
         aiohttp_jinja2.setup(app, **template_options())

@@ -3,12 +3,13 @@
 A page is a function from a ``Visit`` to a response; ``page`` makes the aiohttp handler around it. It finds out who came
 (session or credentials, as everywhere), sends people without a session to the log-in, refuses those without the
 permission, checks the token of every posted form, and catches what should not have happened. No page does any of that.
+What a page shows it asks the API for, as the visitor (``Visit.ask``): no page knows more than a script could get.
 """
 
 import hashlib
 import hmac
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -21,8 +22,9 @@ from civiapi.adapters import forms
 from civiapi.adapters.authx import NOBODY, identify
 from civiapi.adapters.dress import encode
 from civiapi.adapters.http import Answer, BadBody, Incoming, Proxies, read, to_response
+from civiapi.adapters.rest import Responder
 from civiapi.auth import Auth, Refused
-from civiapi.call import Caller
+from civiapi.call import Call, Caller
 from civiapi.settings import ServerSettings
 
 log = structlog.get_logger(__name__)
@@ -44,10 +46,20 @@ HEADERS = {
 STALE = "This form is out of date, perhaps because you logged in or out in another tab. Go back, reload, try again."
 
 
+class CallFailed(Exception):
+    """The API answered a page's call with an error, in these words."""
+
+    def __init__(self, message: str, entity: str, action: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.call = f"{entity}.{action}"
+
+
 @dataclass(frozen=True, slots=True)
 class Site:
     """What every page needs of the server. ``home`` is where a log-in leads that was on its way nowhere."""
 
+    api: Responder
     auth: Auth
     server: ServerSettings
     proxies: Proxies
@@ -79,6 +91,14 @@ class Visit:
     def field(self, name: str) -> str:
         """A field of the query or form as text, ``""`` without it."""
         return forms.scalar(self.incoming.fields, name)
+
+    async def ask(self, entity: str, action: str, params: Mapping[str, Any] | None = None) -> Any:
+        """The API's answer to a call of the visitor's, permissions checked. Raises ``CallFailed``."""
+        assert self.caller is not None  # noqa: S101  only pages for somebody ask
+        answer = await self.site.api.respond(Call(entity, action, forms.forced(dict(params or {})), self.caller))
+        if isinstance(answer, dict) and answer.get("is_error"):
+            raise CallFailed(str(answer.get("error_message") or "The call failed."), entity, action)
+        return answer
 
     def show(self, template: str, status: int = 200, **context: Any) -> web.Response:
         """The page made from a template. Templates see ``visit`` besides *context*."""
@@ -146,7 +166,10 @@ async def _visit(
             return visit.say("No access", text, 403)
     if not incoming.is_get and not _is_own_form(visit):
         return visit.say("Not sent from here", STALE, 403)
-    return await show(visit)
+    try:
+        return await show(visit)
+    except CallFailed as failed:
+        return visit.say("That did not work", f"{failed.call}: {failed.message}", 422)
 
 
 def _nobody(visit: Visit) -> web.Response:

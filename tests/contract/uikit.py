@@ -38,7 +38,7 @@ async def screens(api: Api, **server: Any) -> AsyncIterator[str]:
     """The address of a running server with the pages."""
     settings = ServerSettings(site_key=SITE_KEY, **server)
     auth = Auth(api.store, settings.site_key, USERS)
-    app = make_web_app(api, auth, settings, pages=ui_pages(auth, api.registry, settings))
+    app = make_web_app(api, auth, settings, pages=ui_pages(auth, api, settings))
     runner = make_runner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
