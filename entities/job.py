@@ -1,5 +1,6 @@
 """Job: an API call that is made again and again. ``execute`` runs what is due; the scheduler calls the same action."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -10,6 +11,7 @@ from civiapi.request import Request
 from civiapi.spec import BOOLEAN, INT, TEXT, TIMESTAMP, Action, Entity, Field, FixedOptions, Option, Result
 from civiapi.store import jobs, tables
 from entities import crud, job_runs
+from sync import claims
 
 FREQUENCIES = FixedOptions(
     tuple(
@@ -51,6 +53,26 @@ def clone(conn: Connection, request: Request) -> Result:
     return crud.get(conn, request.with_params(id=new_id))
 
 
+def get_schedule(conn: Connection, request: Request) -> Result:
+    """When each job will be due, and whether it is at work now: a row a job, by name."""
+    now, clock, job_id = datetime.now(UTC), request.clock, request.id
+    found = jobs.all_jobs(conn, clock)
+    rows = []
+    for one in found:
+        if job_id is not None and one.id != job_id:
+            continue
+        due = jobs.next_run(one, now, clock)
+        rows.append(
+            {
+                "id": one.id,
+                "next_run": clock.write(due) if due else "",
+                "is_due": due is not None and due <= now,
+                "is_running": claims.is_held(conn, job_runs.claim_name(one.id), claims.now_ms()),
+            }
+        )
+    return Result(rows)
+
+
 JOB = Entity(
     "Job",
     table=tables.job,
@@ -77,6 +99,13 @@ JOB = Entity(
             arun=execute,
             params=(Field("id", INT, title="Job ID", description="Run this one, due or not."),),
             title="Run what is due",
+        ),
+        Action(
+            "getschedule",
+            run=get_schedule,
+            permission="get",
+            params=(Field("id", INT, title="Job ID", description="Only this one."),),
+            title="When each job runs next, and whether it is running",
         ),
         Action("clone", run=clone, writes=True, params=(Field("id", INT, required_by={"clone"}),)),
     ),

@@ -34,6 +34,11 @@ HEARTBEAT_SECONDS = 30.0
 log = structlog.get_logger(__name__)
 
 
+def claim_name(job_id: int) -> str:
+    """What a job's run claims, so that no other runs it meanwhile."""
+    return f"job:{job_id}"
+
+
 def holder() -> str:
     """A name for this process in claims, and for one use of it: no two are alike."""
     return f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
@@ -73,7 +78,7 @@ def _start(
     one = jobs.find_job(conn, job_id, clock)
     if one is None:
         return None
-    claim = claims.acquire(conn, f"job:{job_id}", who, CLAIM_SECONDS, claims.now_ms())
+    claim = claims.acquire(conn, claim_name(job_id), who, CLAIM_SECONDS, claims.now_ms())
     if claim is None:
         jobs.write_log(conn, f"{one.name} is still running and was not started again", clock.write(now), one)
         return None

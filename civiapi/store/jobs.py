@@ -5,7 +5,7 @@ clock, so that a daily job stays at its hour when summer time begins.
 """
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from dateutil.relativedelta import relativedelta
 from sqlalchemy import Connection, Row, insert, select, update
@@ -66,6 +66,25 @@ def is_due(one: Job, now: datetime, clock: SiteClock) -> bool:
     return wall + period <= now.astimezone(clock.zone).replace(tzinfo=None)
 
 
+def next_run(one: Job, now: datetime, clock: SiteClock) -> datetime | None:
+    """When the job will be due (aware): *now* if it is, ``None`` if it never will be."""
+    if is_due(one, now, clock):
+        return now
+    if not one.is_active:
+        return None
+    if one.scheduled is not None:
+        return one.scheduled
+    if one.last_run is None:
+        return now
+    if one.frequency == HOURLY:
+        return one.last_run + timedelta(hours=1)
+    period = PERIODS.get(one.frequency)
+    if period is None:
+        return None
+    wall = one.last_run.astimezone(clock.zone).replace(tzinfo=None) + period
+    return wall.replace(tzinfo=clock.zone).astimezone(UTC)
+
+
 def read_parameters(text: str) -> dict[str, str]:
     """The parameters of a job: a line ``key=value`` each; the first line that is anything else ends them."""
     found: dict[str, str] = {}
@@ -81,6 +100,12 @@ def find_job(conn: Connection, job_id: int, clock: SiteClock) -> Job | None:
     """The job with this id."""
     row = conn.execute(select(job).where(job.c.id == job_id)).first()
     return _job(row, clock) if row else None
+
+
+def all_jobs(conn: Connection, clock: SiteClock, domain_id: int = CURRENT_DOMAIN) -> list[Job]:
+    """The jobs of the domain, by name."""
+    rows = conn.execute(select(job).where(job.c.domain_id == domain_id).order_by(job.c.name, job.c.id))
+    return [_job(row, clock) for row in rows]
 
 
 def due_jobs(conn: Connection, now: datetime, clock: SiteClock, domain_id: int = CURRENT_DOMAIN) -> list[Job]:

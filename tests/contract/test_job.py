@@ -209,3 +209,31 @@ async def test_a_frequency_that_is_none_is_refused(quiet: Ask, store: Store) -> 
     assert refused["error_message"] == "'Sometimes' is not a valid option for field run_frequency"
     rows = await store.read(lambda conn: conn.execute(select(job.c.id)).all())
     assert len(rows) == 1
+
+
+# ---- getschedule ----
+
+
+async def test_the_schedule_says_when_each_job_will_be_due(quiet: Ask) -> None:
+    last = {"last_run": "2099-01-31 10:00:00"}
+    for name, given, expected in (
+        ("daily", {"run_frequency": "Daily", **last}, "2099-02-01 10:00:00"),
+        ("hourly", {"run_frequency": "Hourly", **last}, "2099-01-31 11:00:00"),
+        ("monthly", {"run_frequency": "Monthly", **last}, "2099-02-28 10:00:00"),
+        ("set", {"run_frequency": "Daily", "scheduled_run_date": "2099-05-01 09:00:00"}, "2099-05-01 09:00:00"),
+        ("idle", {"run_frequency": "Daily", "is_active": 0}, ""),
+    ):
+        job_id = await a_job(quiet, name, **given)
+        answer = await quiet("Job", "getschedule", {"id": job_id, "sequential": 1})
+        row = {"id": job_id, "next_run": expected, "is_due": False, "is_running": False}
+        assert answer["values"] == [row], name
+
+
+async def test_the_schedule_says_what_is_due_and_what_is_at_work(quiet: Ask, store: Store) -> None:
+    job_id = await a_job(quiet)
+    await store.write(claims.acquire, f"job:{job_id}", "somebody", 60, claims.now_ms())
+    answer = await quiet("Job", "getschedule")
+    assert set(answer["values"]) == {1, job_id}
+    row = answer["values"][job_id]
+    assert (row["is_due"], row["is_running"]) == (True, True)
+    assert row["next_run"]
