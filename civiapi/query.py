@@ -236,7 +236,7 @@ class Scope:
         """The column behind a name, joining what lies between; ``None`` for a name that leads nowhere."""
         if "." not in path:
             own = self.entity.column(path)
-            return None if own is None else self.table.c[own.name]
+            return None if own is None else self.table.c[own.key]
         steps = follow(self.registry, self.entity, path)
         if steps is None:
             return None

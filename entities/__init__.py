@@ -17,6 +17,7 @@ from entities.mailchimpsync import MAILCHIMPSYNC
 from entities.mailchimpsync_batch import MAILCHIMPSYNC_BATCH
 from entities.mailchimpsync_cache import MAILCHIMPSYNC_CACHE
 from entities.mailchimpsync_update import MAILCHIMPSYNC_UPDATE
+from entities.mailchimpsync_webhook_event import MAILCHIMPSYNC_WEBHOOK_EVENT
 from entities.setting import SETTING
 from entities.subscription_history import SUBSCRIPTION_HISTORY
 from entities.system import SYSTEM
@@ -38,6 +39,7 @@ ENTITIES: tuple[Entity, ...] = (
     MAILCHIMPSYNC_BATCH,
     MAILCHIMPSYNC_CACHE,
     MAILCHIMPSYNC_UPDATE,
+    MAILCHIMPSYNC_WEBHOOK_EVENT,
     SETTING,
     SUBSCRIPTION_HISTORY,
     SYSTEM,

@@ -101,9 +101,11 @@ class Inbox:
             task.cancel()
             await asyncio.wait([task])
 
-    def wake(self) -> None:
-        """Look now: an event was kept or is to be tried again."""
+    async def retry(self, event_id: int) -> bool:
+        """Have an event worked on again, as if it had just come; False when there is none with this id."""
+        found = await self._ctx.store.write(retry_event, event_id, int(time.time()))
         self._woken.set()
+        return found
 
     async def work_off(self) -> int:
         """Work on every event that is due; returns how many were finished with, one way or another."""
@@ -229,6 +231,7 @@ def keep_event(conn: Connection, kind: str, fields: Mapping[str, Any], at_s: int
             kind=kind,
             list_id=_text(data, "list_id")[:32],
             type=_text(fields, "type")[:32],
+            address=(_text(data, "email") or _text(data, "new_email"))[:255] or None,
             fingerprint=print_,
             body=orjson.dumps(fields).decode(),
             received_s=at_s,
@@ -248,10 +251,10 @@ def fingerprint(kind: str, fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(whole, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def retry_event(conn: Connection, event_id: int) -> bool:
-    """Let an event be worked on (again); False when there is none with this id."""
+def retry_event(conn: Connection, event_id: int, at_s: int) -> bool:
+    """Let an event be worked on (again) from *at_s* on; False when there is none with this id."""
     again = conn.execute(
-        change(event).where(event.c.id == event_id).values(status=NEW, tries=0, next_try_s=0, error=None)
+        change(event).where(event.c.id == event_id).values(status=NEW, tries=0, next_try_s=at_s, error=None)
     )
     return again.rowcount == 1
 
@@ -301,7 +304,7 @@ def _soonest(conn: Connection) -> int | None:
 
 
 def _end(conn: Connection, event_id: int, status: str, error: str | None, tries: int | None = None) -> None:
-    values: dict[str, Any] = {"status": status, "error": error}
+    values: dict[str, Any] = {"status": status, "error": error, "next_try_s": 0}
     if tries is not None:
         values["tries"] = tries
     conn.execute(change(event).where(event.c.id == event_id).values(values))

@@ -190,6 +190,10 @@ class SyncService:
         """Keep that a batch is finished, to be looked at later; False for what is kept already."""
         return await self._inbox.receive_batch_webhook(fields)
 
+    async def retry_webhook_event(self, event_id: int) -> bool:
+        """Have what a webhook told worked on again; False when nothing is kept under this id."""
+        return await self._inbox.retry(event_id)
+
     # People and updates
 
     async def include_contacts(self, contact_ids: Sequence[int]) -> int:

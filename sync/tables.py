@@ -148,12 +148,13 @@ webhook_event = Table(
     Column("kind", text_column(16), nullable=False),  # audience or batch
     Column("list_id", text_column(32)),
     Column("type", text_column(32)),
+    Column("address", text_column(255)),  # whom it is about; the new one where somebody changed it
     Column("fingerprint", text_column(64), nullable=False),  # the same event delivered twice has the same one
     Column("body", long_text(), nullable=False),  # JSON of the fields, the secret left out
     Column("received_s", big_number(), nullable=False),
     Column("status", text_column(12), nullable=False, server_default="new"),  # new, done, ignored, failed
     Column("tries", row_id(), nullable=False, server_default=text("0")),
-    Column("next_try_s", big_number(), nullable=False, server_default=text("0")),
+    Column("next_try_s", big_number(), nullable=False, server_default=text("0")),  # 0: it is not tried again
     Column("error", long_text()),
     UniqueConstraint("fingerprint", name="civiapi_webhook_event_fingerprint"),
     Index("civiapi_webhook_event_due", "status", "next_try_s"),

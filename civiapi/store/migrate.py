@@ -8,7 +8,9 @@ whole upgrade is one transaction; MariaDB commits every change of a table by its
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Connection, Integer, Table, delete, insert, inspect, select
+import orjson
+from sqlalchemy import Column, Connection, Integer, Table, delete, insert, inspect, select, update
+from sqlalchemy.schema import CreateColumn
 
 from civiapi.store.engine import Store
 from civiapi.store.errors import SchemaTooNew
@@ -48,6 +50,25 @@ def make_indexes(*names: str) -> Callable[[Connection], None]:
                     index.create(conn)
 
     return make
+
+
+def add_column(conn: Connection, table: Table, name: str) -> None:
+    """Give one of our own tables a column that it lacks; one that takes NULL or has a default."""
+    if name in {column["name"] for column in inspect(conn).get_columns(table.name)}:
+        return
+    declared = CreateColumn(table.c[name]).compile(dialect=conn.dialect)
+    conn.exec_driver_sql(f"ALTER TABLE {table.name} ADD COLUMN {declared}")
+
+
+def note_addresses_of_events(conn: Connection) -> None:
+    """A column for whom a webhook event is about, filled from what was kept."""
+    event = METADATA.tables["civiapi_webhook_event"]
+    add_column(conn, event, "address")
+    for row in conn.execute(select(event.c.id, event.c.body).where(event.c.address.is_(None))).all():
+        data = orjson.loads(row.body).get("data")
+        said = (data.get("email") or data.get("new_email")) if isinstance(data, dict) else None
+        if isinstance(said, str) and said.strip():
+            conn.execute(update(event).where(event.c.id == row.id).values(address=said.strip()[:255]))
 
 
 STEPS: tuple[Step, ...] = (
@@ -94,6 +115,7 @@ STEPS: tuple[Step, ...] = (
     Step("an index from audience to contact", make_indexes("civicrm_mailchimpsync_cache")),
     Step("what was imported from where", make_missing("civiapi_import")),
     Step("the job that syncs every hour", seed_job),
+    Step("whom webhook events are about", note_addresses_of_events),
 )
 
 

@@ -162,10 +162,10 @@ class TestTrouble:
         assert (one.status, "smart group" in one.error) == ("failed", True)
         mended = change(group).where(group.c.id == GROUP).values(saved_search_id=None)
         await site.store.write(lambda conn: conn.execute(mended) and None)
-        assert await site.store.write(retry_event, one.id)
+        assert await site.store.write(retry_event, one.id, 0)
         await site.inbox.work_off()
         assert await statuses(site) == ["done"]
-        assert not await site.store.write(retry_event, 99)
+        assert not await site.store.write(retry_event, 99, 0)
 
     async def test_with_a_revoked_key_it_waits_for_the_key_to_be_mended(self, site: Site) -> None:
         site.emulator.add_fault("403_user_disabled")
