@@ -23,7 +23,7 @@ from civiapi.dispatch import Api
 from civiapi.settings import Settings
 from civiapi.store.engine import Store, open_store
 from civiapi.store.migrate import migrate
-from civiapi.ui.pages import ui_pages
+from civiapi.ui.pages import lead_home, ui_pages
 from civiapi.web import make_runner, make_web_app
 from entities import catalogue
 from sync.clients import Clients
@@ -92,7 +92,7 @@ async def serving(app: App) -> AsyncIterator[None]:
         server = app.settings.server
         ways = webhook_ways(app.store, app.sync)
         pages = ui_pages(app.auth, app.api, server)
-        runner = make_runner(make_web_app(app.api, app.auth, server, more=ways, pages=pages))
+        runner = make_runner(make_web_app(app.api, app.auth, server, more=ways, pages=pages, home=lead_home))
         stack.push_async_callback(runner.cleanup)
         await runner.setup()
         try:

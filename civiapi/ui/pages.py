@@ -13,14 +13,18 @@ from civiapi.adapters.http import Proxies
 from civiapi.auth import Auth
 from civiapi.dispatch import Api
 from civiapi.settings import ServerSettings
-from civiapi.ui import explorer, login
-from civiapi.ui.visit import HEADERS, LOGIN, Handler, Page, Site, page
+from civiapi.ui import explorer, login, status
+from civiapi.ui.visit import HEADERS, LOGIN, STATIC, Handler, MenuItem, Page, Site, page
 
 HERE = Path(__file__).parent
-STATIC = "/civicrm/ui"
+HOME = status.PATH
 LOGOUT = "/civicrm/logout"
 KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 YEAR = 365 * 24 * 3600
+MENU = (
+    MenuItem("Status", status.PATH, status.PERMISSION),
+    MenuItem("API explorer", explorer.PATH, explorer.PERMISSION),
+)
 
 
 def template_options() -> dict[str, Any]:
@@ -34,13 +38,11 @@ def template_options() -> dict[str, Any]:
     }
 
 
-def ui_pages(
-    auth: Auth, api: Api, server: ServerSettings, *, home: str = explorer.PATH
-) -> Callable[[web.Application], None]:
+def ui_pages(auth: Auth, api: Api, server: ServerSettings, *, home: str = HOME) -> Callable[[web.Application], None]:
     """What adds the pages to an application. Raises ``OSError`` if their files are not installed."""
     files = _read_static()
-    versions = {name: hashlib.sha256(body).hexdigest()[:12] for name, body in files.items()}
-    site = Site(api, auth, server, Proxies(server.trusted_proxies), versions, home)
+    version = hashlib.sha256(b"".join(files.values())).hexdigest()[:12]
+    site = Site(api, auth, server, Proxies(server.trusted_proxies), version, home, MENU)
     shown = explorer.Explorer(api.registry)
 
     def add(app: web.Application) -> None:
@@ -56,7 +58,8 @@ def ui_pages(
             ("POST", "/{entity}/{action}", shown.action),
         ):
             _add(app, site, method, explorer.PATH + path, show, explorer.PERMISSION)
-        app.router.add_get(STATIC + "/{name}", _static(files))
+        _add(app, site, "GET", status.PATH, status.index, status.PERMISSION)
+        app.router.add_get(STATIC + "/{version}/{name}", _static(files, version))
 
     return add
 
@@ -66,21 +69,25 @@ def _add(app: web.Application, site: Site, method: str, path: str, show: Page, p
     add(path, page(site, show, permission))
 
 
+async def lead_home(_request: web.Request) -> web.StreamResponse:
+    """From ``GET /`` to the start page; for ``make_web_app``."""
+    return web.Response(status=303, headers={**HEADERS, "Location": HOME})
+
+
 def _read_static() -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in sorted((HERE / "static").iterdir()) if file.suffix in KINDS}
 
 
-def _static(files: Mapping[str, bytes]) -> Handler:
+def _static(files: Mapping[str, bytes], version: str) -> Handler:
     async def send(request: web.Request) -> web.StreamResponse:
-        """A file, kept by the browser for good: its address changes when it does."""
+        """A file, kept by the browser for good: its address changes when any file does."""
         name = request.match_info["name"]
         body = files.get(name)
         if body is None:
             return web.Response(text="Not found\n", status=404, headers=HEADERS)
+        kept = f"public, max-age={YEAR}, immutable" if request.match_info["version"] == version else "no-cache"
         kind = KINDS[Path(name).suffix]
-        more = {"Content-Type": kind, "X-Content-Type-Options": "nosniff"}
-        return web.Response(
-            body=body, headers={**HEADERS, **more, "Cache-Control": f"public, max-age={YEAR}, immutable"}
-        )
+        more = {"Content-Type": kind, "X-Content-Type-Options": "nosniff", "Cache-Control": kept}
+        return web.Response(body=body, headers={**HEADERS, **more})
 
     return send

@@ -30,6 +30,7 @@ from civiapi.settings import ServerSettings
 log = structlog.get_logger(__name__)
 
 LOGIN = "/civicrm/login"
+STATIC = "/civicrm/ui"
 FORM_COOKIE = "civiapi_form"
 TOKEN_FIELD = "token"  # noqa: S105  a field's name
 HTML = "text/html; charset=utf-8"
@@ -56,6 +57,15 @@ class CallFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
+class MenuItem:
+    """An entry of the navigation, shown to those who hold the permission. Pages below its path belong to it."""
+
+    title: str
+    path: str
+    permission: str = "administer CiviCRM"
+
+
+@dataclass(frozen=True, slots=True)
 class Site:
     """What every page needs of the server. ``home`` is where a log-in leads that was on its way nowhere."""
 
@@ -63,8 +73,9 @@ class Site:
     auth: Auth
     server: ServerSettings
     proxies: Proxies
-    versions: dict[str, str]  # static file: what its address ends in, so that a new one is fetched at once
+    version: str  # of all static files; part of their addresses, so that new ones are fetched at once
     home: str
+    menu: tuple[MenuItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +99,25 @@ class Visit:
         """Whether a script asks rather than a person."""
         return "application/json" in self.incoming.header("Accept")
 
+    @property
+    def menu(self) -> list[MenuItem]:
+        """The navigation, as far as the visitor may go."""
+        return [item for item in self.site.menu if self.caller is not None and self.caller.may(item.permission)]
+
+    @property
+    def place(self) -> MenuItem | None:
+        """The entry of the navigation that this page belongs to: the one whose path says most of where we are."""
+        here = self.incoming.path
+        above = [one for one in self.site.menu if here == one.path or here.startswith(f"{one.path}/")]
+        return max(above, key=lambda one: len(one.path), default=None)
+
     def field(self, name: str) -> str:
         """A field of the query or form as text, ``""`` without it."""
         return forms.scalar(self.incoming.fields, name)
+
+    def file(self, name: str) -> str:
+        """The address of a static file. Scripts import each other relative to it, so they are of one version too."""
+        return f"{STATIC}/{self.site.version}/{name}"
 
     async def ask(self, entity: str, action: str, params: Mapping[str, Any] | None = None) -> Any:
         """The API's answer to a call of the visitor's, permissions checked. Raises ``CallFailed``."""
@@ -128,7 +155,7 @@ class Visit:
         return response
 
 
-Page = Callable[[Visit], Awaitable[web.Response]]
+Page = Callable[[Visit], Awaitable[web.StreamResponse]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -150,7 +177,7 @@ def page(site: Site, show: Page, permission: str | None) -> Handler:
 
 async def _visit(
     site: Site, request: web.Request, incoming: Incoming, show: Page, permission: str | None
-) -> web.Response:
+) -> web.StreamResponse:
     secret = incoming.session or request.cookies.get(FORM_COOKIE, "")
     visit = Visit(site, request, incoming, None, secret or secrets.token_hex(32), not secret)
     if permission is not None:
@@ -162,7 +189,10 @@ async def _visit(
             return to_response(identity.redirect, incoming.https)
         visit = Visit(site, request, incoming, identity.caller, visit.secret, visit.secret_is_new)
         if not identity.caller.may(permission):
-            text = f"This page needs the permission “{permission}”, which {identity.caller.name} does not have."
+            text = (
+                f"This page needs the permission “{permission}”, which {identity.caller.name} does not have. "
+                "Log in as somebody who has it, or add it to this user in the settings file."
+            )
             return visit.say("No access", text, 403)
     if not incoming.is_get and not _is_own_form(visit):
         return visit.say("Not sent from here", STALE, 403)

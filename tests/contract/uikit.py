@@ -11,7 +11,7 @@ from aiohttp import web
 from civiapi.auth import Auth
 from civiapi.dispatch import Api
 from civiapi.settings import ServerSettings, UserSettings
-from civiapi.ui.pages import ui_pages
+from civiapi.ui.pages import lead_home, ui_pages
 from civiapi.web import make_runner, make_web_app
 
 SITE_KEY = "site-key-of-the-screens"
@@ -38,7 +38,7 @@ async def screens(api: Api, **server: Any) -> AsyncIterator[str]:
     """The address of a running server with the pages."""
     settings = ServerSettings(site_key=SITE_KEY, **server)
     auth = Auth(api.store, settings.site_key, USERS)
-    app = make_web_app(api, auth, settings, pages=ui_pages(auth, api, settings))
+    app = make_web_app(api, auth, settings, pages=ui_pages(auth, api, settings), home=lead_home)
     runner = make_runner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
