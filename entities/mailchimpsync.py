@@ -79,8 +79,10 @@ async def fetch_account_info(request: Request, ctx: Context) -> Result:
 
 async def update_config(request: Request, ctx: Context) -> Result:
     """Store the configuration; the cleaned one comes back."""
+    digest = request.params.get("digest")
     with told():
-        return Result({"config": await ctx.sync.update_config(request.params["config"])})
+        changed = await ctx.sync.update_config(request.params["config"], None if digest is None else str(digest))
+    return Result({"config": changed})
 
 
 async def update_webhook(request: Request, ctx: Context) -> Result:
@@ -191,7 +193,15 @@ ACTIONS = (
         "updateconfig",
         arun=update_config,
         title="Store the configuration",
-        params=(Field("config", TEXT, title="Configuration", description="JSON text.", required_by={"updateconfig"}),),
+        params=(
+            Field("config", TEXT, title="Configuration", description="JSON text.", required_by={"updateconfig"}),
+            Field(
+                "digest",
+                title="Digest",
+                description="SHA-256 (hex) of the setting's text that was edited, empty if there was none: "
+                "the call is refused if another is stored by now.",
+            ),
+        ),
     ),
     Action(
         "updatewebhook",

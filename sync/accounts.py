@@ -23,6 +23,7 @@ from sync.config import (
     Config,
     as_group_id,
     as_map,
+    check_digest,
     is_list_id,
     read_config,
     write_config,
@@ -119,14 +120,17 @@ def _reason(error: Refused | Throttled) -> str:
 # ── Saving the configuration ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def update_config(conn: Connection, given: Any) -> Config:
+def update_config(conn: Connection, given: Any, digest: str | None = None) -> Config:
     """Store a configuration (JSON text or the map itself), cleaned, and forget what belonged to lists not in it.
 
     Lists that no account's audiences name are dropped; so are links of interests that their audience, where its
     interests are known, does not have. Cache rows with their updates, batches and positions of lists no longer
-    configured are deleted. Raises BadConfig, InvalidListId.
+    configured are deleted. With a *digest* only over the stored text of that SHA-256. Raises BadConfig, InvalidListId,
+    ConfigChanged.
     """
     cleaned = clean_config(given)
+    if digest is not None:
+        check_digest(conn, digest)
     _check_groups(conn, cleaned)
     stored = write_config(conn, cleaned)
     _forget_others(conn, list(as_map(stored.raw.get("lists"))))

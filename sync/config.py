@@ -6,6 +6,7 @@ be used (no key, no group) is left out of what the sync sees and said in the log
 secrets are in here: none of these values shows them in its ``repr``.
 """
 
+import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ from sqlalchemy import Connection
 from civiapi.store.clock import SiteClock
 from civiapi.store.site_settings import read_setting, write_setting
 from sync.audience import Audience
-from sync.errors import BadConfig, InvalidListId, ListNotConfigured, UnknownAccount, UnknownGroup
+from sync.errors import BadConfig, ConfigChanged, InvalidListId, ListNotConfigured, UnknownAccount, UnknownGroup
 
 SETTING = "mailchimpsync_config"
 SIDES = {"mailchimp": "Mailchimp", "civicrm": "CiviCRM"}
@@ -134,6 +135,14 @@ def read_config(conn: Connection, *, for_update: bool = False) -> Config:
         raise BadConfig(
             f"The setting {SETTING} does not hold a JSON object; set it anew on the Config screen."
         ) from error
+
+
+def check_digest(conn: Connection, digest: str) -> None:
+    """Raise ConfigChanged unless *digest* is the SHA-256 of the stored text (in hex); ``""`` stands for none stored."""
+    stored = read_setting(conn, SETTING, for_update=True)
+    text = stored if isinstance(stored, str) else orjson.dumps(stored).decode() if stored else ""
+    if digest.lower() != (hashlib.sha256(text.encode()).hexdigest() if text else ""):
+        raise ConfigChanged()
 
 
 def write_config(conn: Connection, raw: Mapping[str, Any]) -> Config:

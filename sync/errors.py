@@ -5,6 +5,7 @@
     ├── ListNotConfigured      no such audience in the configuration
     ├── InvalidListId          text that cannot be an audience's id
     ├── BadConfig              a configuration that cannot be read
+    ├── ConfigChanged          somebody else changed the configuration meanwhile
     ├── UnknownAccount         an API key that the configuration does not hold
     ├── MailchimpFailed        Mailchimp did not do what the request needs
     └── NoBaseUrl              a webhook needs a public address and none is set
@@ -40,6 +41,16 @@ class InvalidListId(SyncError):
 
 class BadConfig(SyncError):
     """The configuration is not what it should be."""
+
+
+class ConfigChanged(SyncError):
+    """The configuration is not the one that was edited."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The configuration was changed meanwhile, by somebody else or by a sync. Nothing was saved: "
+            "look at it as it stands now, then make the change again."
+        )
 
 
 class UnknownAccount(SyncError):

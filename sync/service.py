@@ -161,9 +161,9 @@ class SyncService:
         """What the configuration keeps of the account with this key, asked of Mailchimp; nothing is stored."""
         return await accounts.fetch_account_info(self._store, self._clients, self._base_url, api_key)
 
-    async def update_config(self, config: Any) -> Mapping[str, Any]:
-        """Store a configuration (JSON text or a map); returns the cleaned one."""
-        return (await self._store.write(accounts.update_config, config)).raw
+    async def update_config(self, config: Any, digest: str | None = None) -> Mapping[str, Any]:
+        """Store a configuration (JSON text or a map), over the one with *digest* only; returns the cleaned one."""
+        return (await self._store.write(accounts.update_config, config, digest)).raw
 
     async def update_webhook(
         self, *, process: str, api_key: str, list_id: str = "", hook_id: str = ""

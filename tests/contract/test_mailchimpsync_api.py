@@ -1,5 +1,7 @@
 """Mailchimpsync's actions as callers send them, over a real sync service, the real client and the emulator."""
 
+import hashlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -251,6 +253,26 @@ async def test_the_configuration_comes_back_cleaned(call: Ask, linked: str) -> N
     expected = {"accounts": {"k-us1": {"audiences": {}}}, "lists": {}}
     assert answer == {"is_error": 0, "version": 3, "count": 1, "id": "config", "values": {"config": expected}}
     assert (await call("Mailchimpsync", "getstatus"))["values"] == []
+
+
+async def test_a_configuration_that_somebody_changed_meanwhile_is_not_overwritten(call: Ask, linked: str) -> None:
+    async def stored() -> str:
+        return str(await call("Setting", "getvalue", {"name": "mailchimpsync_config"}))
+
+    edited = await stored()
+    mine = {"config": edited, "digest": hashlib.sha256(edited.encode()).hexdigest()}
+    assert (await call("Mailchimpsync", "updateconfig", mine))["is_error"] == 0
+    theirs = json.loads(edited) | {"brand_new": 1}
+    assert (await call("Mailchimpsync", "updateconfig", {"config": theirs}))["is_error"] == 0
+    answer = await call("Mailchimpsync", "updateconfig", mine)
+    assert "was changed meanwhile" in answer["error_message"]
+    assert "brand_new" in await stored()
+
+
+async def test_a_first_configuration_may_ask_that_there_is_none(call: Ask) -> None:
+    assert (await call("Mailchimpsync", "updateconfig", {"config": '{"accounts":[]}', "digest": ""}))["is_error"] == 0
+    answer = await call("Mailchimpsync", "updateconfig", {"config": '{"accounts":[]}', "digest": ""})
+    assert "was changed meanwhile" in answer["error_message"]
 
 
 async def test_a_webhook_problem_is_told_as_an_error(call: Ask, emulator: Emulator, linked: str) -> None:
