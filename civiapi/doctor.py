@@ -101,7 +101,12 @@ async def _webhooks(app: App, config: Config) -> AsyncIterator[Finding]:
     for hook in health:
         what = f"webhook of audience {hook.list_id}" if hook.list_id else "batch webhook"
         process = "add_webhook" if hook.list_id else "add_batch_webhook"
-        yield Finding(what, hook.found, f"Add it: Mailchimpsync.updatewebhook process={process}.")
+        yield Finding(
+            what,
+            hook.found,
+            f"It is not there: Mailchimp removes one that fails for long. Once {app.settings.server.base_url} can be "
+            f"reached, add it: Mailchimpsync.updatewebhook process={process}.",
+        )
 
 
 def _jobs(conn: Connection, stale: str) -> list[Finding]:
@@ -123,9 +128,9 @@ async def _syncs(app: App) -> AsyncIterator[Finding]:
     answer = await app.api.respond(Call("Mailchimpsync", "getstatus"))
     values = answer.get("values") if isinstance(answer, dict) else None
     for list_id, status in (values or {}).items():
-        crashed = status.get("crashed")
+        crashed, stopped = status.get("crashed"), status.get("stopped")
         yield Finding(
             f"sync of audience {list_id}: last {status.get('lastSyncTimeHuman', 'never')}",
-            not crashed,
-            f"{crashed} The next run goes on by itself." if crashed else "",
+            not crashed and not stopped,
+            stopped or (f"{crashed} The next run goes on by itself." if crashed else ""),
         )

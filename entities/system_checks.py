@@ -79,8 +79,9 @@ def _audiences(conn: Connection, clock: SiteClock) -> Iterator[Finding]:
         if not status.get("lastSyncTime"):
             words = f"Audience {list_id} was never synced. Run Mailchimpsync.fetchandreconcile, or see that jobs run."
             yield Finding(f"mailchimpsyncNever:{list_id}", "An audience was never synced", words, "warning")
-        elif status.get("crashed"):
-            yield Finding(f"mailchimpsyncStopped:{list_id}", "A sync stopped", str(status["crashed"]), "warning")
+        elif status["stopped"] or status["crashed"]:
+            words = str(status["stopped"] or status["crashed"])
+            yield Finding(f"mailchimpsyncStopped:{list_id}", "A sync stopped", words, "warning")
 
 
 def _failing_jobs(conn: Connection) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ webhook. Reading the configuration is ``config``; what a webhook looks like is `
 
 import asyncio
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
@@ -29,10 +30,11 @@ from sync.config import (
     write_config,
 )
 from sync.errors import BadConfig, InvalidListId, MailchimpFailed, SyncError, UnknownAccount
+from sync.hook_health import BATCH_HOOK, MEMBER_HOOK, note, note_health
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import InvalidApiKey, MailchimpError, Refused, Throttled
 from sync.mailchimp.wire import Audience as RemoteAudience
-from sync.tables import batch, cache, claim, run, status
+from sync.tables import batch, cache, claim, hook_health, run, status
 from sync.webhooks import HookHealth, HookUrls
 
 T = TypeVar("T")
@@ -211,6 +213,7 @@ def _forget_others(conn: Connection, kept: list[str]) -> None:
     conn.execute(delete(batch).where(batch.c.mailchimp_list_id.not_in(kept)))
     conn.execute(delete(status).where(status.c.list_id.not_in(kept)))
     conn.execute(delete(run).where(run.c.list_id.not_in(kept)))
+    conn.execute(delete(hook_health).where(hook_health.c.list_id.not_in(kept)))
 
 
 # ── Webhooks ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -285,9 +288,15 @@ def _ensure_secret(conn: Connection, api_key: str) -> str:
 
 
 def _store_hooks(conn: Connection, api_key: str, list_id: str, shown: Mapping[str, Any]) -> Config:
+    """Put what Mailchimp has into the configuration, and note that it said so just now."""
     config = read_config(conn, for_update=True)
+    now = int(time.time())
     if not list_id:
+        for link in config.lists_of(config.account(api_key)):
+            note(conn, link.list_id, BATCH_HOOK, found=bool(shown["batchWebhookFound"]), at_s=now)
         return write_config(conn, _with_account(config, api_key, shown))
+    if list_id in config.links:
+        note(conn, list_id, MEMBER_HOOK, found=bool(shown["webhookFound"]), at_s=now)
     audiences = as_map(as_map(as_map(config.raw.get("accounts")).get(api_key)).get("audiences"))
     changed = audiences | {list_id: as_map(audiences.get(list_id)) | dict(shown)}
     return write_config(conn, _with_account(config, api_key, {"audiences": changed}))
@@ -299,13 +308,16 @@ def _with_account(config: Config, api_key: str, changes: Mapping[str, Any]) -> d
 
 
 async def webhook_health(store: Store, clients: Clients, base_url: str) -> list[HookHealth]:
-    """Which webhooks of all accounts are there, asked of Mailchimp. Raises MailchimpFailed."""
+    """Which webhooks of all accounts are there, asked of Mailchimp and written down. Raises MailchimpFailed."""
     config = await store.read(read_config)
     health: list[HookHealth] = []
     for account in config.accounts.values():
         urls = HookUrls(base_url, account.secret)
         try:
-            health += await webhooks.check_hooks(clients.client_for(account.api_key), config, account, urls)
+            links = config.lists_of(account)
+            found = await webhooks.check_hooks(clients.client_for(account.api_key), links, account, urls)
+            await store.write(note_health, {link.list_id for link in links}, found, int(time.time()))
+            health += found
         except MailchimpError as error:
             raise MailchimpFailed(str(error)) from error
     return health

@@ -22,7 +22,7 @@ from sync.claims import Claim, ClaimLost
 from sync.context import SyncContext
 from sync.errors import MailchimpFailed, SyncError
 from sync.holding import held
-from sync.mailchimp.errors import MailchimpError
+from sync.mailchimp.errors import BadKey, InvalidApiKey, MailchimpError
 from sync.positions import READY_TO_FETCH, Position
 from sync.stages import STAGES
 from sync.stages.base import Run, RunRequest, StageProgress
@@ -85,9 +85,9 @@ async def _run_claimed(
     try:
         outcome = await _drive(run)
     except MailchimpError as failure:
-        error = f"Audience {audience.list_id} stopped at {run.position.stage}: {failure}"
+        error = f"Audience {audience.list_id} stopped at {run.position.stage}: {failure}. {_way_on(failure)}"
         await _say(run, error)
-        raise MailchimpFailed(f"{error}. The next run continues there.") from failure
+        raise MailchimpFailed(error) from failure
     except ClaimLost as failure:
         error = str(failure)
         raise SyncError(f"Audience {audience.list_id} stopped at {run.position.stage}: {error}") from failure
@@ -123,6 +123,12 @@ async def _say(run: Run, message: str) -> None:
         await run.commit(lambda conn, step: step.say(message))
     except ClaimLost:
         log.warning("the claim was lost before this was said", list_id=run.audience.list_id, message=message)
+
+
+def _way_on(failure: MailchimpError) -> str:
+    if isinstance(failure, BadKey | InvalidApiKey):
+        return "Store a key that works (Mailchimpsync.updateconfig); the next run continues there."
+    return "The next run continues there."
 
 
 def _report(run: Run, stage: str, seconds: float) -> None:

@@ -23,9 +23,10 @@ from sync.clients import Clients
 from sync.config import Link, read_config
 from sync.context import SyncContext, SyncOptions
 from sync.data_sync import data_plugins
-from sync.engine import RunRequest, StageProgress, run_audience
+from sync.engine import BUSY, RunRequest, StageProgress, run_audience
 from sync.errors import MailchimpFailed, SyncError
 from sync.holding import held
+from sync.hook_health import look_after_hooks
 from sync.inbox import Inbox
 from sync.mailchimp.errors import MailchimpError
 from sync.watcher import Watcher
@@ -110,10 +111,12 @@ class SyncService:
                 break
             try:
                 request = RunRequest(left, since, stop_on, force_restart, with_data)
-                await run_audience(self.ctx, self._audience(link), request, self._tell)
+                ran = await run_audience(self.ctx, self._audience(link), request, self._tell)
             except SyncError as error:
                 failures.append(error)
                 continue
+            if ran.outcome != BUSY:
+                await look_after_hooks(self.ctx, link, self._base_url)
             shown = await self._store.read(status.shown_position, link.list_id, datetime.now(UTC))
             done.append({"list_id": link.list_id, "group_id": link.group_id, "status": shown})
         if failures:
@@ -136,7 +139,8 @@ class SyncService:
 
     async def get_status(self, *, batches: bool = False) -> dict[str, dict[str, Any]]:
         """The status of every linked audience by list id; with *batches*, unfinished ones as Mailchimp has them now."""
-        shown = await self._store.read(status.read_statuses, self._store.clock, datetime.now(UTC))
+        now = datetime.now(UTC)
+        shown = await self._store.read(status.read_statuses, self._store.clock, now, base_url=self._base_url)
         if not batches:
             return shown
         config = await self._store.read(read_config)

@@ -16,16 +16,19 @@ from civiapi.store.clock import SiteClock
 from sync.batch_rows import CALLED_OFF, OPEN
 from sync.claims import is_live
 from sync.config import Link, read_config
+from sync.engine import FAILED
+from sync.hook_health import show_hooks
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import MailchimpError
 from sync.positions import LOCK, READY_TO_FETCH, load
 from sync.stats import read_balance
 from sync.stored import read_time
-from sync.tables import batch
+from sync.tables import batch, run_log
 
 BUSY = "busy"
 BUSY_ENTRY = "Called but locks say process already busy."
 QUIET_TOO_LONG = timedelta(minutes=30)
+UNKNOWN_FAULT = "The last run met a fault of ours; the server's log has it. The next run continues where it was."
 NO_LOGS = "Possibly crashed? no logs but not in ready state."
 
 log = structlog.get_logger(__name__)
@@ -58,13 +61,18 @@ class OpenBatch:
         }
 
 
-def read_statuses(conn: Connection, clock: SiteClock, now: datetime) -> dict[str, dict[str, Any]]:
-    """The status of every linked audience by list id; *now* is aware. Raises BadConfig."""
+def read_statuses(
+    conn: Connection, clock: SiteClock, now: datetime, *, base_url: str = ""
+) -> dict[str, dict[str, Any]]:
+    """The status of every linked audience by list id; *now* is aware. Raises BadConfig.
+
+    *base_url*: where Mailchimp can reach us.
+    """
     config = read_config(conn)
-    return {link.list_id: read_status(conn, link, clock, now) for link in config.links.values()}
+    return {link.list_id: read_status(conn, link, clock, now, base_url=base_url) for link in config.links.values()}
 
 
-def read_status(conn: Connection, link: Link, clock: SiteClock, now: datetime) -> dict[str, Any]:
+def read_status(conn: Connection, link: Link, clock: SiteClock, now: datetime, *, base_url: str = "") -> dict[str, Any]:
     """The status of one linked audience, its batches left out."""
     shown = shown_position(conn, link.list_id, now)
     stage = shown["locks"][LOCK]
@@ -78,6 +86,8 @@ def read_status(conn: Connection, link: Link, clock: SiteClock, now: datetime) -
         "in_sync": stage == READY_TO_FETCH and at_rest and last is not None,
         "lastSyncTimeHuman": last.astimezone(clock.zone).strftime("%H:%M:%S %d %b %Y") if last else "never",
         "crashed": find_crash(stage, entries, clock, now),
+        "stopped": find_failure(conn, link.list_id),
+        "webhooks": show_hooks(conn, link.list_id, base_url, clock),
     }
 
 
@@ -114,6 +124,17 @@ def find_crash(stage: str, entries: Sequence[dict[str, str]], clock: SiteClock, 
     if now - spoke < QUIET_TOO_LONG:
         return False
     return f"The logs have not been updated for about {in_words(now - spoke)} - this is an unusually long time."
+
+
+def find_failure(conn: Connection, list_id: str) -> str:
+    """Why the last run could not go on, in a sentence that names the way on; empty when nothing stands in its way."""
+    last = conn.execute(
+        select(run_log.c.outcome, run_log.c.error)
+        .where(run_log.c.list_id == list_id)
+        .order_by(run_log.c.id.desc())
+        .limit(1)
+    ).first()
+    return last.error or UNKNOWN_FAULT if last is not None and last.outcome == FAILED else ""
 
 
 def is_relevant(entry: dict[str, str]) -> bool:

@@ -160,3 +160,13 @@ webhook_event = Table(
     Index("civiapi_webhook_event_due", "status", "next_try_s"),
     **NUMBERED,
 )
+
+hook_health = Table(
+    "civiapi_hook_health",  # what Mailchimp last said of our webhooks; NULL: it was not asked
+    METADATA,
+    Column("list_id", text_column(32), primary_key=True),
+    Column("member_hook", flag()),
+    Column("batch_hook", flag()),  # the account's, noted for each of its audiences
+    Column("asked_s", big_number(), nullable=False, server_default=text("0")),  # UTC seconds since 1970
+    **PLAIN,
+)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from sync.config import Account, Config
+from sync.config import Account, Link
 from sync.errors import ListNotConfigured, NoBaseUrl
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.wire import BatchWebhook, Webhook
@@ -89,11 +89,13 @@ async def add_batch_hook(client: MailchimpClient, urls: HookUrls) -> None:
         await client.add_batch_webhook(wanted)
 
 
-async def check_hooks(client: MailchimpClient, config: Config, account: Account, urls: HookUrls) -> list[HookHealth]:
-    """Ask Mailchimp which of an account's hooks are there: its batch hook, and one for each linked audience."""
+async def check_hooks(
+    client: MailchimpClient, links: Sequence[Link], account: Account, urls: HookUrls
+) -> list[HookHealth]:
+    """Ask Mailchimp which of an account's hooks are there: its batch hook, and one for each of these audiences."""
     batch = show_batch_hooks(await client.list_batch_webhooks(), urls)
     health = [HookHealth(account.name, None, batch["batchWebhookFound"])]
-    for link in config.lists_of(account):
+    for link in links:
         shown = show_audience_hooks(await client.list_webhooks(link.list_id), urls)
         health.append(HookHealth(account.name, link.list_id, shown["webhookFound"]))
     return health

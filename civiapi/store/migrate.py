@@ -116,6 +116,7 @@ STEPS: tuple[Step, ...] = (
     Step("what was imported from where", make_missing("civiapi_import")),
     Step("the job that syncs every hour", seed_job),
     Step("whom webhook events are about", note_addresses_of_events),
+    Step("what Mailchimp last said of our webhooks", make_missing("civiapi_hook_health")),
 )
 
 

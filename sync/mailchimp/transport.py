@@ -10,7 +10,6 @@ server does not mean that a member is gone.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 import time
@@ -40,6 +39,7 @@ from sync.mailchimp.errors import (
     is_problem,
     mask_secrets,
 )
+from sync.mailchimp.gates import gate_for
 from sync.mailchimp.wire import path_segment
 
 USER_AGENT = "civiapi (CiviCRM and Mailchimp sync)"
@@ -148,7 +148,10 @@ logging.getLogger("httpx").addFilter(_WithoutQueries())
 
 
 class Transport:
-    """Sends calls for one account, at most `max_connections` at a time, and repeats those that may be."""
+    """Sends calls for one account and repeats those that may be.
+
+    At most `max_connections` are on their way at a time, whatever others of this process send for the same account.
+    """
 
     def __init__(
         self,
@@ -165,7 +168,7 @@ class Transport:
         self.base_url = resolve_base_url(api_key, base_url)
         self._key = api_key.strip()
         self._retry = retry or RetryPolicy()
-        self._gate = asyncio.Semaphore(max_connections)
+        self._most = max_connections
         self._on_call = on_call
         self._now = now
         self._offset: timedelta | None = None
@@ -249,7 +252,7 @@ class Transport:
             self._record(call, outcome, status, started)
 
     async def _attempt(self, call: Call) -> Answer:
-        async with self._gate:
+        async with gate_for((self.base_url, self._key), self._most):
             started = time.monotonic()
             outcome, status = "unreachable", None
             try:

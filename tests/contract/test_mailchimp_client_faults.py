@@ -6,8 +6,7 @@ import asyncio
 import gzip
 import logging
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from random import Random
 from typing import Any
@@ -33,10 +32,9 @@ from sync.mailchimp.errors import (
 )
 from sync.mailchimp.transport import CallRecord, RetryPolicy
 from sync.mailchimp.wire import put_member_operation, subscriber_hash
+from tests.contract.edges import KEY, always, facing
 
 ADA = "ada@example.org"
-KEY = "0123456789abcdef0123456789abcdef-us1"
-Answering = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @pytest.fixture(autouse=True)
@@ -60,35 +58,6 @@ async def client(emulator: Emulator) -> AsyncIterator[MailchimpClient]:
 @pytest.fixture
 def audience_id(emulator: Emulator) -> str:
     return emulator.audience().id
-
-
-@asynccontextmanager
-async def facing(answer: Answering, **more: Any) -> AsyncIterator[MailchimpClient]:
-    """A client whose Mailchimp is one function."""
-    app = web.Application()
-    app.router.add_route("*", "/{rest:.*}", answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        base = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        async with MailchimpClient(KEY, base_url=base, **more) as client:
-            yield client
-    finally:
-        await runner.cleanup()
-
-
-def always(
-    status: int, body: bytes, content_type: str = "application/json", **headers: str
-) -> tuple[Answering, list[web.Request]]:
-    """An answer that never changes, and the requests it was given to."""
-    asked: list[web.Request] = []
-
-    async def answer(request: web.Request) -> web.StreamResponse:
-        asked.append(request)
-        return web.Response(status=status, body=body, headers={"Content-Type": content_type, **headers})
-
-    return answer, asked
 
 
 # What is repeated

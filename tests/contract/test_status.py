@@ -13,6 +13,7 @@ from civiapi.store.engine import Store
 from civiapi.store.tables import contact, group, group_contact
 from sync import claims, tables
 from sync.config import write_config
+from sync.hook_health import NO_ADDRESS
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.emulator.running import Emulator, running_emulator
 from sync.mailchimp.wire import put_member_operation
@@ -107,6 +108,8 @@ async def test_a_list_never_synced_has_every_key(site: Store) -> None:
         "in_sync": False,
         "lastSyncTimeHuman": "never",
         "crashed": False,
+        "stopped": "",
+        "webhooks": {"ok": False, "why": NO_ADDRESS, "asked": ""},
     }
 
 
