@@ -1,4 +1,4 @@
-"""A whole server (API, sync, pages) linked to a running emulator, and a visitor who logs in: for the screens' suites."""
+"""A whole server (API, sync, pages) linked to a running emulator, and a visitor: for the screens."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
