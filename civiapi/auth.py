@@ -139,7 +139,7 @@ class Auth:
 
     async def user_id(self, caller: Caller) -> int | None:
         """The number of the caller's user account."""
-        return None if caller.contact_id is None else await self._store.read(rows.find_uf_id, caller.contact_id)
+        return None if caller.contact_id is None else await self._store.glance(rows.find_uf_id, caller.contact_id)
 
     # ---- logging in by name, as a trusted pipe may ----
 
@@ -230,7 +230,7 @@ class Auth:
         user = self._by_key.get(_digest(api_key))
         if user is not None:
             return await self._of_user(user, "api_key")
-        holders = await self._store.read(rows.find_key_holders, api_key)
+        holders = await self._store.glance(rows.find_key_holders, api_key)
         exact = [h.contact_id for h in holders if hmac.compare_digest(h.api_key.encode(), api_key.encode())]
         if len(exact) != 1:  # nobody, or a key that says nothing about who calls
             return None
@@ -238,7 +238,7 @@ class Auth:
 
     async def _find_by_contact(self, contact_id: int, cred: str, flow: str) -> _Principal:
         known = 0 < contact_id < 2**31
-        there, name = await self._store.read(_look_up, contact_id) if known else (False, None)
+        there, name = await self._store.glance(_look_up, contact_id) if known else (False, None)
         if not there:
             raise Refused(f"Contact ID {contact_id} is invalid", flow)
         user = self._by_contact.get(contact_id) or self._by_name.get(name or "")
@@ -255,7 +255,7 @@ class Auth:
 
     async def _contact_of(self, user: UserSettings) -> int:
         if user.contact_id is not None:
-            if not await self._store.read(rows.is_contact, user.contact_id):
+            if not await self._store.glance(rows.is_contact, user.contact_id):
                 raise Refused(f"Contact ID {user.contact_id} is invalid")
             return user.contact_id
         now = self._store.clock.now()

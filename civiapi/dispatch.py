@@ -99,7 +99,7 @@ class Api:
         try:
             if need.remote:
                 return await self.dispatch(call, Context(self, call.caller))
-            unit = self.store.write if need.writes else self.store.read
+            unit = self.store.write if need.writes else self.store.glance
             return await unit(self._in_unit, call)
         except StoreError as error:
             raise faults.of_store(error) from error

@@ -149,9 +149,9 @@ _BUSY = re.compile(r"database (table )?is locked|\b1213\b|\b1205\b|Deadlock", re
 _LOST = re.compile(r"\b(2006|2013|2003|2055|1927)\b|Lost connection|server has gone away|Connection.*closed", re.I)
 
 
-def is_busy(error: SQLAlchemyError) -> bool:
+def is_busy(error: Exception) -> bool:
     """Another transaction stood in the way; the same unit may be run again from its start."""
-    return isinstance(error, DBAPIError) and bool(_BUSY.search(str(error.orig)))
+    return bool(_BUSY.search(_words(error)))
 
 
 def is_lost(error: SQLAlchemyError) -> bool:
@@ -172,9 +172,14 @@ _UNUSABLE = {
 }
 
 
-def translate(error: SQLAlchemyError) -> StoreError:
-    """Our own exception for a driver's; its text names no SQL and no value."""
-    text = str(error.orig) if isinstance(error, DBAPIError) else str(error)
+def _words(error: Exception) -> str:
+    """What the driver said; SQLAlchemy's own text would have the SQL in it."""
+    return str(error.orig) if isinstance(error, DBAPIError) else str(error)
+
+
+def translate(error: Exception) -> StoreError:
+    """Our own exception for a driver's or SQLAlchemy's; its text names no SQL and no value."""
+    text = _words(error)
     if isinstance(error, IntegrityError) or _UNIQUE.search(text) or _REFERENCE.search(text):
         if _UNIQUE.search(text):
             return NotUnique("already exists")

@@ -4,13 +4,15 @@ A unit is an ordinary function ``fn(conn, *args)`` over a SQLAlchemy Core connec
 keep no state outside the database, because it may be run again when another transaction stood in its way.
 ``store.read`` and ``store.write`` decide where it runs: on SQLite in one trip to the thread that aiosqlite owns, one
 writer and a few readers; on MariaDB under ``AsyncConnection.run_sync`` over asyncmy. Every await on SQLite is a trip
-to another thread (about 100 µs), which is why a unit is one trip and not one statement.
+to another thread (about 100 µs), which is why a unit is one trip and not one statement. ``store.glance`` is a read that
+is over in a blink as a rule: SQLite answers it where it stands, and it takes the trip only if it turns out long.
 """
 
 import asyncio
 import random
 import re
 import sqlite3
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import datetime
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
-from sqlalchemy import Connection, Engine, StaticPool, create_engine, event
+from sqlalchemy import Connection, StaticPool, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -32,6 +34,9 @@ T = TypeVar("T")
 READERS = 3
 BUSY_TIMEOUT_MS = 15_000
 TRIES = 6
+GLANCE_S = 0.002
+GLANCE_STEPS = 500
+"""After how many steps of SQLite's machine a glance is asked how long it has been at it: some ten microseconds."""
 
 
 class Store(ABC):
@@ -43,6 +48,10 @@ class Store(ABC):
     @abstractmethod
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run *fn* on one consistent view of the database. Raises ``StoreError``."""
+
+    async def glance(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``read`` for what is short as a rule, such as one row by its key. Raises ``StoreError``."""
+        return await self.read(fn, *args, **kwargs)
 
     @abstractmethod
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -66,81 +75,136 @@ async def open_store(url: str, timezone: str = "UTC") -> Store:
     raise ValueError("[database] url must begin with sqlite:/// or mysql://")
 
 
-class _Thread:
-    """One SQLite connection with the thread that owns it, and the Core connection over it."""
+class _Link:
+    """One SQLite connection and the Core connection over it, of the thread it was made in.
 
-    def __init__(self, link: aiosqlite.Connection, engine: Engine, conn: Connection) -> None:
+    Transactions are begun and ended on SQLite's own connection: through Core that costs as much as a short unit.
+    """
+
+    def __init__(self, raw: sqlite3.Connection, *, writer: bool) -> None:
+        for pragma in (
+            f"busy_timeout = {BUSY_TIMEOUT_MS}",
+            "journal_mode = WAL",
+            "synchronous = NORMAL",
+            "foreign_keys = ON",
+            "cache_size = -32000",
+            "temp_store = MEMORY",
+        ):
+            raw.execute(f"PRAGMA {pragma}")
+        self.raw = raw
+        self._begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
+        self._engine = create_engine(
+            "sqlite://", creator=lambda: raw, poolclass=StaticPool, isolation_level="AUTOCOMMIT"
+        )
+        self._conn = self._engine.connect()
+
+    def unit(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        """Run *fn* in a transaction. Raises what *fn* raises, and ``sqlite3.Error`` for the transaction itself."""
+        self.raw.execute(self._begin)
+        try:
+            result = fn(self._conn, *args, **kwargs)
+            self.raw.execute("COMMIT")
+        except BaseException:
+            if self.raw.in_transaction:  # a full disk, for one, has ended it already
+                self.raw.execute("ROLLBACK")
+            raise
+        return result
+
+    def close(self) -> None:
+        """Close the connection; to be called in its thread."""
+        self._conn.close()
+        self._engine.dispose()
+
+
+class _Thread:
+    """A link with the thread that owns it."""
+
+    def __init__(self, owner: aiosqlite.Connection, link: _Link) -> None:
+        self._owner = owner
         self._link = link
-        self._engine = engine
-        self._conn = conn
 
     @classmethod
     async def open(cls, path: Path, *, writer: bool) -> "_Thread":
         connecting = aiosqlite.connect(path, isolation_level=None, cached_statements=512)
         try:
-            link = await connecting
+            owner = await connecting
         except sqlite3.Error:
             await asyncio.to_thread(connecting._thread.join)  # it still has a word for our loop, which may soon be gone
             raise
         try:
-            engine, conn = await _in_thread(link, _core_over, link, writer)
+            link = await _in_thread(owner, lambda: _Link(owner._conn, writer=writer))
         except BaseException:
-            await link.close()  # its thread would keep the process alive
+            await owner.close()  # its thread would keep the process alive
             raise
-        return cls(link, engine, conn)
+        return cls(owner, link)
 
     async def run(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return await _in_thread(self._link, self._unit, fn, args, kwargs)
+        return await _in_thread(self._owner, self._unit, fn, args, kwargs)
 
     def _unit(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         try:
-            with self._conn.begin():
-                return fn(self._conn, *args, **kwargs)
-        except SQLAlchemyError as error:
+            return self._link.unit(fn, args, kwargs)
+        except (SQLAlchemyError, sqlite3.Error) as error:
             raise dialect.translate(error) from error
 
     async def close(self) -> None:
-        await _in_thread(self._link, self._conn.close)
-        await _in_thread(self._link, self._engine.dispose)
-        await self._link.close()
+        await _in_thread(self._owner, self._link.close)
+        await self._owner.close()
 
 
-async def _in_thread(link: aiosqlite.Connection, fn: Callable[..., T], *args: Any) -> T:
-    """Run *fn* in the thread that owns *link*.
+async def _in_thread(owner: aiosqlite.Connection, fn: Callable[..., T], *args: Any) -> T:
+    """Run *fn* in the thread of *owner*.
 
     aiosqlite has no public way to run a function there; SQLAlchemy's own aiosqlite dialect reaches in likewise.
     """
-    result: T = await link._execute(fn, *args)  # type: ignore[no-untyped-call]
+    result: T = await owner._execute(fn, *args)  # type: ignore[no-untyped-call]
     return result
 
 
-def _core_over(link: aiosqlite.Connection, writer: bool) -> tuple[Engine, Connection]:
-    raw: sqlite3.Connection = link._conn
-    for pragma in (
-        f"busy_timeout = {BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
-        "synchronous = NORMAL",
-        "foreign_keys = ON",
-        "cache_size = -32000",
-        "temp_store = MEMORY",
-    ):
-        raw.execute(f"PRAGMA {pragma}")
-    engine = create_engine("sqlite://", creator=lambda: raw, poolclass=StaticPool)
-    start = "BEGIN IMMEDIATE" if writer else "BEGIN"
+class _TooLong(Exception):
+    """A glance took longer than the loop can wait; it is to be done in a thread."""
 
-    @event.listens_for(engine, "begin")
-    def _(conn: Connection) -> None:
-        conn.exec_driver_sql(start)
 
-    return engine, engine.connect()
+class _Glance:
+    """A link of the event loop's own thread, for reads that are over before a trip to another would have begun.
+
+    SQLite is asked now and then how long a unit has been at it, and made to give up one that goes on: it has changed
+    nothing, and is read again in a thread. Rows already read are few by then, so what Python does with them is short.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._until = 0.0
+        self._overran = False
+        self._link = _Link(sqlite3.connect(path, isolation_level=None, cached_statements=512), writer=False)
+        self._link.raw.execute("PRAGMA busy_timeout = 0")
+        self._link.raw.set_progress_handler(self._is_late, GLANCE_STEPS)
+
+    def _is_late(self) -> bool:
+        self._overran = time.perf_counter() > self._until
+        return self._overran
+
+    def run(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        """Run the unit here and now. Raises ``_TooLong`` if it has to be run elsewhere."""
+        self._overran = False
+        self._until = time.perf_counter() + GLANCE_S
+        try:
+            return self._link.unit(fn, args, kwargs)
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            if self._overran or dialect.is_busy(error):
+                raise _TooLong from error
+            raise dialect.translate(error) from error
+
+    def close(self) -> None:
+        self._link.close()
 
 
 class SqliteStore(Store):
     """A database file: one writer, a few readers, each with its own thread."""
 
-    def __init__(self, writer: _Thread, readers: list[_Thread], clock: SiteClock) -> None:
+    def __init__(self, writer: _Thread, readers: list[_Thread], glance: _Glance, clock: SiteClock) -> None:
         super().__init__(clock)
         self._writer = writer
+        self._glance = glance
         self._all_readers = readers
         self._free: asyncio.LifoQueue[_Thread] = asyncio.LifoQueue()
         for reader in readers:
@@ -153,11 +217,12 @@ class SqliteStore(Store):
         try:
             for writer in (True, *[False] * READERS):
                 threads.append(await _Thread.open(path, writer=writer))
+            glance = _Glance(path)
         except (sqlite3.Error, SQLAlchemyError) as error:
             for thread in threads:
                 await thread.close()
             raise StoreUnusable(f"The database {path} cannot be opened: {error}.") from error
-        return cls(threads[0], threads[1:], clock)
+        return cls(threads[0], threads[1:], glance, clock)
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         reader = await self._free.get()
@@ -166,10 +231,17 @@ class SqliteStore(Store):
         finally:
             self._free.put_nowait(reader)
 
+    async def glance(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return self._glance.run(fn, args, kwargs)
+        except _TooLong:
+            return await self.read(fn, *args, **kwargs)
+
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._writer.run(fn, *args, **kwargs)
 
     async def close(self) -> None:
+        self._glance.close()
         for thread in [*self._all_readers, self._writer]:
             await thread.close()
 

@@ -205,12 +205,12 @@ async def test_a_call_and_its_chains_are_one_trip_to_the_store(
 ) -> None:
     await ada_with_two_addresses(call)
     trips: list[str] = []
-    read = api.store.read
+    glance = api.store.glance
 
     async def counted(*args: Any, **kwargs: Any) -> Any:
         trips.append("read")
-        return await read(*args, **kwargs)
+        return await glance(*args, **kwargs)
 
-    monkeypatch.setattr(api.store, "read", counted)
+    monkeypatch.setattr(api.store, "glance", counted)
     await api.answer(Call("Contact", "getsingle", {"id": 1, "api.Email.get": {"api.Contact.getsingle": {}}}))
     assert trips == ["read"]
