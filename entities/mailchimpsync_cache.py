@@ -1,7 +1,8 @@
 """MailchimpsyncCache: one row for each person and audience. ``get`` searches one audience, by either side's status.
 
 Its answers differ from other entities': ``values`` is always a list, empty columns are there as empty texts, the order
-is by id, and ``troubleshoot=1`` adds what a person needs who wonders about a row (contract 9.8).
+is by id, and ``troubleshoot=1`` adds what a person needs who wonders about a row (contract 9.8). ``why_failed`` and
+``backwards`` are ours: what the People page pages and searches by.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,9 @@ from sync.stored import json_as_data
 from sync.troubleshoot import explain_rows
 
 CIVICRM_STATUS = "civicrm_status"
+WHY_FAILED = "why_failed"
 LIST_ID = "mailchimp_list_id"
+BACKWARDS = "backwards"
 
 
 class _Values(Binder):
@@ -47,7 +50,8 @@ def get(conn: Connection, request: Request) -> Result:
     options = request.options
     if options.is_count:
         return Result(search.count_rows(conn, link, where), bare=True)
-    rows = search.find_rows(conn, link, where, limit=options.limit, offset=options.offset)
+    backwards = not is_empty(request.params.get(BACKWARDS))
+    rows = search.find_rows(conn, link, where, limit=options.limit, offset=options.offset, backwards=backwards)
     if not is_empty(request.params.get("troubleshoot")):
         rows = explain_rows(conn, link, request.clock, rows)
     return Result(rows, key=None, id=rows[0]["id"] if len(rows) == 1 else None)
@@ -56,9 +60,10 @@ def get(conn: Connection, request: Request) -> Result:
 def _where(conn: Connection, request: Request, columns: Mapping[str, ColumnElement[Any]]) -> list[ColumnElement[bool]]:
     empty = frozenset(name for name, value in request.params.items() if value == "")
     filters = query.read_filters(conn, request, empty | {LIST_ID})
-    sought = request.params.get(CIVICRM_STATUS)
-    if not is_empty(sought):
-        filters.append(_status_filter(sought))
+    for name in (CIVICRM_STATUS, WHY_FAILED):
+        sought = request.params.get(name)
+        if not is_empty(sought):
+            filters.append(_sought(name, sought))
     conditions = {
         one.path: query.condition(columns[one.path], one.operator, _Values(one.values), len(one.values))
         for one in filters
@@ -67,10 +72,11 @@ def _where(conn: Connection, request: Request, columns: Mapping[str, ColumnEleme
     return query.combined(conditions, query.or_groups(request, list(conditions)))
 
 
-def _status_filter(sought: Any) -> Filter:
+def _sought(name: str, sought: Any) -> Filter:
+    """A filter on what is no column of the row."""
     operator, operand = next(iter(sought.items())) if isinstance(sought, dict) else ("=", sought)
     values = () if operator in NULL_TESTS else tuple(operand) if isinstance(operand, list) else (operand,)
-    return Filter(CIVICRM_STATUS, operator, values)
+    return Filter(name, operator, values)
 
 
 def save(conn: Connection, request: Request, given: dict[str, Any], row_id: int | None) -> int:
@@ -128,6 +134,12 @@ FIELDS = (
 )
 SOUGHT = (
     Field(CIVICRM_STATUS, title="CiviCRM Status", description="Latest status in the group, such as Added."),
+    Field(
+        WHY_FAILED,
+        title="Why Failed",
+        description="Words kept of a failure, ours or Mailchimp's; seek them with LIKE, beside sync_status.",
+    ),
+    Field(BACKWARDS, BOOLEAN, title="Backwards", description="Highest id first: for the page before a row."),
     Field("troubleshoot", BOOLEAN, title="Troubleshoot", description="Add what explains each row; takes longer."),
 )
 

@@ -2,19 +2,20 @@
 
 A row comes with ``status``, CiviCRM's latest word on the contact and the subscription group (from the subscription
 history, empty where there is none). Conditions are Core expressions over ``columns``; how callers spell them is the
-API's business. Order is by id. Ids are found first, in whatever index serves, and only one page of rows is read.
+API's business. Order is by id, or against it. Ids are found first, in whatever index serves, and only one page of rows
+is read.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Text, cast, func, select
 
 from civiapi.store.tables import subscription_history
 from sync.config import Link, read_config
 from sync.errors import BadConfig, SyncError
 from sync.stored import data_as_json
-from sync.tables import cache
+from sync.tables import cache, update
 
 Where = Sequence[ColumnElement[bool]]
 DATA = frozenset({"mailchimp_data", "civicrm_data"})
@@ -32,7 +33,21 @@ def find_link(conn: Connection, list_id: str) -> Link:
 
 def columns(link: Link) -> Mapping[str, ColumnElement[Any]]:
     """What rows can be sought by, by the name callers know it by."""
-    return {**{column.name: column for column in cache.c}, "civicrm_status": latest_status(link)}
+    own = {column.name: column for column in cache.c}
+    return {**own, "civicrm_status": latest_status(link), "why_failed": failure_words()}
+
+
+def failure_words() -> ColumnElement[Any]:
+    """All that is kept of why a row failed: what the sync noted, and Mailchimp's answer to the last update."""
+    refusal = (
+        select(update.c.error_response)
+        .where(update.c.mailchimpsync_cache_id == cache.c.id)
+        .order_by(update.c.id.desc())
+        .limit(1)
+        .correlate(cache)
+        .scalar_subquery()
+    )
+    return func.coalesce(cast(cache.c.civicrm_data, Text), "") + " " + func.coalesce(refusal, "")
 
 
 def latest_status(link: Link) -> ColumnElement[Any]:
@@ -50,9 +65,12 @@ def latest_status(link: Link) -> ColumnElement[Any]:
     )
 
 
-def find_rows(conn: Connection, link: Link, where: Where, *, limit: int, offset: int) -> list[dict[str, Any]]:
-    """A page of rows in id order, *limit* 0 for all; every column, blobs as JSON text, None as it is."""
-    ids = select(cache.c.id).where(cache.c.mailchimp_list_id == link.list_id, *where).order_by(cache.c.id)
+def find_rows(
+    conn: Connection, link: Link, where: Where, *, limit: int, offset: int, backwards: bool = False
+) -> list[dict[str, Any]]:
+    """A page of rows in id order, or *backwards*; *limit* 0 for all. Every column, blobs as JSON text, None as it is."""
+    order = cache.c.id.desc() if backwards else cache.c.id.asc()
+    ids = select(cache.c.id).where(cache.c.mailchimp_list_id == link.list_id, *where).order_by(order)
     if limit:
         ids = ids.limit(limit)
     if offset:
@@ -61,7 +79,7 @@ def find_rows(conn: Connection, link: Link, where: Where, *, limit: int, offset:
     rows = conn.execute(
         select(cache, latest_status(link).label("status"))
         .select_from(cache.join(page, page.c.id == cache.c.id))
-        .order_by(cache.c.id)
+        .order_by(order)
     )
     return [_shown(row._asdict()) for row in rows]
 

@@ -370,3 +370,28 @@ async def test_usual_searches_scan_no_table(site: Store, call: Ask, filters: dic
     plans = await site.read(explain)
     assert plans
     assert not [line for line in plans if line.startswith("SCAN") and "civicrm_" in line]
+
+
+# Backwards, and by why it failed: ours, for the People page
+
+
+async def test_the_order_can_be_turned_round_for_the_page_before(call: Ask, site: Store) -> None:
+    assert await found(call, backwards=1, id={"<": 4}, options={"limit": 2}) == [3, 2]
+    assert await found(call, backwards=0) == [1, 2, 3, 4]
+
+
+async def test_rows_are_found_by_why_they_failed(call: Ask, site: Store) -> None:
+    refused = {"mailchimpsync_cache_id": 2, "data": "{}", "completed": 1}
+
+    def fail(conn: Connection) -> None:
+        conn.execute(
+            insert(tables.update).values(**refused, error_response='{"title":"Forgotten Email Not Subscribed"}')
+        )
+        noted = dump_data({"fail": "This contact's email is on hold in CiviCRM."})
+        conn.execute(tables.cache.update().where(tables.cache.c.id == 3).values(sync_status="fail", civicrm_data=noted))
+
+    await site.write(fail)
+    assert await found(call, sync_status="fail", why_failed={"LIKE": "%forgotten email%"}) == [2]
+    assert await found(call, why_failed={"LIKE": "%on hold%"}) == [3]
+    await site.write(lambda conn: conn.execute(insert(tables.update).values(**refused)) and None)
+    assert await found(call, why_failed={"LIKE": "%forgotten%"}) == [], "the last update is what counts"
