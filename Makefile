@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench soak clean
 
 demo: $(STAMP)
 	$(BIN)/civiapi demo
@@ -16,6 +16,9 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+soak: $(STAMP)
+	$(BIN)/python -m pytest -s -m soak
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.surface

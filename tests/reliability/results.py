@@ -1,0 +1,25 @@
+"""What a soak found, written down for ``docs/reliability.md``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.program import ROOT
+
+FOLDER = ROOT / "reliability-results"
+
+
+def write_down(name: str, *, title: str, what: str, columns: list[str], rows: list[list[Any]], made_by: str) -> Path:
+    """Keep a table under this name."""
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}.json"
+    told = {"title": title, "what": what, "columns": columns, "rows": rows, "made_by": made_by}
+    path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    return path
+
+
+def show(columns: list[str], rows: list[list[Any]]) -> str:
+    """The table as text."""
+    cells = [[str(cell) for cell in row] for row in [columns, *rows]]
+    widths = [max(len(row[at]) for row in cells) for at in range(len(columns))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)
