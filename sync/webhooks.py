@@ -83,10 +83,17 @@ async def add_audience_hook(client: MailchimpClient, list_id: str, urls: HookUrl
 
 
 async def add_batch_hook(client: MailchimpClient, urls: HookUrls) -> None:
-    """Have Mailchimp call us for finished batches; nothing happens if it does. Raises NoBaseUrl, MailchimpError."""
+    """Have Mailchimp call us for finished batches; nothing happens if it does. Raises NoBaseUrl, MailchimpError.
+
+    A hook of ours that is switched off makes way: Mailchimp takes no address twice.
+    """
     wanted = urls.require_base().batch
-    if all(hook.url != wanted for hook in await client.list_batch_webhooks()):
-        await client.add_batch_webhook(wanted)
+    ours = [hook for hook in await client.list_batch_webhooks() if hook.url == wanted]
+    if any(hook.enabled for hook in ours):
+        return
+    for hook in ours:
+        await client.delete_batch_webhook(hook.id)
+    await client.add_batch_webhook(wanted)
 
 
 async def check_hooks(

@@ -1,0 +1,277 @@
+"""Traps of webhooks (contract/mailchimp.md 8 and 9): lost, disabled, doubled, signed, and never the whole truth.
+
+The emulator delivers to a real server here. What is kept and worked on is in ``test_inbox.py`` and
+``test_webhook_events.py``; ``tests/reliability/traps.py`` lists all traps with the tests that meet them.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from civiapi.adapters.webhooks import webhook_ways
+from civiapi.app import App
+from civiapi.auth import Auth
+from civiapi.call import SYSTEM, Call
+from civiapi.dispatch import Api
+from civiapi.doctor import examine
+from civiapi.settings import Settings
+from entities import catalogue
+from sync import hook_health
+from sync.context import SyncOptions
+from sync.errors import SyncError
+from sync.hook_health import NO_ADDRESS, NO_BATCH_HOOK, NO_MEMBER_HOOK, NOT_ASKED
+from sync.service import SyncService
+from tests.contract.sites import Site, a_site
+from tests.contract.webkit import serving
+
+ADA, BOB = "ada@example.org", "bob@example.org"
+OPTIONS = SyncOptions(poll_seconds=0.02)
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with a_site(f"sqlite:///{tmp_path / 'site.sqlite'}", auto_webhooks=False) as opened:
+        yield opened
+
+
+class Ears:
+    """The inbox, as long as it is not deaf."""
+
+    def __init__(self, service: SyncService) -> None:
+        self._service = service
+        self.deaf = False
+
+    async def receive_audience_webhook(self, fields: Mapping[str, Any]) -> object:
+        if self.deaf:
+            raise SyncError("out of order")
+        return await self._service.receive_audience_webhook(fields)
+
+    async def receive_batch_webhook(self, fields: Mapping[str, Any]) -> object:
+        return await self._service.receive_batch_webhook(fields)
+
+
+@dataclass
+class Hooked:
+    """A site with a server that Mailchimp can reach."""
+
+    site: Site
+    service: SyncService
+    app: App
+    ears: Ears
+
+    async def add(self, process: str) -> None:
+        await self.service.update_webhook(process=process, api_key=self.site.emulator.key, list_id=self.site.list_id)
+
+    async def shown(self) -> Any:
+        """The key ``webhooks`` of ``getstatus``, and that it cost no request."""
+        self.site.emulator.clear_requests()
+        answer = await self.app.api.respond(Call("Mailchimpsync", "getstatus", {}, SYSTEM))
+        assert self.site.emulator.requests == []
+        return answer["values"][self.site.list_id]["webhooks"]
+
+    async def doctor(self) -> dict[str, str]:
+        """What the doctor finds wrong with webhooks."""
+        return {one.what: one.advice async for one in examine(self.app) if "webhook" in one.what and not one.well}
+
+    async def tell(self) -> None:
+        """Everything that Mailchimp wants to tell, told and worked on."""
+        await self.site.emulator.deliver_webhooks()
+        await self.service.settle(seconds=20)
+
+    async def let_deliveries_fail(self) -> None:
+        """For longer than Mailchimp tries."""
+        self.ears.deaf = True
+        self.site.emulator.turn(webhook_retry_gaps=[0.0, 0.0])
+        self.site.emulator.person("sign_up", BOB)
+        for _ in range(3):
+            await self.site.emulator.deliver_webhooks()
+        self.ears.deaf = False
+
+
+@pytest.fixture
+async def hooked(site: Site, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Hooked]:
+    monkeypatch.setattr(hook_health, "LOOK_AGAIN_S", 0)
+    ears = Ears(SyncService(site.store, site.clients, OPTIONS))
+    async with AsyncExitStack() as stack:
+        ways = webhook_ways(site.store, ears)
+        server = await stack.enter_async_context(serving(site.store, Api(site.store, catalogue()), more=ways))
+        service = SyncService(site.store, site.clients, OPTIONS, base_url=server.base)
+        settings = Settings()
+        settings = replace(settings, server=replace(settings.server, base_url=server.base, site_key="k"))
+        api = Api(site.store, catalogue(), service)
+        app = App(settings, site.store, site.clients, service, api, Auth(site.store, "k", ()))
+        yield Hooked(site, service, app, ears)
+
+
+class TestDisabledHooks:
+    """Mailchimp drops a hook that failed for about 75 minutes, and nothing says so."""
+
+    async def test_a_hook_that_mailchimp_disabled_is_noticed_by_the_next_sync_and_mended_by_updatewebhook(
+        self, hooked: Hooked
+    ) -> None:
+        await hooked.add("add_webhook")
+        await hooked.add("add_batch_webhook")
+        assert (await hooked.shown())["ok"] is True
+        await hooked.let_deliveries_fail()
+        assert (await hooked.shown())["ok"] is True  # as Mailchimp last said
+        await hooked.service.fetch_and_reconcile()
+        shown = await hooked.shown()
+        assert (shown["ok"], shown["why"]) == (False, NO_MEMBER_HOOK)
+        assert shown["asked"]
+        assert "add_webhook" in (await hooked.doctor())[f"webhook of audience {hooked.site.list_id}"]
+        await hooked.add("add_webhook")
+        shown = await hooked.shown()
+        assert (shown["ok"], shown["why"]) == (True, "")
+        assert await hooked.doctor() == {}
+        hooked.site.emulator.person("unsubscribe", BOB)
+        await hooked.tell()
+        assert [one.status for one in await hooked.site.events()] == ["done"]
+
+    async def test_a_batch_hook_that_is_gone_or_switched_off_is_noticed(self, hooked: Hooked) -> None:
+        await hooked.add("add_webhook")
+        await hooked.add("add_batch_webhook")
+        [hook] = hooked.site.emulator.world.default_account.batch_hooks.values()
+        hook.enabled = False
+        await hooked.service.fetch_and_reconcile()
+        assert (await hooked.shown())["why"] == NO_BATCH_HOOK
+        assert "add_batch_webhook" in (await hooked.doctor())["batch webhook"]
+        await hooked.add("add_batch_webhook")
+        assert (await hooked.shown())["ok"] is True
+
+    async def test_the_doctor_s_look_is_what_getstatus_shows_next(self, hooked: Hooked) -> None:
+        assert (await hooked.shown()) == {"ok": None, "why": NOT_ASKED, "asked": ""}
+        assert len(await hooked.doctor()) == 2
+        shown = await hooked.shown()
+        assert (shown["ok"], shown["why"]) == (False, f"{NO_MEMBER_HOOK} {NO_BATCH_HOOK}")
+
+    async def test_a_removed_hook_counts_as_missing_at_once(self, hooked: Hooked) -> None:
+        await hooked.add("add_webhook")
+        [hook] = await hooked.site.client.list_webhooks(hooked.site.list_id)
+        key, list_id = hooked.site.emulator.key, hooked.site.list_id
+        await hooked.service.update_webhook(process="delete_webhook", api_key=key, list_id=list_id, hook_id=hook.id)
+        assert (await hooked.shown())["why"] == NO_MEMBER_HOOK
+
+    async def test_without_a_public_address_it_is_said_so_and_nobody_is_asked(self, site: Site) -> None:
+        service = SyncService(site.store, site.clients, OPTIONS)
+        await service.fetch_and_reconcile(since="ever")
+        assert (await service.get_status())[site.list_id]["webhooks"] == {"ok": False, "why": NO_ADDRESS, "asked": ""}
+        assert not [one for one in site.emulator.requests if "webhooks" in one.path]
+
+    async def test_a_look_that_fails_spoils_no_sync_and_takes_nothing_back(self, hooked: Hooked) -> None:
+        await hooked.add("add_webhook")
+        await hooked.add("add_batch_webhook")
+        hooked.site.emulator.add_fault("502_html", path="webhooks$")
+        [done] = await hooked.service.fetch_and_reconcile()
+        assert done["list_id"] == hooked.site.list_id
+        assert (await hooked.shown())["ok"] is True
+
+    async def test_runs_that_follow_each_other_closely_ask_once(
+        self, hooked: Hooked, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hook_health, "LOOK_AGAIN_S", 900)
+        for _ in range(3):
+            await hooked.service.fetch_and_reconcile()
+        looks = [one for one in hooked.site.emulator.requests if one.path.endswith(f"{hooked.site.list_id}/webhooks")]
+        assert len(looks) == 1
+
+    async def test_an_audience_unlinked_is_forgotten_here_too(self, hooked: Hooked) -> None:
+        await hooked.add("add_webhook")
+        await hooked.service.update_config({"accounts": {}, "lists": {}})
+        left = await hooked.site.store.read(
+            lambda conn: conn.execute(text("SELECT count(*) FROM civiapi_hook_health")).scalar()
+        )
+        assert left == 0
+
+
+class TestWhatHooksLeaveOut:
+    async def test_what_a_lost_webhook_would_have_told_the_next_sync_finds(self, site: Site) -> None:
+        contact_id = await site.person(ADA)
+        site.joined(ADA)
+        await site.sync(since="ever")
+        site.emulator.advance(2)
+        site.emulator.person("unsubscribe", ADA)  # there is no hook at all
+        await site.sync()
+        assert await site.standing(contact_id) == "Removed"
+
+    async def test_changes_of_our_own_tell_us_nothing_and_start_no_ping_pong(self, hooked: Hooked) -> None:
+        await hooked.add("add_webhook")
+        await hooked.site.owe_subscribing(ADA)
+        await hooked.site.submit()
+        await hooked.site.settle()
+        await hooked.tell()
+        assert await hooked.site.events() == []
+
+    async def test_a_pending_person_is_told_of_when_they_confirm_and_not_before(self, hooked: Hooked) -> None:
+        await hooked.add("add_webhook")
+        await hooked.site.client.put_member(
+            hooked.site.list_id, ADA, {"email_address": ADA, "status_if_new": "pending", "status": "pending"}
+        )
+        await hooked.tell()
+        assert await hooked.site.events() == []
+        hooked.site.emulator.person("confirm", ADA)
+        await hooked.tell()
+        assert [(one.type, one.status) for one in await hooked.site.events()] == [("subscribe", "done")]
+
+
+class TestWhatHooksSay:
+    async def test_one_change_of_address_that_comes_as_profile_and_upemail_makes_one_contact(
+        self, hooked: Hooked
+    ) -> None:
+        site = hooked.site
+        await hooked.add("add_webhook")
+        contact_id = await site.person(ADA)
+        site.joined(ADA)
+        await site.sync(since="ever")
+        site.emulator.person("change_email", ADA, new_email=BOB)
+        site.emulator.person("edit_profile", BOB, merge_fields={"FNAME": "Bobby"})
+        site.emulator.turn(webhook_shuffle=True, webhook_duplicates=True)
+        await hooked.tell()
+        assert {one.type for one in await site.events()} == {"upemail", "profile"}
+        assert {one.status for one in await site.events()} == {"done"}
+        assert BOB in await site.addresses(contact_id)
+        assert len({row.civicrm_contact_id for row in await site.rows()}) == 1
+
+    async def test_archiving_in_mailchimp_s_pages_arrives_as_a_deletion_and_is_looked_up(self, hooked: Hooked) -> None:
+        site = hooked.site
+        await hooked.add("add_webhook")
+        contact_id = await site.person(ADA)
+        site.joined(ADA)
+        await site.sync(since="ever")
+        site.emulator.advance(2)
+        site.emulator.admin("archive", ADA)
+        await hooked.tell()
+        assert [one.type for one in await site.events()] == ["unsubscribe"]
+        assert await site.standing(contact_id) == "Removed"
+        assert (await site.row(ADA)).mailchimp_status == "archived"
+
+    async def test_a_signed_delivery_is_taken_by_the_secret_in_its_address(self, hooked: Hooked) -> None:
+        hooked.site.emulator.turn(webhook_signing=True)
+        await hooked.add("add_webhook")
+        hooked.site.emulator.person("sign_up", ADA)
+        await hooked.tell()
+        assert [one.status for one in await hooked.site.events()] == ["done"]
+
+    async def test_a_batch_hook_hears_of_every_program_and_only_ours_is_looked_at(self, hooked: Hooked) -> None:
+        await hooked.add("add_batch_webhook")
+        await hooked.site.client.submit_batch([])
+        await hooked.site.owe_subscribing(ADA)
+        await hooked.site.submit()
+        hooked.site.emulator.run_batches()
+        await hooked.tell()
+        assert sorted(one.status for one in await hooked.site.events()) == ["done", "ignored"]
+        assert hooked.site.at_mailchimp(ADA) == "subscribed"
+
+    async def test_the_twenty_first_batch_webhook_is_refused_in_mailchimp_s_words(self, hooked: Hooked) -> None:
+        base = hooked.app.settings.server.base_url
+        for n in range(20):
+            secret = "s" * 40
+            await hooked.site.client.add_batch_webhook(
+                f"{base}/civicrm/mailchimpsync/batch-webhook?secret={secret}&n={n}"
+            )
+        with pytest.raises(Exception, match="Mailchimp refused POST /batch-webhooks: 400"):
+            await hooked.add("add_batch_webhook")
