@@ -68,7 +68,7 @@ def latest_status(link: Link) -> ColumnElement[Any]:
 def find_rows(
     conn: Connection, link: Link, where: Where, *, limit: int, offset: int, backwards: bool = False
 ) -> list[dict[str, Any]]:
-    """A page of rows in id order, or *backwards*; *limit* 0 for all. Every column, blobs as JSON text, None as it is."""
+    """A page of rows in id order, or *backwards*; *limit* 0 for all. All columns, blobs as JSON text, None as it is."""
     order = cache.c.id.desc() if backwards else cache.c.id.asc()
     ids = select(cache.c.id).where(cache.c.mailchimp_list_id == link.list_id, *where).order_by(order)
     if limit:
