@@ -1,6 +1,10 @@
-"""Fixtures every suite shares: a fresh migrated store, an API over it, and a short way to ask it something."""
+"""Fixtures every suite shares: a fresh migrated store, an API over it, and a short way to ask it something.
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+``pytest --database mariadb`` runs every test that opens a database on MariaDB, and leaves out those that open none.
+"""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +16,62 @@ from civiapi.dispatch import Api
 from civiapi.store.engine import Store, open_store
 from civiapi.store.migrate import migrate
 from entities import catalogue
+from tests.contract import databases
+from tests.contract.databases import KINDS, database_at
 
 Ask = Callable[..., Awaitable[Any]]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--database", choices=KINDS, default=None, help="the kind of database that tests open (sqlite)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "sqlite_only(reason): about SQLite itself; left out on MariaDB")
+    if config.getoption("--database"):
+        os.environ[databases.VARIABLE] = config.getoption("--database")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On MariaDB: leave out what opens no database or is about SQLite; skip the rest where there is no MariaDB."""
+    if databases.chosen() != "mariadb":
+        return
+    kept = [item for item in items if _opens_a_database(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+    if databases.why_no_mariadb():
+        for item in items:
+            item.add_marker(pytest.mark.skip(reason=databases.why_no_mariadb()))
+
+
+def _opens_a_database(item: pytest.Item) -> bool:
+    if (
+        item.get_closest_marker("sqlite_only")
+        or "sqlite" in getattr(getattr(item, "callspec", None), "params", {}).values()
+    ):
+        return False
+    known = vars(getattr(item, "module", None))
+    ways = {"database_at", "a_database", "an_empty_database", "a_site", "write_settings"}
+    return "store" in getattr(item, "fixturenames", ()) or not ways.isdisjoint(known)
+
+
+@pytest.fixture(autouse=True)
+def _databases() -> Iterator[None]:
+    """Whatever the test opened is given back when it ends."""
+    yield
+    databases.give_back()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _kept_databases() -> Iterator[None]:
+    yield
+    databases.drop_all()
+
+
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A new SQLite database with the schema and the seed rows; the site lives in UTC."""
-    opened = await open_store(f"sqlite:///{tmp_path / 'site.sqlite'}")
+    """A new database with the schema and the seed rows; the site lives in UTC."""
+    opened = await open_store(database_at(tmp_path / "site.sqlite"))
     await migrate(opened)
     yield opened
     await opened.close()

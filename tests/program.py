@@ -12,6 +12,8 @@ from pathlib import Path
 
 import httpx
 
+from tests.contract.databases import database_at
+
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60.0
 SITE_KEY = "a-site-key-for-tests"
@@ -49,7 +51,7 @@ def write_settings(folder: Path, *, port: int = 8080, mailchimp: str = "", more:
     path = folder / "settings.ini"
     path.write_text(
         f"[server]\nport = {port}\nbase_url = http://127.0.0.1:{port}\nsite_key = {SITE_KEY}\n"
-        f"[database]\nurl = sqlite:///{folder / 'site.sqlite'}\n"
+        f"[database]\nurl = {database_at(folder / 'site.sqlite')}\n"
         f"[mailchimp]\nbase_url = {mailchimp}\npoll_seconds = 0.1\n"
         f"[scheduler]\nenabled = no\n[user:admin]\napi_key = {ADMIN_KEY}\npermissions = *\n{more}",
         "utf-8",

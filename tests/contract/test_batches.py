@@ -20,6 +20,7 @@ from sync.mailchimp.wire import put_member_operation, subscriber_hash
 from sync.member_data import decode
 from sync.tables import batch, cache, claim
 from sync.updates import Wanted
+from tests.contract.databases import database_at
 from tests.contract.sites import Site, a_site, unsubscribing
 
 ADA, BOB, CY = "ada@example.org", "bob@example.org", "cy@example.org"
@@ -28,7 +29,7 @@ ADA, BOB, CY = "ada@example.org", "bob@example.org", "cy@example.org"
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     """Batches wait until they are run by hand."""
-    async with a_site(f"sqlite:///{tmp_path / 'site.sqlite'}", auto_batches=False) as opened:
+    async with a_site(database_at(tmp_path / "site.sqlite"), auto_batches=False) as opened:
         yield opened
 
 
@@ -57,7 +58,7 @@ async def test_what_is_owed_goes_in_one_batch_with_its_id_kept(site: Site) -> No
 
 async def test_batches_hold_no_more_than_they_may(tmp_path: Path) -> None:
     options = SyncOptions(batch_size=2, poll_seconds=0.05)
-    async with a_site(f"sqlite:///{tmp_path / 's.sqlite'}", options=options, auto_batches=False) as site:
+    async with a_site(database_at(tmp_path / "s.sqlite"), options=options, auto_batches=False) as site:
         await site.owe_subscribing(*(f"p{n}@example.org" for n in range(5)))
         assert (await site.submit()).batches == 3
         assert [len(found) for found in operations(site)] == [2, 2, 1]

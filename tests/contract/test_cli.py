@@ -223,6 +223,7 @@ def _later(path: Path) -> None:
         pytest.param(_later, "schema version 9999", id="A later version made it."),
     ],
 )
+@pytest.mark.sqlite_only("what can be wrong with a file")
 def test_a_database_that_cannot_be_used_is_one_sentence_and_exit_code_1(tmp_path: Path, spoil, says: str) -> None:
     folder = tmp_path / "data"
     folder.mkdir()
@@ -236,6 +237,7 @@ def test_a_database_that_cannot_be_used_is_one_sentence_and_exit_code_1(tmp_path
         assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.sqlite_only("MariaDB locks rows; see test_two_databases")
 @pytest.mark.usefixtures("_impatient")
 def test_a_locked_database_is_one_sentence_and_exit_code_1(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

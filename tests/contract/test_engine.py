@@ -20,12 +20,13 @@ from sync.stages import STAGES as WORK
 from sync.stages.base import RunRequest
 from sync.tables import claim, run_log
 from sync.tables import status as status_table
+from tests.contract.databases import database_at
 from tests.contract.sites import GROUP, Site, a_site
 
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with a_site(f"sqlite:///{tmp_path / 'site.sqlite'}") as opened:
+    async with a_site(database_at(tmp_path / "site.sqlite")) as opened:
         opened.joined("ada@example.org")
         await opened.person("bob@example.org")
         yield opened
@@ -206,7 +207,7 @@ async def test_the_log_keeps_its_last_hundred_lines(site: Site) -> None:
 
 
 async def test_an_empty_audience_and_an_empty_group_are_in_step(tmp_path: Path) -> None:
-    async with a_site(f"sqlite:///{tmp_path / 'empty.sqlite'}") as empty:
+    async with a_site(database_at(tmp_path / "empty.sqlite")) as empty:
         outcome = await empty.run(since="ever")
         assert outcome.outcome == "finished"
         assert await empty.rows() == []

@@ -24,6 +24,7 @@ from civiapi.settings import (
     UserSettings,
 )
 from sync.mailchimp.emulator.running import Emulator, running_emulator
+from tests.contract.databases import database_at
 
 USER_KEY = "key-of-a-person-at-a-screen"
 
@@ -57,7 +58,7 @@ async def screen(tmp_path: Any, emulator: Emulator, unused_tcp_port: int) -> Asy
     base = f"http://127.0.0.1:{unused_tcp_port}"
     settings = Settings(
         server=ServerSettings(port=unused_tcp_port, base_url=base, site_key="site-key-of-tests"),
-        database=DatabaseSettings(url=f"sqlite:///{tmp_path / 'site.sqlite'}"),
+        database=DatabaseSettings(url=database_at(tmp_path / "site.sqlite")),
         mailchimp=MailchimpSettings(base_url=emulator.root_url, poll_seconds=0.05),
         scheduler=SchedulerSettings(enabled=False),
         log=LogSettings(level="warning"),

@@ -11,6 +11,7 @@ from civiapi.importer import ImportRefused, import_folder
 from civiapi.store.engine import Store, open_store
 from civiapi.store.migrate import migrate
 from civiapi.store.tables import METADATA, contact, email, group, subscription_history, tag
+from tests.contract.databases import database_at
 
 Folder = Callable[..., Path]
 
@@ -92,7 +93,7 @@ async def test_rows_keep_their_ids_dates_and_references(store: Store, folder: Fo
 
 
 async def test_times_of_another_zone_become_site_times(tmp_path: Path, folder: Folder) -> None:
-    store = await open_store(f"sqlite:///{tmp_path / 'kyiv.sqlite'}", "Europe/Kyiv")
+    store = await open_store(database_at(tmp_path / "kyiv.sqlite"), "Europe/Kyiv")
     await migrate(store)
     await import_folder(store, folder(**ALL), zone="UTC")
     history = await rows(store, subscription_history)
@@ -350,6 +351,7 @@ async def test_files_of_other_names_are_ignored_and_said_so(store: Store, folder
     assert report.lines()[-1].startswith("contact.csv: ignored")
 
 
+@pytest.mark.sqlite_only("counts SQLite's own steps")
 async def test_twice_the_rows_cost_twice_the_work(store: Store, folder: Folder) -> None:
     """Each member of a group was once looked up through the whole history of the group. Counts SQLite's own steps."""
     steps = 0

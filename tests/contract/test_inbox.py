@@ -16,6 +16,7 @@ from sync.config import write_config
 from sync.holding import held
 from sync.inbox import Inbox, fingerprint, retry_event
 from sync.tables import webhook_event
+from tests.contract.databases import database_at
 from tests.contract.sites import GROUP, Site, a_site
 
 ADA, BOB = "ada@example.org", "bob@example.org"
@@ -23,7 +24,7 @@ ADA, BOB = "ada@example.org", "bob@example.org"
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with a_site(f"sqlite:///{tmp_path / 'site.sqlite'}") as opened:
+    async with a_site(database_at(tmp_path / "site.sqlite")) as opened:
         yield opened
 
 

@@ -22,6 +22,7 @@ from sync.stored import load_data
 from sync.tables import batch, cache, update, update_detail
 from sync.updates import Wanted
 from sync.watcher import Watcher
+from tests.contract.databases import database_at
 from tests.contract.sites import Site, a_site, subscribing, unsubscribing
 
 ADA, BOB, CY = "ada@example.org", "bob@example.org", "cy@example.org"
@@ -30,7 +31,7 @@ PUT = {"method": "PUT", "path": "/members/"}
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with a_site(f"sqlite:///{tmp_path / 'site.sqlite'}") as opened:
+    async with a_site(database_at(tmp_path / "site.sqlite")) as opened:
         yield opened
 
 

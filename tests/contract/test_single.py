@@ -18,6 +18,7 @@ from sync.mailchimp.errors import MailchimpError
 from sync.mailchimp.wire import subscriber_hash
 from sync.single import Hint, sync_member
 from sync.tables import cache
+from tests.contract.databases import database_at
 from tests.contract.sites import GROUP, TREES_GROUP, Site, a_site, link
 
 ADA, BOB, CY = "ada@example.org", "bob@example.org", "cy@example.org"
@@ -25,7 +26,7 @@ ADA, BOB, CY = "ada@example.org", "bob@example.org", "cy@example.org"
 
 @pytest.fixture
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
-    async with a_site(f"sqlite:///{tmp_path / 'site.sqlite'}") as opened:
+    async with a_site(database_at(tmp_path / "site.sqlite")) as opened:
         yield opened
 
 
