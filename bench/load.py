@@ -19,7 +19,9 @@ class Load:
     refused: int
 
 
-class _Link:
+class Link:
+    """A kept-open connection with what was read of the next answer."""
+
     def __init__(self, address: tuple[str, int]) -> None:
         self.socket = socket.create_connection(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -45,7 +47,7 @@ def fire(address: tuple[str, int], request: bytes, *, concurrency: int, seconds:
     links = {}
     poll = select.epoll()
     for _ in range(concurrency):
-        link = _Link(address)
+        link = Link(address)
         links[link.socket.fileno()] = link
         poll.register(link.socket, select.EPOLLIN)
         link.socket.sendall(request)

@@ -136,14 +136,17 @@ def _both(port: int, request: bytes, seconds: float) -> dict[int, Load]:
 
 
 @contextmanager
-def running(command: list[str], port: int, feed: bytes = b"") -> Iterator[None]:
-    """A server in a process of its own, once it answers, until left."""
-    server = subprocess.Popen(command, stdin=subprocess.PIPE)  # noqa: S603  commands of our own
+def running(
+    command: list[str], port: int, feed: bytes = b"", *, patience: float = 10.0, quiet: bool = False
+) -> Iterator[None]:
+    """A server in a process of its own, once it answers (within *patience* seconds), until left."""
+    said = subprocess.DEVNULL if quiet else None
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=said)  # noqa: S603  commands of our own
     try:
         if server.stdin is not None:
             server.stdin.write(feed)
             server.stdin.close()
-        for _ in range(200):
+        for _ in range(round(patience / 0.05)):
             try:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=1)
                 break

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Text, cast, func, select
 
+from civiapi.store.dialect import unindexed
 from civiapi.store.tables import subscription_history
 from sync.config import Link, read_config
 from sync.errors import BadConfig, SyncError
@@ -56,7 +57,7 @@ def latest_status(link: Link) -> ColumnElement[Any]:
         select(subscription_history.c.status)
         .where(
             subscription_history.c.contact_id == cache.c.civicrm_contact_id,
-            subscription_history.c.group_id == link.group_id,
+            unindexed(subscription_history.c.group_id) == link.group_id,  # a contact has a few rows, a group has all
         )
         .order_by(subscription_history.c.id.desc())
         .limit(1)

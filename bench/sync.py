@@ -1,0 +1,208 @@
+"""What a sync costs, beside the floor (``bench.floor_sync``) measured in the same run.
+
+``python -m bench.sync [--sizes 10000,100000] [--latencies 0,300] [--cases known,push]`` prints tables and writes
+``bench-results/sync.json``. Each case runs in a process of its own, Mailchimp's emulator in another. Ratios are given
+on wall-clock and on CPU seconds, because other work may share the machine.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.load import post
+from bench.load_lag import latencies, percentile
+from bench.measure import described
+from bench.surface import running
+from bench.sync_site import Mailchimp, Site, emulator, let_all_be_contacts, let_all_be_known, new_site
+
+CASES = ("known", "new", "push", "full_again", "nothing_changed", "incremental", "reads", "webhook", "lag")
+SLOW_CASES = ("known", "new", "push", "nothing_changed", "incremental")
+"""What a slow Mailchimp makes a difference to."""
+
+WITH_FLOOR = ("known", "new", "push", "full_again")
+TITLES = {
+    "known": "first sync, all known",
+    "new": "first sync, all new",
+    "push": "first push, with results",
+    "full_again": "everything fetched again",
+    "nothing_changed": "nothing changed",
+    "incremental": "100 changes",
+    "reads": "questions",
+    "webhook": "a webhook",
+    "lag": "Contact.get while a full sync runs",
+}
+Row = dict[str, Any]
+
+
+def main() -> None:
+    """Measure, print, write down."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", default="10000,100000", help="members, comma separated")
+    parser.add_argument("--latencies", default="0,300", help="milliseconds before each answer of Mailchimp")
+    parser.add_argument("--cases", default=",".join(CASES))
+    parser.add_argument("--out", type=Path, default=Path("bench-results/sync.json"))
+    given = parser.parse_args()
+    wanted = given.cases.split(",")
+    console = Console(width=150)
+    about = described()
+    rows: list[Row] = []
+    for latency in map(int, given.latencies.split(",")):
+        for size in map(int, given.sizes.split(",")):
+            cases = [case for case in wanted if latency == 0 or case in SLOW_CASES]
+            with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+                for row in measure(Path(folder), size, latency, cases):
+                    rows.append(row)
+                    console.print(f"[dim]{json.dumps(row)}[/dim]", soft_wrap=True)
+    for table in tables(rows):
+        console.print(table)
+    given.out.parent.mkdir(exist_ok=True)
+    given.out.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+
+
+def measure(folder: Path, size: int, latency: int, cases: Sequence[str]) -> Iterator[Row]:
+    """Measure each case on an audience of *size*."""
+    named = {"members": size, "latency_ms": latency}
+    if any(case != "push" for case in cases):
+        with emulator(size, latency) as mailchimp:
+            for row in _with_members(folder, mailchimp, cases):
+                yield named | row
+    if "push" in cases:
+        with emulator(0, latency) as mailchimp:
+            site = _filled(folder, mailchimp, "contacts", size)
+            with emulator(0, latency) as other:  # the floor fills an audience of its own
+                floor = _run("floor_sync", "push", new_site(folder / "floor-push", other, site.database))
+            yield named | {"case": "push", "floor": floor, "ours": _run("sync_cases", "push", site)}
+
+
+def _with_members(folder: Path, mailchimp: Mailchimp, cases: Sequence[str]) -> Iterator[Row]:
+    if "new" in cases:
+        yield _beside_floor(folder, "new", _filled(folder, mailchimp, "nobody", 0))
+    if not set(cases) - {"new", "push"}:
+        return
+    before = _filled(folder, mailchimp, "known", None)
+    if "lag" in cases:
+        yield {"case": "lag"} | _lag(new_site(folder / "lag", mailchimp, before.database))
+    after = new_site(folder / "after", mailchimp, before.database)
+    if "known" in cases:
+        yield _beside_floor(folder, "known", before, after)
+    else:
+        _run("sync_cases", "known", after)
+    if "full_again" in cases:
+        yield _beside_floor(folder, "full_again", after, after)
+    for case in ("nothing_changed", "incremental", "reads", "webhook"):
+        if case in cases:
+            yield {"case": case, "ours": _run("sync_cases", case, after)}
+
+
+def _filled(folder: Path, mailchimp: Mailchimp, who: str, count: int | None) -> Site:
+    site = new_site(folder / who, mailchimp)
+    if count is None:
+        let_all_be_known(site)
+    elif count:
+        let_all_be_contacts(site, count)
+    return site
+
+
+def _beside_floor(folder: Path, case: str, before: Site, ours: Site | None = None) -> Row:
+    """Ours and the floor, each on its own copy of the same database; the floor first."""
+    floor = new_site(folder / f"floor-{case}", before.mailchimp, before.database)
+    found: Row = {"case": case, "floor": _run("floor_sync", case, floor)}
+    found["ours"] = _run("sync_cases", case, ours or before)
+    return found
+
+
+def _run(module: str, case: str, site: Site) -> Row:
+    command = [sys.executable, "-m", f"bench.{module}", case, site.as_case()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  a command of our own
+    if done.returncode:
+        raise SystemExit(f"{case}: {done.stderr[-3000:]}")
+    found: Row = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _lag(site: Site) -> Row:
+    """Percentiles of Contact.get, one at a time, alone and while the first sync of the audience runs."""
+    address = ("127.0.0.1", site.port)
+    form = urlencode({"entity": "Contact", "action": "get", "json": json.dumps({"id": 1})}).encode()
+    request = post("/civicrm/ajax/rest", form, "application/x-www-form-urlencoded", _headers(site))
+    with running([sys.executable, "-m", "civiapi", "serve", "--config", str(site.settings)], site.port):
+        until = time.monotonic() + 5
+        idle = latencies(address, request, lambda: time.monotonic() < until)
+        runner = threading.Thread(target=_sync, args=(site,))
+        runner.start()
+        busy = latencies(address, request, runner.is_alive)
+        runner.join()
+    shares = {f"p{share}": (percentile(idle, share), percentile(busy, share)) for share in (50, 90, 99)}
+    return {"lag": {name: {"idle_ms": pair[0], "busy_ms": pair[1]} for name, pair in shares.items()}, "asked": len(busy)}
+
+
+def _sync(site: Site) -> None:
+    params = json.dumps({"group_id": 1, "max_time": 0, "since": "ever"})
+    form = urlencode({"entity": "Mailchimpsync", "action": "fetchandreconcile", "json": params}).encode()
+    asked = urllib.request.Request(  # noqa: S310  our own server
+        f"http://127.0.0.1:{site.port}/civicrm/ajax/rest", form, _headers(site)
+    )
+    with urllib.request.urlopen(asked) as answer:  # noqa: S310
+        told = json.load(answer)
+    if told["is_error"]:
+        raise SystemExit(f"the sync failed: {told}")
+
+
+def _headers(site: Site) -> dict[str, str]:
+    return {"X-Civi-Auth": f"Bearer {site.api_key}", "X-Requested-With": "XMLHttpRequest"}
+
+
+# ── What is shown ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def tables(rows: Sequence[Row]) -> Iterator[Table]:
+    """What was found, as tables."""
+    yield _table_of_work([row for row in rows if "cpu" in row.get("ours", {})])
+    yield _table_of_questions([row for row in rows if "reads" in row.get("ours", {})])
+    lags = Table("Contact.get while a full sync runs", "members", "idle ms", "busy ms", "ratio")
+    for row in rows:
+        for name, pair in row.get("lag", {}).items():
+            ratio = f"{pair['busy_ms'] / pair['idle_ms']:.1f}"
+            lags.add_row(name, f"{row['members']:,}", str(pair["idle_ms"]), str(pair["busy_ms"]), ratio)
+    yield lags
+
+
+def _table_of_work(rows: Sequence[Row]) -> Table:
+    shown = ("case", "members", "page ms", "wall s", "CPU s", "a second", "floor wall", "floor CPU", "× wall", "× CPU")
+    table = Table(*shown, "own ms", "peak MB")
+    for row in rows:
+        ours, floor = row["ours"], row.get("floor")
+        shares: list[str] = ["", "", "", ""]
+        if floor:
+            shares = [f"{floor[name]:.2f}" for name in ("wall", "cpu")]
+            shares += [f"{ours[name] / floor[name]:.2f}" for name in ("wall", "cpu")]
+        work = (f"{ours['wall']:.2f}", f"{ours['cpu']:.2f}", f"{ours['rows'] / ours['wall']:,.0f}")
+        own = f"{ours['own_ms']:.0f}" if "own_ms" in ours else ""
+        title, size, latency = TITLES[row["case"]], f"{row['members']:,}", str(row["latency_ms"])
+        table.add_row(title, size, latency, *work, *shares, own, str(ours["peak_mb"]))
+    return table
+
+
+def _table_of_questions(rows: Sequence[Row]) -> Table:
+    table = Table("question", "members", "middle ms", "worst ms", "peak MB")
+    for row in rows:
+        for name, one in row["ours"]["reads"].items():
+            figures = (str(one["middle_ms"]), str(one["worst_ms"]), str(row["ours"]["peak_mb"]))
+            table.add_row(name, f"{row['members']:,}", *figures)
+    return table
+
+
+if __name__ == "__main__":
+    main()
