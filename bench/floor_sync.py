@@ -80,7 +80,10 @@ def fetch(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
     for members in link.pages(list_id):
         conn.execute("BEGIN")
         first = (conn.execute("SELECT max(id) FROM civicrm_mailchimpsync_cache").fetchone()[0] or 0) + 1
-        rows = [(n, list_id, m["id"], m["email_address"], m["status"], m["last_changed"], known(m)) for n, m in enumerate(members, first)]
+        rows = [
+            (n, list_id, m["id"], m["email_address"], m["status"], m["last_changed"], known(m))
+            for n, m in enumerate(members, first)
+        ]
         conn.executemany(
             "INSERT INTO civicrm_mailchimpsync_cache (id, mailchimp_list_id, mailchimp_member_id, mailchimp_email,"
             " mailchimp_status, mailchimp_updated, mailchimp_data, sync_status) VALUES (?, ?, ?, ?, ?, ?, ?, 'todo')",
@@ -137,7 +140,9 @@ def first_sync_new(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
         for number, (cache_id, email, data) in enumerate(part, contact_id):
             words = data.decode().split('"')
             first, last = words[11], words[19]
-            people.append((number, first, last, f"{first} {last}", f"{last}, {first}", token_hex(16), cache_id, email.lower()))
+            people.append(
+                (number, first, last, f"{first} {last}", f"{last}, {first}", token_hex(16), cache_id, email.lower())
+            )
         contact_id += len(part)
         conn.executemany(
             "INSERT INTO civicrm_contact (id, contact_type, first_name, last_name, display_name, sort_name, hash,"
@@ -145,7 +150,8 @@ def first_sync_new(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
             [one[:6] for one in people],
         )
         conn.executemany(
-            "INSERT INTO civicrm_email (contact_id, location_type_id, email, is_primary, on_hold) VALUES (?, 1, ?, 1, 0)",
+            "INSERT INTO civicrm_email (contact_id, location_type_id, email, is_primary, on_hold)"
+            " VALUES (?, 1, ?, 1, 0)",
             [(one[0], one[7]) for one in people],
         )
         conn.executemany(
@@ -186,7 +192,9 @@ def push(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
         conn.execute("BEGIN")
         first = (conn.execute("SELECT max(id) FROM civicrm_mailchimpsync_cache").fetchone()[0] or 0) + 1
         first_update = (conn.execute("SELECT max(id) FROM civicrm_mailchimpsync_update").fetchone()[0] or 0) + 1
-        batch_id = conn.execute("INSERT INTO civicrm_mailchimpsync_batch (mailchimp_list_id) VALUES (?)", (list_id,)).lastrowid
+        batch_id = conn.execute(
+            "INSERT INTO civicrm_mailchimpsync_batch (mailchimp_list_id) VALUES (?)", (list_id,)
+        ).lastrowid
         operations, updates, details = [], [], []
         for number, (_, given, family, email) in enumerate(part):
             path = f"members/{md5(email.encode(), usedforsecurity=False).hexdigest()}"
@@ -221,7 +229,10 @@ def push(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
             time.sleep(POLL_S)
         _take_results(conn, link.fetch(told["response_body_url"]))
         conn.execute("BEGIN")
-        conn.execute("UPDATE civicrm_mailchimpsync_batch SET response_processed = 2, status = 'finished' WHERE id = ?", (batch_id,))
+        conn.execute(
+            "UPDATE civicrm_mailchimpsync_batch SET response_processed = 2, status = 'finished' WHERE id = ?",
+            (batch_id,),
+        )
         conn.execute("COMMIT")
         count += len(part)
     return count
@@ -236,7 +247,16 @@ def _take_results(conn: sqlite3.Connection, archive: bytes) -> None:
             for result in orjson.loads(content) if content else ():
                 cache_id, _, update_id = result["operation_id"].partition("-")
                 member = orjson.loads(result["response"])
-                rows.append((member["id"], member["email_address"], member["status"], member["last_changed"], known(member), cache_id))
+                rows.append(
+                    (
+                        member["id"],
+                        member["email_address"],
+                        member["status"],
+                        member["last_changed"],
+                        known(member),
+                        cache_id,
+                    )
+                )
                 done.append((update_id,))
                 members.append((cache_id, member["contact_id"]))
     conn.execute("BEGIN")
@@ -281,7 +301,9 @@ def main() -> None:
     with measuring() as took:
         count = CASES[sys.argv[1]](conn, link, given["list_id"])
     conn.close()
-    sys.stdout.write(orjson.dumps({"rows": count, "wall": took.wall, "cpu": took.cpu, "peak_mb": peak_mb()}).decode() + "\n")
+    sys.stdout.write(
+        orjson.dumps({"rows": count, "wall": took.wall, "cpu": took.cpu, "peak_mb": peak_mb()}).decode() + "\n"
+    )
 
 
 if __name__ == "__main__":

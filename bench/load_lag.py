@@ -8,7 +8,9 @@ from collections.abc import Callable
 from bench.load import Link
 
 
-def latencies(address: tuple[str, int], request: bytes, going_on: Callable[[], bool], pause: float = 0.005) -> list[float]:
+def latencies(
+    address: tuple[str, int], request: bytes, going_on: Callable[[], bool], pause: float = 0.005
+) -> list[float]:
     """Seconds of each request sent one after another while *going_on* says so, *pause* seconds between."""
     link = Link(address)
     laps = []

@@ -145,15 +145,16 @@ def _lag(site: Site) -> Row:
         busy = latencies(address, request, runner.is_alive)
         runner.join()
     shares = {f"p{share}": (percentile(idle, share), percentile(busy, share)) for share in (50, 90, 99)}
-    return {"lag": {name: {"idle_ms": pair[0], "busy_ms": pair[1]} for name, pair in shares.items()}, "asked": len(busy)}
+    return {
+        "lag": {name: {"idle_ms": pair[0], "busy_ms": pair[1]} for name, pair in shares.items()},
+        "asked": len(busy),
+    }
 
 
 def _sync(site: Site) -> None:
     params = json.dumps({"group_id": 1, "max_time": 0, "since": "ever"})
     form = urlencode({"entity": "Mailchimpsync", "action": "fetchandreconcile", "json": params}).encode()
-    asked = urllib.request.Request(  # noqa: S310  our own server
-        f"http://127.0.0.1:{site.port}/civicrm/ajax/rest", form, _headers(site)
-    )
+    asked = urllib.request.Request(f"http://127.0.0.1:{site.port}/civicrm/ajax/rest", form, _headers(site))
     with urllib.request.urlopen(asked) as answer:  # noqa: S310
         told = json.load(answer)
     if told["is_error"]:

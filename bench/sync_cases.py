@@ -175,12 +175,14 @@ async def reads(given: dict[str, Any]) -> Found:
 async def webhook(given: dict[str, Any]) -> Found:
     """Somebody leaves by the link in a mail: from Mailchimp's webhook to the group, milliseconds."""
     async with opened(given) as site, httpx.AsyncClient(base_url=given["control"]) as control, serving(site.app):
-        await site.ask("Mailchimpsync", "updatewebhook", process="add_webhook", api_key=given["key"], list_id=given["list_id"])
+        await site.ask(
+            "Mailchimpsync", "updatewebhook", process="add_webhook", api_key=given["key"], list_id=given["list_id"]
+        )
         laps = []
         for address in await site.app.store.read(some_subscribed, REPEATS):
             begun = time.perf_counter()
             await act(control, {"action": "unsubscribe", "email": address})
-            while await site.app.store.read(stands, address) == "Added":
+            while await site.app.store.read(stands, address) == "Added":  # noqa: ASYNC110  others have no event for us
                 await asyncio.sleep(0.002)
             laps.append(time.perf_counter() - begun)
         return {"rows": REPEATS, "reads": {"webhook, end to end": spread(laps)}, "peak_mb": peak_mb()}

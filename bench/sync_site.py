@@ -19,7 +19,7 @@ from civiapi.settings import load_settings
 
 MAILCHIMP_KEY = "0123456789abcdef0123456789abcdef-us1"
 OVERLAP_S = 10
-"""Of the emulator's members some changed lately; the overlap of two hours would read the more of them the more there are."""
+"""Of the emulator's members some changed lately: an overlap of two hours would read more where there are more."""
 
 PEOPLE_AT = "2020-01-01 00:00:00"  # before anything the emulator's members did
 
@@ -92,7 +92,8 @@ def new_site(folder: Path, mailchimp: Mailchimp, database: Path | None = None) -
     site = Site(folder, mailchimp, free_port())
     site.settings.write_text(
         f"[server]\nport = {site.port}\nbase_url = http://127.0.0.1:{site.port}\nsite_key = {secrets.token_hex(8)}\n"
-        f"[database]\nurl = sqlite:///{site.database}\n[mailchimp]\nbase_url = {mailchimp.base_url}\npoll_seconds = 0.05\n"
+        f"[database]\nurl = sqlite:///{site.database}\n"
+        f"[mailchimp]\nbase_url = {mailchimp.base_url}\npoll_seconds = 0.05\n"
         f"[sync]\noverlap_seconds = {OVERLAP_S}\n[scheduler]\nenabled = no\n[log]\nlevel = error\n"
         f"[user:bench]\napi_key = {site.api_key}\npermissions = *\n"
     )
@@ -148,7 +149,8 @@ def add_people(conn: Any, first: int, people: list[tuple[str, bool]]) -> None:
     conn.execute("BEGIN")
     conn.executemany(
         "INSERT INTO civicrm_contact (id, contact_type, first_name, last_name, display_name, sort_name, created_date,"
-        f" modified_date) VALUES (?, 'Individual', 'Ada', 'Byron', 'Ada Byron', 'Byron, Ada', '{PEOPLE_AT}', '{PEOPLE_AT}')",
+        " modified_date) VALUES (?, 'Individual', 'Ada', 'Byron', 'Ada Byron', 'Byron, Ada',"
+        f" '{PEOPLE_AT}', '{PEOPLE_AT}')",
         [(number,) for number, _ in enumerate(people, first)],
     )
     conn.executemany(

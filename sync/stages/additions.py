@@ -135,7 +135,8 @@ def _make_rows(conn: Connection, audience: Audience, contact_ids: list[int]) -> 
     added = 0
     for start in range(0, len(contact_ids), ROWS_A_BIT // 2):
         part = contact_ids[start : start + ROWS_A_BIT // 2]
-        rest = [i for i in part if i not in set(_take_over(conn, audience, part))]
+        taken = set(_take_over(conn, audience, part))
+        rest = [i for i in part if i not in taken]
         wanted = select(literal(audience.list_id), contact.c.id, literal("todo")).where(contact.c.id.in_(rest))
         columns = ["mailchimp_list_id", "civicrm_contact_id", "sync_status"]
         conn.execute(insert_into(cache).from_select(columns, wanted))
