@@ -17,6 +17,7 @@ from civiapi.store.bulk import insert_rows, update_rows
 from civiapi.store.groups import set_status
 from civiapi.store.tables import group_contact
 from sync.audience import Audience
+from sync.daily import add_changes
 from sync.facts import ECHO_METHOD
 from sync.member_data import ECHO, decode, encode
 from sync.reconcile import ADDED, Decision, GroupChange, Plan
@@ -74,10 +75,13 @@ def apply_plans(conn: Connection, audience: Audience, plans: Sequence[Plan], at:
     queued = sum(1 for update_id in queue_many(conn, wishes) if update_id not in owed)
     _write_rows(conn, audience, standing, site_time)
     _unlink(conn, audience, [plan for plan in standing if plan.unlink])
+    joined = sum(1 for plan in standing if plan.decision is Decision.JOIN_GROUP and plan.group_changes)
+    left = sum(1 for plan in standing if plan.decision is Decision.LEAVE_GROUP and plan.group_changes)
+    add_changes(conn, audience, at, joined_civicrm=joined, left_civicrm=left)
     return Applied(
         rows=len(plans),
-        joined=sum(1 for plan in standing if plan.decision is Decision.JOIN_GROUP and plan.group_changes),
-        left=sum(1 for plan in standing if plan.decision is Decision.LEAVE_GROUP and plan.group_changes),
+        joined=joined,
+        left=left,
         updates=queued,
         failed=sum(1 for plan in standing if plan.sync_status == FAIL),
     )

@@ -10,7 +10,7 @@ promises none between batches, so whatever depends on something (tags on the mem
 waits here until that is completed, not merely sent.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -76,12 +76,13 @@ async def submit_pending(
     *,
     cache_ids: Sequence[int] | None = None,
     expired: Callable[[], bool] = _never,
+    sent: Callable[[int], Awaitable[None]] | None = None,
 ) -> Submitted:
     """Hand over what waits for an audience (or for these rows of it), and first settle what is unknown.
 
-    Stops when *expired* says so or the account's window is full; what is left goes when batches have finished (the
-    watcher sees to that). Raises MailchimpError when Mailchimp does not take them, ClaimLost; nothing is lost by
-    either.
+    *sent* is told the size of each batch once Mailchimp has it. Stops when *expired* says so or the account's window is
+    full; what is left goes when batches have finished (the watcher sees to that). Raises MailchimpError when Mailchimp
+    does not take them, ClaimLost; nothing is lost by either.
     """
     client = ctx.clients.client_for(audience.api_key)
     await settle_unknown(ctx, audience, claim)
@@ -92,6 +93,8 @@ async def submit_pending(
             break
         await _send(ctx, client, claim, parcel)
         updates, batches = updates + parcel.size, batches + 1
+        if sent is not None:
+            await sent(parcel.size)
     if batches and ctx.on_queued is not None:
         ctx.on_queued()
     return Submitted(updates, batches, await ctx.store.read(count_ready, audience.list_id, cache_ids))
@@ -155,6 +158,16 @@ def unknown_parcels(conn: Connection, list_id: str, clock: SiteClock) -> list[Pa
 def count_ready(conn: Connection, list_id: str, cache_ids: Sequence[int] | None = None) -> int:
     """How many updates of an audience wait and could go now."""
     return int(conn.execute(select(func.count()).select_from(_ready(list_id, cache_ids).subquery())).scalar_one())
+
+
+def count_waiting(conn: Connection, list_id: str) -> int:
+    """How many updates of an audience wait, those included that cannot go yet. Much cheaper than `count_ready`."""
+    wanted = (
+        select(func.count())
+        .select_from(update.join(cache, cache.c.id == update.c.mailchimpsync_cache_id))
+        .where(update.c.completed == 0, update.c.mailchimpsync_batch_id.is_(None), cache.c.mailchimp_list_id == list_id)
+    )
+    return int(conn.execute(wanted).scalar_one())
 
 
 def has_ready(conn: Connection, list_id: str) -> bool:

@@ -9,14 +9,14 @@ import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 import structlog
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, select
 
 from civiapi.store.tables import group as group_table
-from sync import claims, positions
+from sync import claims, daily, positions
 from sync.audience import Audience
 from sync.claims import Claim, ClaimLost
 from sync.context import SyncContext
@@ -24,14 +24,14 @@ from sync.errors import MailchimpFailed, SyncError
 from sync.holding import held
 from sync.mailchimp.errors import BadKey, InvalidApiKey, MailchimpError
 from sync.positions import READY_TO_FETCH, Position
+from sync.runs import close_entry, open_entry
 from sync.stages import STAGES
 from sync.stages.base import Run, RunRequest, StageProgress
-from sync.tables import run_log
 
 __all__ = ["RunOutcome", "RunRequest", "StageProgress", "prepare", "run_audience"]
 
 BUSY_TEXT = "Called but locks say process already busy. Will not do anything."
-FINISHED, PAUSED, STOPPED, FAILED, BUSY, CRASHED = "finished", "paused", "stopped", "failed", "busy", "crashed"
+FINISHED, PAUSED, STOPPED, FAILED, BUSY = "finished", "paused", "stopped", "failed", "busy"
 
 _WORK = {stage.name: stage.work for stage in STAGES}
 
@@ -80,10 +80,11 @@ async def _run_claimed(
 ) -> RunOutcome:
     audience, position = await ctx.store.read(prepare, audience)
     run = Run(ctx, audience, claim, request, position, on_progress)
-    entry = await ctx.store.write(_open_entry, audience.list_id)
+    entry = await ctx.store.write(open_entry, audience.list_id)
     outcome, error = FAILED, None
     try:
         outcome = await _drive(run)
+        await _count_ends(run)
     except MailchimpError as failure:
         error = f"Audience {audience.list_id} stopped at {run.position.stage}: {failure}. {_way_on(failure)}"
         await _say(run, error)
@@ -96,7 +97,7 @@ async def _run_claimed(
         raise
     finally:
         counts = _plain(run)
-        await asyncio.shield(ctx.store.write(_close_entry, entry, outcome, counts, error))
+        await asyncio.shield(ctx.store.write(close_entry, entry, outcome, counts, error))
     return _outcome(audience, outcome, run.position, counts)
 
 
@@ -115,6 +116,13 @@ async def _drive(run: Run) -> str:
         if run.is_out_of_time():
             await _say(run, f"Out of time at {run.position.stage}; the next run continues there.")
             return PAUSED
+
+
+async def _count_ends(run: Run) -> None:
+    """Keep how many are at both ends now, for the day's figures; counted anew only where this run changed something."""
+    anew = any(counts[name] for counts in run.counts.values() for name in daily.NEWS)
+    ends = await run.ctx.store.read(daily.count_ends, run.audience, anew=anew)
+    await run.ctx.store.write(daily.note_ends, run.audience, datetime.now(UTC), *ends)
 
 
 async def _say(run: Run, message: str) -> None:
@@ -180,26 +188,6 @@ def prepare(conn: Connection, audience: Audience) -> tuple[Audience, Position]:
         left_out = sorted(set(audience.interests) - set(usable))
         log.warning("interests without a usable group are left out", list_id=audience.list_id, interests=left_out)
     return replace(audience, interests=usable), positions.load(conn, audience.list_id)
-
-
-def _open_entry(conn: Connection, list_id: str) -> int:
-    """Begin a line of the run log; lines that were never ended are of runs that were killed."""
-    unended = (run_log.c.list_id == list_id, run_log.c.ended_s.is_(None))
-    now = claims.now_ms() // 1000
-    conn.execute(update(run_log).where(*unended).values(outcome=CRASHED, ended_s=now))
-    made = conn.execute(insert(run_log).values(list_id=list_id, started_s=now))
-    key = made.inserted_primary_key
-    return int(key[0]) if key else 0
-
-
-def _close_entry(
-    conn: Connection, entry: int, outcome: str, counts: dict[str, dict[str, int]], error: str | None
-) -> None:
-    conn.execute(
-        update(run_log)
-        .where(run_log.c.id == entry)
-        .values(ended_s=claims.now_ms() // 1000, outcome=outcome, counts=orjson.dumps(counts).decode(), error=error)
-    )
 
 
 def _plain(run: Run) -> dict[str, dict[str, int]]:

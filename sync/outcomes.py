@@ -5,7 +5,7 @@ leaves: an update that is completed is not completed again, and news older than 
 Judging is `judging`'s business, and merging a member's news is `cache`'s.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -18,8 +18,9 @@ from sqlalchemy import update as change
 from civiapi.store.bulk import update_rows
 from civiapi.store.dialect import upsert
 from sync.answers import Case, interests_of, merge_answers, merge_seen, rows_now
-from sync.audience import Audience
+from sync.audience import RECEIVES_MAIL, Audience
 from sync.cache import forget_sent, mark_gone
+from sync.daily import add_changes
 from sync.judging import PENDING, SUBSCRIBED, Outcome, Verdict, as_pending, is_as_wanted
 from sync.member_data import decode
 from sync.stored import dump_data, load_data
@@ -94,7 +95,19 @@ def apply_outcomes(
     for one in still_open:
         _END[one.outcome.verdict](conn, endings, tally, one, now.get(one.row.id), others.get(one.row.id, ()))
     _write(conn, endings)
+    _count_changes(conn, audience, at, still_open, now)
     return tally
+
+
+def _count_changes(
+    conn: Connection, audience: Audience, at: datetime, cases: Sequence[Case], now: Mapping[int, Row[Any]]
+) -> None:
+    """Add to the day's figures who came into the audience and who left it by our updates."""
+    moves: Counter[tuple[bool, bool]] = Counter()
+    for one in {one.row.id: one for one in cases}.values():
+        if one.outcome.verdict in (Verdict.DONE, Verdict.GONE) and one.row.id in now:
+            moves[one.row.mailchimp_status in RECEIVES_MAIL, now[one.row.id].mailchimp_status in RECEIVES_MAIL] += 1
+    add_changes(conn, audience, at, joined_mailchimp=moves[False, True], left_mailchimp=moves[True, False])
 
 
 def send_again(conn: Connection, row_id: int, why: str, limit: int = CHUNK) -> int:

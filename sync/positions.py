@@ -67,7 +67,7 @@ class Position:
     """Where an audience stands. `question` is None between runs; `cursor` is None at the start of a stage.
 
     `history_id` is the watermark of CiviCRM's history, `last_started` when the last finished run began (UTC seconds),
-    `interests` which were linked then.
+    `interests` which were linked then. `progress` is for `sync/progress.py`: how much of each stage is done.
     """
 
     list_id: str
@@ -78,6 +78,7 @@ class Position:
     last_started: int | None = None
     serial: int = 0
     interests: dict[str, int] = field(default_factory=dict)
+    progress: dict[str, Any] = field(default_factory=dict)
     last_sync_time: str | None = None
     log: list[dict[str, str]] = field(default_factory=list)
     fetch: dict[str, Any] = field(default_factory=dict)
@@ -96,6 +97,7 @@ class Position:
         """Forget stage, place, question and log; what was synced when, and what history was read, stays."""
         self.move_to(READY_TO_FETCH)
         self.question = None
+        self.progress = {}
         self.log = []
         self.fetch = {}
 
@@ -126,6 +128,7 @@ def load(conn: Connection, list_id: str, *, for_update: bool = False) -> Positio
         position.last_started = state.get("last_started")
         position.serial = state.get("serial", 0)
         position.interests = state.get("interests") or {}
+        position.progress = state.get("progress") or {}
         asked = state.get("question")
         position.question = Question(**asked) if asked else None
     return position
@@ -145,6 +148,7 @@ def save(conn: Connection, position: Position) -> None:
         "last_started": position.last_started,
         "serial": position.serial,
         "interests": position.interests,
+        "progress": position.progress,
         "question": {name: getattr(asked, name) for name in Question.__slots__} if asked else None,
     }
     cursor = None

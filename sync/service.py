@@ -14,8 +14,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+from sqlalchemy import Connection
+
 from civiapi.store.engine import Store
-from sync import abort, accounts, include, results, status
+from sync import abort, accounts, claims, daily, include, progress, results, runs, status
 from sync.audience import Audience
 from sync.batches import submit_pending
 from sync.claims import ClaimLost
@@ -100,8 +102,7 @@ class SyncService:
         *max_time* seconds are shared by all; 0 is a day. *since* is aware, or ``ever``. One audience that fails keeps
         none of the others from its turn; the first failure is raised at the end.
         """
-        config = await self._store.read(read_config)
-        links = list(config.links.values()) if group_id is None else [config.link_for_group(group_id)]
+        links = await self._links(group_id)
         until = time.monotonic() + (max_time or DAY)
         done: list[dict[str, Any]] = []
         failures: list[SyncError] = []
@@ -158,6 +159,31 @@ class SyncService:
         except MailchimpError:  # a key that cannot be used hides nothing else of the status
             return known
         return await status.ask_about_batches(client, known)
+
+    async def get_progress(self, group_id: int | None = None) -> dict[str, dict[str, Any]]:
+        """How far the sync of each linked audience (or of this group's) has got, by list id. Raises UnknownGroup."""
+        links = await self._links(group_id)
+
+        def look(conn: Connection) -> dict[str, dict[str, Any]]:
+            clock, at_ms = self._store.clock, claims.now_ms()
+            return {link.list_id: progress.read_progress(conn, link, clock, at_ms) for link in links}
+
+        return await self._store.read(look)
+
+    async def get_runs(self, group_id: int | None = None, *, limit: int = 25, offset: int = 0) -> list[dict[str, Any]]:
+        """The run log of the linked audiences (or of this group's), newest first. Raises UnknownGroup."""
+        groups = {link.list_id: link.group_id for link in await self._links(group_id)}
+        clock, at_ms = self._store.clock, claims.now_ms()
+        return await self._store.read(runs.read_runs, groups, clock, at_ms, limit=limit, offset=offset)
+
+    async def get_daily(self, group_id: int, days: int = daily.DAYS) -> list[dict[str, Any]]:
+        """What each of the last *days* days brought, oldest first. Raises UnknownGroup."""
+        [link] = await self._links(group_id)
+        return await self._store.read(daily.read_daily, link.list_id, self._store.clock, days)
+
+    async def _links(self, group_id: int | None) -> list[Link]:
+        config = await self._store.read(read_config)
+        return list(config.links.values()) if group_id is None else [config.link_for_group(group_id)]
 
     # Accounts and links
 

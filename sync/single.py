@@ -27,6 +27,7 @@ from sync.batches import count_ready, submit_pending
 from sync.cache import absorb, mark_gone, merge_member
 from sync.claims import Claim
 from sync.context import SyncContext
+from sync.daily import forget_count
 from sync.engine import prepare
 from sync.facts import facts_for
 from sync.mailchimp.client import MailchimpClient
@@ -150,6 +151,7 @@ def _take_in(conn: Connection, audience: Audience, claim: Claim, hint: Hint, see
     for cache_id in cache_ids:
         _link(conn, audience, cache_id, seen.at)
     _apply(conn, audience, cache_ids)
+    forget_count(conn, audience)
     claims.check(conn, claim)
     return cache_ids
 

@@ -125,6 +125,21 @@ run_log = Table(
     **NUMBERED,
 )
 
+daily = Table(
+    "civiapi_daily",
+    METADATA,
+    Column("list_id", text_column(32), primary_key=True),
+    Column("day", text_column(10), primary_key=True),  # YYYY-MM-DD in the site's time zone
+    Column("mailchimp", row_id()),  # how many were at each end when the day's last run ended
+    Column("civicrm", row_id()),
+    Column("counted", flag(), nullable=False, server_default=text("0")),  # 0: something changed since
+    Column("joined_civicrm", row_id(), nullable=False, server_default=text("0")),
+    Column("left_civicrm", row_id(), nullable=False, server_default=text("0")),
+    Column("joined_mailchimp", row_id(), nullable=False, server_default=text("0")),
+    Column("left_mailchimp", row_id(), nullable=False, server_default=text("0")),
+    **PLAIN,
+)
+
 member = Table(
     "civiapi_member",  # what the cache has no column for, one row beside each member's; a full fetch rewrites it
     METADATA,

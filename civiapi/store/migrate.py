@@ -117,6 +117,7 @@ STEPS: tuple[Step, ...] = (
     Step("the job that syncs every hour", seed_job),
     Step("whom webhook events are about", note_addresses_of_events),
     Step("what Mailchimp last said of our webhooks", make_missing("civiapi_hook_health")),
+    Step("what each day brought", make_missing("civiapi_daily")),
 )
 
 

@@ -23,7 +23,7 @@ LAG_SECONDS = 600
 
 async def add_civi_only(run: Run) -> None:
     """Make rows for contacts in the group that have none: of everybody, or of those who changed since the last run."""
-    await run.repeat(_add, "added")
+    await run.repeat(_add)
 
 
 def _add(conn: Connection, step: Step) -> None:

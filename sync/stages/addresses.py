@@ -10,18 +10,20 @@ from sync.audience import RECEIVES_MAIL
 from sync.cache import absorb
 from sync.facts import facts_for
 from sync.reconcile import plan_address
-from sync.stages.base import ROWS_A_STATEMENT, Run, Step, next_bound
+from sync.stages.base import ROWS_A_STATEMENT, Run, Step, count_rows, next_bound
 from sync.tables import cache
 
 
 async def process_email_changes(run: Run) -> None:
     """Have members whose address the contact gave up moved to the contact's best one."""
-    await run.repeat(_process, "rows")
+    await run.repeat(_process)
 
 
 def _process(conn: Connection, step: Step) -> None:
     cursor = step.position.cursor or {"after": 0, "changes": 0}
     after, full = int(cursor["after"]), step.question.is_full
+    if not after:
+        step.total = count_rows(conn, step.audience.list_id, only_todo=not full)
     upto, size = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=not full)
     if upto is None:
         step.say(f"Addresses: {cursor['changes']} members have another one in CiviCRM.")
@@ -55,12 +57,14 @@ def _move_members(conn: Connection, step: Step, after: int, upto: int, at: datet
 
 async def clean_up_duplicates(run: Run) -> None:
     """Take CRM-only rows into the member row of the same contact, with whatever is under way for them."""
-    await run.repeat(_clean_up, "rows")
+    await run.repeat(_clean_up)
 
 
 def _clean_up(conn: Connection, step: Step) -> None:
     cursor = step.position.cursor or {"after": 0, "removed": 0}
     after, full = int(cursor["after"]), step.question.is_full
+    if not after:
+        step.total = count_rows(conn, step.audience.list_id, only_todo=not full)
     upto, size = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=not full)
     if upto is None:
         step.say(f"Cache: {cursor['removed']} rows of contacts that turned out to be members removed.")

@@ -10,7 +10,7 @@ from typing import Any, Concatenate, ParamSpec
 from sqlalchemy import Connection, func, select
 
 from civiapi.store.dialect import unindexed
-from sync import claims, positions
+from sync import claims, positions, progress
 from sync.audience import Audience
 from sync.claims import Claim
 from sync.context import SyncContext
@@ -60,6 +60,8 @@ class Step:
     position: Position
     at: datetime
     counts: Counter[str] = field(default_factory=Counter)
+    total: int | None = None
+    """How much the present stage has to do, where a bit has found out."""
     suspects: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     """What a bit of the fetch leaves open: members that may be old ones under a new address (`cache.merge_page`)."""
 
@@ -102,6 +104,7 @@ class Run:
     on_progress: Callable[[StageProgress], None] | None = None
     started: float = field(default_factory=time.monotonic)
     counts: dict[str, Counter[str]] = field(default_factory=dict)
+    began_ms: int = field(default_factory=claims.now_ms)
 
     @property
     def client(self) -> MailchimpClient:
@@ -130,36 +133,36 @@ class Run:
         Raises ClaimLost, with nothing written.
         """
         stage = self.position.stage
-        step = await self.ctx.store.write(_unit, self.audience, self.claim, fn, args, kwargs)
+        step = await self.ctx.store.write(_unit, self.audience, self.claim, self.began_ms, fn, args, kwargs)
         self.position = step.position
         self.counts.setdefault(stage, Counter()).update(step.counts)
+        if self.on_progress is not None:
+            done = self.counts[stage][progress.UNITS[stage]]
+            self.on_progress(StageProgress(self.audience.list_id, stage, done, progress.total_of(self.position, stage)))
         return step
 
-    async def repeat(self, fn: Callable[[Connection, Step], None], count: str, total: int | None = None) -> None:
-        """Do bits of work until the stage is finished or time is up; *count* is what its progress is told in."""
+    async def repeat(self, fn: Callable[[Connection, Step], None]) -> None:
+        """Do bits of work until the stage is finished or time is up."""
         stage = self.position.stage
         while self.position.stage == stage:
             await self.commit(fn)
-            self.tell(stage, self.counts[stage][count], total)
             if self.is_out_of_time():
                 return
-
-    def tell(self, stage: str, done: int, total: int | None = None) -> None:
-        """Let whoever listens know how far a stage has got."""
-        if self.on_progress is not None:
-            self.on_progress(StageProgress(self.audience.list_id, stage, done, total))
 
 
 def _unit(
     conn: Connection,
     audience: Audience,
     claim: Claim,
+    began_ms: int,
     fn: Callable[..., None],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Step:
     step = Step(audience, positions.load(conn, audience.list_id, for_update=True), datetime.now(UTC))
+    stage = step.position.stage
     fn(conn, step, *args, **kwargs)
+    progress.note(step.position, stage, step.counts, step.total, began_ms)
     positions.save(conn, step.position)
     claims.check(conn, claim)
     return step
@@ -179,10 +182,7 @@ def next_bound(
     return bound, count
 
 
-def count_todo(conn: Connection, list_id: str) -> int:
-    """How many rows of an audience are to be thought about."""
-    return int(
-        conn.execute(
-            select(func.count()).where(cache.c.mailchimp_list_id == list_id, cache.c.sync_status == "todo")
-        ).scalar_one()
-    )
+def count_rows(conn: Connection, list_id: str, *, only_todo: bool) -> int:
+    """How many rows an audience has, or how many of them are to be thought about."""
+    mine = select(func.count()).where(cache.c.mailchimp_list_id == list_id)
+    return int(conn.execute(mine.where(cache.c.sync_status == "todo") if only_todo else mine).scalar_one())

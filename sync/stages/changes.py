@@ -16,7 +16,7 @@ from sync.tables import cache
 async def check_for_group_changes(run: Run) -> None:
     """Mark ``todo`` the rows of contacts with new history in a group that matters; on a full run also rows whose
     contact is in the group and not in the audience, or the other way round."""
-    await run.repeat(_check, "marked")
+    await run.repeat(_check)
 
 
 def _check(conn: Connection, step: Step) -> None:

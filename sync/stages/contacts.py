@@ -11,14 +11,14 @@ from civiapi.store.tables import contact, email
 from sync.audience import RECEIVES_MAIL
 from sync.matching import Range, drop_dead_contacts, match_contacts
 from sync.member_data import decode
-from sync.stages.base import ROWS_A_BIT, ROWS_A_STATEMENT, Run, Step, next_bound
+from sync.stages.base import ROWS_A_BIT, ROWS_A_STATEMENT, Run, Step, count_rows, next_bound
 from sync.stages.recent import next_modified
 from sync.tables import cache
 
 
 async def fix_contact_ids(run: Run) -> None:
     """Drop contacts that are gone or in the trash, and match members that have none by their address."""
-    await run.repeat(_fix, "rows")
+    await run.repeat(_fix)
 
 
 def _fix(conn: Connection, step: Step) -> None:
@@ -27,6 +27,8 @@ def _fix(conn: Connection, step: Step) -> None:
         _wake_recent(conn, step, cursor.get("after") or {})
         return
     after, full = int(cursor["after"]), step.question.is_full
+    if not after:
+        step.total = count_rows(conn, step.audience.list_id, only_todo=not full)
     upto, size = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=not full)
     if upto is None:
         step.say(f"Contacts: {cursor['matched']} members matched by address, {cursor['dropped']} unlinked.")
@@ -75,7 +77,7 @@ def _wake_recent(conn: Connection, step: Step, after: dict[str, Any]) -> None:
 
 async def create_new_contacts(run: Run) -> None:
     """Make a contact for each member in the audience that matched none; they join the group when reconciled."""
-    await run.repeat(_create, "created")
+    await run.repeat(_create)
 
 
 def _create(conn: Connection, step: Step) -> None:

@@ -14,7 +14,7 @@ async def check_for_data_updates(run: Run) -> None:
     def check(conn: Connection, step: Step) -> None:
         _check(conn, step, plugins)
 
-    await run.repeat(check, "rows")
+    await run.repeat(check)
 
 
 def _check(conn: Connection, step: Step, plugins: PluginManager | None) -> None:

@@ -55,6 +55,7 @@ def _begin(conn: Connection, step: Step, request: RunRequest, overlap: int) -> N
         contacts_since=position.last_started if asked is not None else None,
     )
     position.log = []
+    position.progress = {}
     step.stay(phase="pages", at=None)
     moment = datetime.fromtimestamp(asked, UTC) if asked is not None else None
     position.fetch = {"since": format_instant(moment) if moment else "", "offset": 0}
@@ -74,7 +75,6 @@ async def _read_pages(run: Run) -> None:
             step = await run.commit(_merge_page, page, steady_skew(client.clock_offset()))
             if step.suspects:
                 await _settle_suspects(run, page, step.suspects)
-            run.tell(stage, run.counts[stage]["members"], page.total_items)
             if run.position.stage != stage or run.is_out_of_time():
                 return
     finally:
@@ -94,7 +94,7 @@ def _merge_page(conn: Connection, step: Step, page: MemberPage, skew: timedelta)
         serial=question.serial if question.is_full else None,
         suspect=True,
     )
-    step.suspects = merged.suspects
+    step.suspects, step.total = merged.suspects, page.total_items
     step.counts.update(
         members=len(page.members), new=merged.new, changed=merged.changed, unusable=merged.unusable, pages=1
     )

@@ -3,22 +3,24 @@
 from sqlalchemy import Connection, select
 
 from sync.apply import apply_plans
-from sync.batches import submit_pending
+from sync.batches import count_waiting, submit_pending
 from sync.config import clear_trust_override
 from sync.facts import facts_for
+from sync.progress import done_of
 from sync.reconcile import plan
-from sync.stages.base import ROWS_A_BIT, Run, Step, count_todo
+from sync.stages.base import ROWS_A_BIT, Run, Step, count_rows
 from sync.tables import cache
 
 
 async def reconcile_queue(run: Run) -> None:
     """Decide about each row that is ``todo``: CiviCRM is changed now, what Mailchimp is owed is written down."""
-    total = await run.ctx.store.read(count_todo, run.audience.list_id) if run.on_progress else None
-    await run.repeat(_reconcile, "rows", total)
+    await run.repeat(_reconcile)
 
 
 def _reconcile(conn: Connection, step: Step) -> None:
     cursor = step.position.cursor or {"after": 0, "rows": 0, "updates": 0}
+    if not cursor["after"]:
+        step.total = count_rows(conn, step.audience.list_id, only_todo=True)
     ids = list(
         conn.execute(
             select(cache.c.id)
@@ -45,7 +47,6 @@ def _reconcile(conn: Connection, step: Step) -> None:
 
 async def submit_updates(run: Run) -> None:
     """Hand what is owed to Mailchimp in batches. What does not fit now goes when batches have finished."""
-    stage = run.position.stage
     begun = False
 
     def expired() -> bool:
@@ -53,13 +54,24 @@ async def submit_updates(run: Run) -> None:
         begun, was_begun = True, begun
         return was_begun and run.is_out_of_time()  # one batch goes however late it is, or nothing ever would
 
-    submitted = await submit_pending(run.ctx, run.audience, run.claim, expired=expired)
-    run.tell(stage, submitted.updates, submitted.updates + submitted.left)
+    async def sent(updates: int) -> None:
+        await run.commit(_sent, updates)
+
+    await run.commit(_begin)
+    submitted = await submit_pending(run.ctx, run.audience, run.claim, expired=expired, sent=sent)
     await run.commit(_submitted, submitted.updates, submitted.batches, submitted.left, run.is_out_of_time())
 
 
+def _begin(conn: Connection, step: Step) -> None:
+    step.total = done_of(step.position, step.position.stage) + count_waiting(conn, step.audience.list_id)
+
+
+def _sent(conn: Connection, step: Step, updates: int) -> None:
+    step.counts.update(updates=updates, batches=1)
+
+
 def _submitted(conn: Connection, step: Step, updates: int, batches: int, left: int, out_of_time: bool) -> None:
-    step.counts.update(updates=updates, batches=batches, left=left)
+    step.counts.update(left=left)
     step.say(f"Sent {updates} updates to Mailchimp in {batches} batches.")
     if left and out_of_time:
         return
