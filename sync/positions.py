@@ -134,6 +134,15 @@ def load(conn: Connection, list_id: str, *, for_update: bool = False) -> Positio
     return position
 
 
+def lock(conn: Connection, list_id: str) -> None:
+    """Keep bits of work on this audience's rows one after the other, until this transaction ends (MariaDB).
+
+    A run's bits lock its position as they load it. Whoever else gives rows other members calls this first: two that
+    look before either wrote would each find the member missing.
+    """
+    conn.execute(select(status_table.c.list_id).where(status_table.c.list_id == list_id).with_for_update())
+
+
 def save(conn: Connection, position: Position) -> None:
     """Store the position."""
     upsert(

@@ -19,7 +19,7 @@ from sqlalchemy import Connection
 from sqlalchemy import update as change
 
 from civiapi.store.clock import SiteClock
-from sync import claims
+from sync import claims, positions
 from sync.audience import Audience
 from sync.batch_rows import (
     CALLED_OFF,
@@ -190,6 +190,7 @@ class _Work:
         return Outcome(Verdict.GONE if old is None else Verdict.AGAIN, problem=outcome.problem)
 
     def _apply(self, conn: Connection, told: Sequence[Told]) -> Tally:
+        positions.lock(conn, self.audience.list_id)
         offset = self.client.clock_offset()
         completed = self.told.completed_at if self.told is not None else None
         at = completed or datetime.now(UTC) + (offset or timedelta(0))

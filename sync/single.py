@@ -20,7 +20,7 @@ from sqlalchemy import update as change
 from civiapi.store.bulk import update_rows
 from civiapi.store.contacts import NewPerson, create_individuals, individual_names
 from civiapi.store.tables import contact
-from sync import claims
+from sync import claims, positions
 from sync.apply import apply_plans
 from sync.audience import RECEIVES_MAIL, Audience
 from sync.batches import count_ready, submit_pending
@@ -147,6 +147,7 @@ def _known_ids(conn: Connection, list_id: str, address: str) -> list[str]:
 
 def _take_in(conn: Connection, audience: Audience, claim: Claim, hint: Hint, seen: _Seen) -> list[int]:
     """Bring the row up to date and carry out what follows from it; returns the rows that were judged."""
+    positions.lock(conn, audience.list_id)
     cache_ids = _merge(conn, audience, hint, seen)
     for cache_id in cache_ids:
         _link(conn, audience, cache_id, seen.at)
