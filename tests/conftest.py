@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import sync.tables  # noqa: F401  registers the extension's tables
 from civiapi.call import SYSTEM, Call, Caller
@@ -18,6 +19,10 @@ from civiapi.store.migrate import migrate
 from entities import catalogue
 from tests.contract import databases
 from tests.contract.databases import KINDS, database_at
+
+# How long an example takes says how busy the machine is, not whether the program is right.
+settings.register_profile("civiapi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("civiapi")
 
 Ask = Callable[..., Awaitable[Any]]
 

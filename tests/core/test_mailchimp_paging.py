@@ -209,7 +209,7 @@ async def test_an_order_that_never_holds_still_cannot_keep_a_walk_from_ending() 
     parallel=st.integers(1, 4),
     leaving=st.lists(st.lists(st.integers(0, 119), max_size=15), max_size=12),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_whoever_stays_is_seen_whatever_leaves_meanwhile(
     size: int, count: int, parallel: int, leaving: list[list[int]]
 ) -> None:
@@ -231,7 +231,7 @@ def test_whoever_stays_is_seen_whatever_leaves_meanwhile(
     inclusive=st.booleans(),
     changing=st.lists(st.lists(st.integers(0, 119), max_size=15), max_size=12),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_an_incremental_walk_sees_every_row_as_it_was_last(
     seconds: list[int], count: int, inclusive: bool, changing: list[list[int]]
 ) -> None:
