@@ -104,6 +104,10 @@ class Visit:
         """The navigation, as far as the visitor may go."""
         return [item for item in self.site.menu if self.caller is not None and self.caller.may(item.permission)]
 
+    def item(self, title: str) -> MenuItem | None:
+        """The entry of the navigation with this title, if the visitor may go there."""
+        return next((one for one in self.menu if one.title == title), None)
+
     @property
     def place(self) -> MenuItem | None:
         """The entry of the navigation that this page belongs to: the one whose path says most of where we are."""
