@@ -4,15 +4,14 @@ What each call answers is put side by side and into words here; nothing is worke
 Mailchimp's keys and the secrets in webhook addresses are in the configuration; none of them gets into what is shown.
 """
 
-import json
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from civiapi.ui.config_view import read_stored
 from civiapi.ui.visit import Visit
 
 PEOPLE = "/civicrm/mailchimpsync/people"
-CONFIG = "mailchimpsync_config"
 REST = "readyToFetch"
 BUSY = "busy"
 STAGE_TITLES = {
@@ -132,24 +131,22 @@ async def read_connections(visit: Visit) -> list[Connection]:
     statuses = await _values(visit, "Mailchimpsync", "getstatus")
     if not statuses:
         return []
-    config = await _config(visit)
+    stored = await read_stored(visit)
     progress = await _values(visit, "Mailchimpsync", "getprogress")
-    links = config.get("lists") or {}
-    group_ids = {list_id: str((links.get(list_id) or {}).get("subscriptionGroup") or "") for list_id in statuses}
+    known = {list_id: stored.find_audience(list_id) for list_id in statuses}
+    group_ids = {list_id: str(progress[list_id]["group_id"]) for list_id in statuses}
     titles = await _group_titles(visit, sorted(set(group_ids.values()) - {""}))
     schedules = await _schedules(visit)
     found = []
     for list_id, status in statuses.items():
-        account = (config.get("accounts") or {}).get((links.get(list_id) or {}).get("apiKey")) or {}
-        audience = (account.get("audiences") or {}).get(list_id) or {}
-        group_id = group_ids[list_id]
+        group_id, account_and_audience = group_ids[list_id], known[list_id]
         found.append(
             Connection(
                 list_id,
                 group_id,
                 titles.get(group_id, f"Group {group_id}, which is not there any more"),
-                audience.get("name") or list_id,
-                account.get("account_name") or "",
+                account_and_audience[1].name if account_and_audience else list_id,
+                account_and_audience[0].name if account_and_audience else "",
                 status,
                 progress[list_id],
                 schedules.get(group_id) or schedules.get("") or Schedule(),
@@ -165,16 +162,6 @@ async def find_connection(visit: Visit, list_id: str) -> Connection | None:
 
 async def _values(visit: Visit, entity: str, action: str, params: dict[str, Any] | None = None) -> Any:
     return (await visit.ask(entity, action, params))["values"]
-
-
-async def _config(visit: Visit) -> dict[str, Any]:
-    answer = await visit.ask("Setting", "getvalue", {"name": CONFIG})
-    text = answer.get("result") if isinstance(answer, dict) else answer
-    try:
-        config = json.loads(text) if isinstance(text, str) else text
-    except ValueError:
-        config = None
-    return config if isinstance(config, dict) else {}
 
 
 async def _group_titles(visit: Visit, ids: list[str]) -> dict[str, str]:

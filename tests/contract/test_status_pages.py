@@ -83,7 +83,7 @@ async def test_names_are_text_wherever_they_come_from(site: Whole, browser: Brow
 
 async def test_neither_keys_nor_webhook_secrets_are_shown(site: Whole, browser: Browser) -> None:
     await site.link("Newsletter")
-    config = json.loads((await site.call("Setting", "getvalue", name="mailchimpsync_config"))["result"])
+    config = json.loads(await site.call("Setting", "getvalue", name="mailchimpsync_config"))
     [account] = config["accounts"].values()
     for path in (STATUS, page_of(site), f"{page_of(site)}/preview"):
         page = (await browser.get(path)).text
@@ -209,9 +209,7 @@ async def test_streams_end_when_the_server_stops(tmp_path: Path) -> None:
         assert await stream.next() is None  # an end in good order: a stream that is cut off raises
 
 
-async def test_there_are_only_so_many_streams(
-    site: Whole, browser: Browser, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_there_are_only_so_many_streams(site: Whole, browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     await site.link("Newsletter")
     monkeypatch.setattr(events, "MOST_EACH", 1)
     async with a_stream(browser) as stream:
