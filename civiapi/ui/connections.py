@@ -133,6 +133,7 @@ async def read_connections(visit: Visit) -> list[Connection]:
         return []
     stored = await read_stored(visit)
     progress = await _values(visit, "Mailchimpsync", "getprogress")
+    statuses = {list_id: one for list_id, one in statuses.items() if list_id in progress}  # not removed in between
     known = {list_id: stored.find_audience(list_id) for list_id in statuses}
     group_ids = {list_id: str(progress[list_id]["group_id"]) for list_id in statuses}
     titles = await _group_titles(visit, sorted(set(group_ids.values()) - {""}))
