@@ -1,5 +1,6 @@
 """The Config pages in a real browser: accounts, links, groups made on the spot, webhooks, two tabs, removal."""
 
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -42,8 +43,6 @@ async def tab(chromium: Browser, site: Whole) -> AsyncIterator[Page]:
 
 async def stored(site: Whole) -> dict[str, dict[str, dict[str, object]]]:
     """The configuration as it stands in the database."""
-    import json
-
     text = await site.call("Setting", "getvalue", name="mailchimpsync_config")
     return dict(json.loads(text)) if text else {}
 
@@ -91,7 +90,7 @@ async def test_an_account_is_added_linked_with_new_groups_and_mended(tab: Page, 
     await tab.get_by_role("button", name="Delete it").click()
     await expect(tab.get_by_role("status")).to_contain_text("The webhook was deleted")
     await expect(tab.get_by_text("arrive with a sync")).to_be_visible()
-    assert site.emulator.audience().webhooks == {}
+    assert site.emulator.audience().hooks == {}
 
 
 async def test_two_tabs_do_not_overwrite_each_other(tab: Page, site: Whole, screenshots: Path) -> None:
