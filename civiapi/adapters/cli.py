@@ -232,6 +232,32 @@ def doctor(config: Config = None) -> None:
 
 
 @cli.command()
+def check(config: Config = None) -> None:
+    """Verify the database: its file, references, and every row that the sync goes by. Exit 1: something is to mend."""
+    from civiapi.integrity import check_database
+
+    database = read_settings(config).database
+    found = complete(lambda: check_database(database.url, database.timezone))
+    for one in found:
+        typer.echo(f"{'ok  ' if one.well else 'MEND'} {one.what}{'' if one.well else f'  {one.mend}'}")
+    raise typer.Exit(0 if all(one.well for one in found) else 1)
+
+
+@cli.command()
+def backup(
+    file: Annotated[Path, typer.Argument(help="The file to write; it must not be there.")], config: Config = None
+) -> None:
+    """Copy a SQLite database while it is in use; for MariaDB, say which command does. Exit 1: no copy was made."""
+    from civiapi.store.backup import CannotBackUp, back_up
+
+    try:
+        size = back_up(read_settings(config).database.url, file)
+    except CannotBackUp as error:
+        fail(str(error), 1)
+    typer.echo(f"Wrote {file} ({size / 1e6:.1f} MB), and looked it over.")
+
+
+@cli.command()
 def docs(
     out: Annotated[Path, typer.Option(help="The folder to write to; made if missing.")] = Path("api-docs"),
 ) -> None:

@@ -143,6 +143,28 @@ def change_mark(conn: Connection) -> tuple[int, ...] | None:
     return others, ours
 
 
+def complaints(conn: Connection, tables: Sequence[str]) -> list[str]:
+    """What the database itself finds wrong with how it keeps *tables* (SQLite: with its whole file); reads it all."""
+    if conn.dialect.name == "sqlite":
+        return [str(row[0]) for row in conn.exec_driver_sql("PRAGMA integrity_check(20)") if row[0] != "ok"]
+    found = conn.exec_driver_sql("CHECK TABLE " + ", ".join(f"`{name}`" for name in tables)).mappings().all()
+    return [
+        f"{row['Table']}: {row['Msg_text']}" for row in found if str(row["Msg_type"]).lower() in ("error", "warning")
+    ]
+
+
+def last_row_id(conn: Connection, table: Table) -> int:
+    """The highest id a table ever gave out, whether or not that row is still there."""
+    if conn.dialect.name == "sqlite":
+        found = conn.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = ?", (table.name,)).scalar()
+        return int(found or 0)
+    found = conn.exec_driver_sql(
+        "SELECT AUTO_INCREMENT FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = %s",
+        (table.name,),
+    ).scalar()
+    return int(found or 1) - 1
+
+
 _UNIQUE = re.compile(r"UNIQUE constraint|Duplicate entry|\b1062\b", re.I)
 _REFERENCE = re.compile(r"FOREIGN KEY constraint|foreign key constraint fails|\b145[12]\b|\b121[67]\b", re.I)
 _BUSY = re.compile(r"database (table )?is locked|\b1213\b|\b1205\b|Deadlock", re.I)

@@ -17,6 +17,8 @@ from tests.program import ADMIN_KEY, civiapi, free_port, process, serving, stop,
 DATA = Path(__file__).parents[2] / "civiapi" / "demo" / "data"
 COMMANDS = [
     "api3",
+    "backup",
+    "check",
     "cv",
     "cv api3",
     "demo",
