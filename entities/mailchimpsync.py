@@ -14,6 +14,7 @@ from civiapi.request import Request, integer, is_empty
 from civiapi.spec import BOOLEAN, INT, TEXT, Action, Entity, Field, Result
 from civiapi.store.clock import SiteClock
 from civiapi.store.php import as_json
+from entities import mailchimpsync_people as people
 from entities import mailchimpsync_views as views
 from entities.sync_words import told
 from sync.positions import STAGES
@@ -242,5 +243,5 @@ MAILCHIMPSYNC = Entity(
     "Mailchimpsync",
     title="Mailchimp Sync",
     description="Keeps CiviCRM groups and Mailchimp audiences in step.",
-    actions=(*ACTIONS, *views.ACTIONS),
+    actions=(*ACTIONS, *views.ACTIONS, *people.ACTIONS),
 )

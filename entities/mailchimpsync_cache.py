@@ -6,11 +6,12 @@ is by id, and ``troubleshoot=1`` adds what a person needs who wonders about a ro
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, bindparam
 
-from civiapi import query
+from civiapi import params, query
 from civiapi.dispatch import Context
 from civiapi.errors import ApiError
 from civiapi.params import NULL_TESTS
@@ -20,6 +21,7 @@ from civiapi.spec import BOOLEAN, DATETIME, INT, TEXT, Action, Entity, Field, Re
 from entities import crud
 from entities.sync_words import DELETE, told
 from sync import search, tables
+from sync.config import Link
 from sync.search import DATA
 from sync.stored import json_as_data
 from sync.troubleshoot import explain_rows
@@ -55,6 +57,14 @@ def get(conn: Connection, request: Request) -> Result:
     if not is_empty(request.params.get("troubleshoot")):
         rows = explain_rows(conn, link, request.clock, rows)
     return Result(rows, key=None, id=rows[0]["id"] if len(rows) == 1 else None)
+
+
+def matching(conn: Connection, request: Request, link: Link) -> list[ColumnElement[bool]]:
+    """The conditions that the parameters of another entity's action set, read as ``get`` reads them."""
+    get_action = MAILCHIMPSYNC_CACHE.action("get") or request.action
+    given = {name: value for name, value in request.params.items() if name not in ("id", LIST_ID)}
+    asked = params.prepare(conn, replace(request, entity=MAILCHIMPSYNC_CACHE, action=get_action, params=given))
+    return _where(conn, asked, search.columns(link))
 
 
 def _where(conn: Connection, request: Request, columns: Mapping[str, ColumnElement[Any]]) -> list[ColumnElement[bool]]:

@@ -17,14 +17,14 @@ from sync.daily import DAYS, LONGEST
 async def get_progress(request: Request, ctx: Context) -> Result:
     """How far each sync has got, by list id."""
     with told():
-        return Result(await ctx.sync.get_progress(_group(request)))
+        return Result(await ctx.sync.get_progress(group_of(request)))
 
 
 async def get_runs(request: Request, ctx: Context) -> Result:
     """The run log, newest first."""
     options = request.options
     with told():
-        found = await ctx.sync.get_runs(_group(request), limit=options.limit, offset=options.offset)
+        found = await ctx.sync.get_runs(group_of(request), limit=options.limit, offset=options.offset)
     return Result(found, key=None)
 
 
@@ -38,9 +38,21 @@ async def get_daily(request: Request, ctx: Context) -> Result:
         return Result(await ctx.sync.get_daily(int(request.params["group_id"]), days), key=None)
 
 
-def _group(request: Request) -> int | None:
+async def count_removal(request: Request, ctx: Context) -> Result:
+    """What goes when a connection is removed."""
+    with told():
+        return Result(await ctx.sync.count_removal(int(request.params["group_id"])))
+
+
+def group_of(request: Request) -> int | None:
+    """The group that was named, if any."""
     given: Any = request.params.get("group_id")
-    return None if is_empty(given) else int(given)
+    if is_empty(given):
+        return None
+    found = integer(given)
+    if found is None:
+        raise ApiError("group_id is not a valid integer", 2001, error_field="group_id")
+    return found
 
 
 def group_field(*actions: str) -> Field:
@@ -60,5 +72,11 @@ ACTIONS = (
             group_field("getdaily"),
             Field("days", INT, title="Days", description=f"How many days back, today included. Default {DAYS}."),
         ),
+    ),
+    Action(
+        "countremoval",
+        arun=count_removal,
+        title="What goes when a connection is removed",
+        params=(group_field("countremoval"),),
     ),
 )

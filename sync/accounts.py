@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import orjson
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import ColumnElement, Connection, Table, delete, func, select
 
 from civiapi.store.engine import Store
 from civiapi.store.tables import group
@@ -34,7 +34,7 @@ from sync.hook_health import BATCH_HOOK, MEMBER_HOOK, note, note_health
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import InvalidApiKey, MailchimpError, Refused, Throttled
 from sync.mailchimp.wire import Audience as RemoteAudience
-from sync.tables import batch, cache, claim, daily, hook_health, run, status
+from sync.tables import batch, cache, claim, daily, hook_health, run, status, update
 from sync.webhooks import HookHealth, HookUrls
 
 T = TypeVar("T")
@@ -202,6 +202,23 @@ def _check_groups(conn: Connection, cleaned: dict[str, Any]) -> None:
                 f"List '{list_id}' is linked with group {group_id}, a smart group: its members are worked out from a "
                 "search, so nobody can be added to or removed from it. Link an ordinary group."
             )
+
+
+def count_removal(conn: Connection, list_id: str) -> dict[str, int]:
+    """How many rows of each kind go when this list is no longer configured; *pending*: updates not carried out yet."""
+    rows = select(cache.c.id).where(cache.c.mailchimp_list_id == list_id)
+    theirs = update.c.mailchimpsync_cache_id.in_(rows)
+
+    def count(table: Table, *where: ColumnElement[bool]) -> int:
+        return int(conn.execute(select(func.count()).select_from(table).where(*where)).scalar_one())
+
+    return {
+        "people": count(cache, cache.c.mailchimp_list_id == list_id),
+        "updates": count(update, theirs),
+        "pending": count(update, theirs, update.c.completed == 0),
+        "batches": count(batch, batch.c.mailchimp_list_id == list_id),
+        "days": count(daily, daily.c.list_id == list_id),
+    }
 
 
 def _forget_others(conn: Connection, kept: list[str]) -> None:

@@ -35,10 +35,11 @@ def add_changes(conn: Connection, audience: Audience, at: datetime, **changes: i
     if not made:
         return
     day = audience.clock.write(at)[:10]
-    insert_new(conn, daily, [{"list_id": audience.list_id, "day": day}])
     mine = (daily.c.list_id == audience.list_id) & (daily.c.day == day)
-    added = {name: daily.c[name] + number for name, number in made.items()}
-    conn.execute(change(daily).where(mine).values(counted=0, **added))
+    adding = change(daily).where(mine).values(counted=0, **{name: daily.c[name] + made[name] for name in made})
+    if not conn.execute(adding).rowcount:  # the first of the day; somebody else may make the row in the same moment
+        insert_new(conn, daily, [{"list_id": audience.list_id, "day": day}])
+        conn.execute(adding)
 
 
 def forget_count(conn: Connection, audience: Audience) -> None:

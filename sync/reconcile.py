@@ -168,8 +168,11 @@ def decide(group: Standing | None, member: Standing | None, trust: str | None = 
 
 
 def _mailchimp_wins(group: Standing, member: Standing, trust: str | None) -> bool:
-    if trust in (MAILCHIMP, CIVICRM):
-        return trust == MAILCHIMP
+    return trust == MAILCHIMP if trust in (MAILCHIMP, CIVICRM) else mailchimp_spoke_last(group, member)
+
+
+def mailchimp_spoke_last(group: Standing, member: Standing) -> bool:
+    """Whether Mailchimp's word is the later one; a tie goes to CiviCRM, unless our own sync spoke there."""
     return member.since > group.since or (group.is_echo and member.since >= group.since)
 
 

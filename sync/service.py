@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import ColumnElement, Connection
 
 from civiapi.store.engine import Store
 from sync import abort, accounts, claims, daily, include, progress, results, runs, status
@@ -27,10 +27,12 @@ from sync.context import SyncContext, SyncOptions
 from sync.data_sync import data_plugins
 from sync.engine import BUSY, RunRequest, StageProgress, run_audience
 from sync.errors import MailchimpFailed, SyncError
+from sync.explain import Whom, explain
 from sync.holding import held
 from sync.hook_health import look_after_hooks
 from sync.inbox import Inbox
 from sync.mailchimp.errors import MailchimpError
+from sync.one_person import sync_person
 from sync.watcher import Watcher
 
 Listener = Callable[[StageProgress], None]
@@ -181,6 +183,15 @@ class SyncService:
         [link] = await self._links(group_id)
         return await self._store.read(daily.read_daily, link.list_id, self._store.clock, days)
 
+    async def explain(
+        self, *, contact_id: int | None = None, email: str = "", group_id: int | None = None
+    ) -> list[dict[str, Any]]:
+        """One person in each connection (or in this group's): both ends, who spoke last, and what a sync would do."""
+        config, links = await self._store.read(read_config), await self._links(group_id)
+        whom = Whom(contact_id, email.strip())
+        privacy = self.ctx.options.respect_privacy
+        return await self._store.write(explain, config, links, self._store.clock, whom, respect_privacy=privacy)
+
     async def _links(self, group_id: int | None) -> list[Link]:
         config = await self._store.read(read_config)
         return list(config.links.values()) if group_id is None else [config.link_for_group(group_id)]
@@ -194,6 +205,11 @@ class SyncService:
     async def update_config(self, config: Any, digest: str | None = None) -> Mapping[str, Any]:
         """Store a configuration (JSON text or a map), over the one with *digest* only; returns the cleaned one."""
         return (await self._store.write(accounts.update_config, config, digest)).raw
+
+    async def count_removal(self, group_id: int) -> dict[str, int]:
+        """What goes when the connection of this group is no longer in the configuration: counts by kind of row."""
+        [link] = await self._links(group_id)
+        return await self._store.read(accounts.count_removal, link.list_id)
 
     async def update_webhook(
         self, *, process: str, api_key: str, list_id: str = "", hook_id: str = ""
@@ -229,6 +245,23 @@ class SyncService:
     async def include_contacts(self, contact_ids: Sequence[int]) -> int:
         """Have the next sync look at these contacts in every audience; returns how many cache rows that are."""
         return await self._store.write(include.include_contacts, contact_ids)
+
+    async def include_matching(self, list_id: str, where: Sequence[ColumnElement[bool]]) -> dict[str, int]:
+        """Have the next sync look at all rows of an audience that match; how many, and how many were not due anyway."""
+        matched = affected = 0
+        after: int | None = 0
+        while after is not None:
+            part, changed, after = await self._store.write(include.include_part, list_id, where, after)
+            matched, affected = matched + part, affected + changed
+        return {"matched": matched, "affected": affected}
+
+    async def sync_member(
+        self, group_id: int, *, contact_id: int | None = None, email: str = ""
+    ) -> list[dict[str, Any]]:
+        """Bring one person into step now, in the connection of this group; as ``explain`` tells of them then."""
+        [link] = await self._links(group_id)
+        await sync_person(self.ctx, self._audience(link), Whom(contact_id, email.strip()))
+        return await self.explain(contact_id=contact_id, email=email, group_id=group_id)
 
     async def submit_batches(self) -> dict[str, int]:
         """Send what waits of every audience that nobody is at work on: list id → updates sent, where there were any."""

@@ -151,7 +151,7 @@ def _take_in(conn: Connection, audience: Audience, claim: Claim, hint: Hint, see
     cache_ids = _merge(conn, audience, hint, seen)
     for cache_id in cache_ids:
         _link(conn, audience, cache_id, seen.at)
-    _apply(conn, audience, cache_ids)
+    judge_rows(conn, audience, cache_ids)
     forget_count(conn, audience)
     claims.check(conn, claim)
     return cache_ids
@@ -212,18 +212,22 @@ def rename(conn: Connection, contact_id: int, names: Mapping[str, str], at: str)
 
 def _link(conn: Connection, audience: Audience, cache_id: int, at: datetime) -> None:
     """See to it that the member has its contact: matched, or made for one who is in the audience."""
-    one = Range(cache_id - 1, cache_id)
-    drop_dead_contacts(conn, audience, one)
-    match_contacts(conn, audience, one)
+    match_row(conn, audience, cache_id)
     row = conn.execute(select(cache).where(cache.c.id == cache_id)).one_or_none()
-    if row is None:
-        return
-    if row.civicrm_contact_id is None and row.mailchimp_status in RECEIVES_MAIL:
+    if row is not None and row.civicrm_contact_id is None and row.mailchimp_status in RECEIVES_MAIL:
         data = decode(row.mailchimp_data)
         person = NewPerson(data.get("first_name") or "", data.get("last_name") or "", row.mailchimp_email)
         contact_ids = create_individuals(conn, [person], audience.clock.write(at))
         update_rows(conn, cache, ("civicrm_contact_id",), [(contact_ids[0], cache_id)])
-    elif row.civicrm_contact_id is not None:
+
+
+def match_row(conn: Connection, audience: Audience, cache_id: int) -> None:
+    """Give a row the contact it belongs to, if there is one, and take that contact's row without a member into it."""
+    one = Range(cache_id - 1, cache_id)
+    drop_dead_contacts(conn, audience, one)
+    match_contacts(conn, audience, one)
+    row = conn.execute(select(cache).where(cache.c.id == cache_id)).one_or_none()
+    if row is not None and row.civicrm_contact_id is not None and row.mailchimp_member_id is not None:
         _absorb_crm_only(conn, audience, cache_id, row.civicrm_contact_id)
 
 
@@ -240,7 +244,7 @@ def _absorb_crm_only(conn: Connection, audience: Audience, cache_id: int, contac
         absorb(conn, other, cache_id)
 
 
-def _apply(conn: Connection, audience: Audience, cache_ids: Sequence[int]) -> None:
+def judge_rows(conn: Connection, audience: Audience, cache_ids: Sequence[int]) -> None:
     """Judge these rows and carry out what follows: an address that the contact gave up comes first, as in a run."""
     now = datetime.now(UTC)
     with_address = facts_for(conn, audience, cache_ids, with_person=True)

@@ -44,8 +44,8 @@ def explain_rows(
     explained: list[dict[str, Any]] = []
     for start in range(0, len(rows), CHUNK):
         part = rows[start : start + CHUNK]
-        names = _display_names(conn, {row["civicrm_contact_id"] for row in part if row["civicrm_contact_id"]})
-        updates = _last_updates(conn, [row["id"] for row in part])
+        names = display_names(conn, {row["civicrm_contact_id"] for row in part if row["civicrm_contact_id"]})
+        updates = last_updates(conn, [row["id"] for row in part])
         failed = [row["id"] for row in part if row["sync_status"] == FAIL]
         reasons = why_failed(conn, link.audience(clock, respect_privacy=False), failed)
         explained += [_explain(row, link, clock, names, updates[row["id"]], reasons) for row in part]
@@ -131,12 +131,16 @@ def _explain(
     }
 
 
-def _display_names(conn: Connection, contact_ids: Iterable[int]) -> dict[int, str]:
+def display_names(conn: Connection, contact_ids: Iterable[int]) -> dict[int, str]:
+    """What contacts are called, by id."""
     rows = conn.execute(select(contact.c.id, contact.c.display_name).where(contact.c.id.in_(list(contact_ids))))
     return {row.id: row.display_name or UNKNOWN_NAME for row in rows}
 
 
-def _last_updates(conn: Connection, cache_ids: Sequence[int]) -> dict[int, list[dict[str, str]]]:
+def last_updates(
+    conn: Connection, cache_ids: Sequence[int], shown: int = UPDATES_SHOWN
+) -> dict[int, list[dict[str, str]]]:
+    """The last few updates of each row with what Mailchimp answered, newest first."""
     newest_first = func.row_number().over(partition_by=update.c.mailchimpsync_cache_id, order_by=update.c.id.desc())
     numbered = (
         select(update.c.id, newest_first.label("place"))
@@ -158,7 +162,7 @@ def _last_updates(conn: Connection, cache_ids: Sequence[int]) -> dict[int, list[
                 batch, batch.c.id == update.c.mailchimpsync_batch_id
             )
         )
-        .where(numbered.c.place <= UPDATES_SHOWN)
+        .where(numbered.c.place <= shown)
         .order_by(update.c.id.desc())
     )
     found: dict[int, list[dict[str, str]]] = defaultdict(list)

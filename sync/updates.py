@@ -241,6 +241,14 @@ def _place(changes: _Changes, owed: list[OpenUpdate], cache_id: int, wanted: Wan
     return waiting.id
 
 
+def is_under_way(owed: Sequence[OpenUpdate], wanted: Wanted) -> bool:
+    """True when a row that owes *owed* would owe nothing more for this wish: what is in flight brings it about."""
+    mine = [one for one in owed if one.wanted.slot == wanted.slot]
+    flying = next((one for one in mine if one.in_flight), None)
+    waiting = next((one for one in reversed(mine) if not one.in_flight), None)
+    return flying is not None and covers(flying.wanted, _as_pending(wanted, waiting or flying))
+
+
 def covers(sent: Wanted, wanted: Wanted) -> bool:
     """True when carrying out *sent* brings about all that *wanted* asks: the same call, and no other value in it."""
     same_call = (sent.method, sent.path_tail) == (wanted.method, wanted.path_tail)

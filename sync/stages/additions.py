@@ -39,7 +39,7 @@ def _add(conn: Connection, step: Step) -> None:
         ids, following = _by_history(conn, step, cursor)
     else:
         ids, following = _recent(conn, step, cursor)
-    added = _make_rows(conn, step.audience, ids)
+    added = make_rows(conn, step.audience, ids)
     step.counts.update(added=added)
     total = cursor["added"] + added
     if following is not None:
@@ -95,7 +95,7 @@ def _by_history(conn: Connection, step: Step, cursor: dict[str, Any]) -> Found:
     ).all()
     if not rows:
         return [], {"phase": "recent", "after": {}}
-    return _without_row(conn, step.audience, [row.contact_id for row in rows]), {
+    return without_row(conn, step.audience, [row.contact_id for row in rows]), {
         "phase": "history",
         "after": rows[-1].id,
     }
@@ -103,10 +103,10 @@ def _by_history(conn: Connection, step: Step, cursor: dict[str, Any]) -> Found:
 
 def _recent(conn: Connection, step: Step, cursor: dict[str, Any]) -> Found:
     ids, following = next_modified(conn, step, cursor["after"], ROWS_A_BIT)
-    return _without_row(conn, step.audience, ids), {"phase": "recent", "after": following} if ids else None
+    return without_row(conn, step.audience, ids), {"phase": "recent", "after": following} if ids else None
 
 
-def _without_row(conn: Connection, audience: Audience, contact_ids: list[int]) -> list[int]:
+def without_row(conn: Connection, audience: Audience, contact_ids: list[int]) -> list[int]:
     wanted = _added(audience).where(
         group_contact.c.contact_id.in_(list(dict.fromkeys(contact_ids))), ~_has_row(audience)
     )
@@ -130,7 +130,7 @@ def _has_row(audience: Audience) -> Any:
     return mine.correlate(group_contact).exists()
 
 
-def _make_rows(conn: Connection, audience: Audience, contact_ids: list[int]) -> int:
+def make_rows(conn: Connection, audience: Audience, contact_ids: list[int]) -> int:
     """Give each contact a row: that of the member with their address if its contact has left, else one of their own."""
     added = 0
     for start in range(0, len(contact_ids), ROWS_A_BIT // 2):
