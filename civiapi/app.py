@@ -20,11 +20,12 @@ from civiapi.adapters.schedule import Scheduler
 from civiapi.adapters.webhooks import webhook_ways
 from civiapi.auth import Auth
 from civiapi.dispatch import Api
-from civiapi.settings import Settings
+from civiapi.metrics import Metrics, Readers, metrics_page
+from civiapi.settings import WEB, WORKER, Settings
 from civiapi.store.engine import Store, open_store
 from civiapi.store.migrate import migrate
 from civiapi.ui.pages import lead_home, ui_pages
-from civiapi.web import make_runner, make_web_app
+from civiapi.web import make_runner, make_web_app, make_worker_app
 from entities import catalogue
 from sync.clients import Clients
 from sync.context import SyncOptions
@@ -47,6 +48,7 @@ class App:
     sync: SyncService
     api: Api
     auth: Auth
+    metrics: Metrics
 
 
 @asynccontextmanager
@@ -59,11 +61,17 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         made = await migrate(store)
         if made:
             log.info("the schema was brought up to date", made=made)
-        clients = Clients(base_url=settings.mailchimp.base_url, max_connections=settings.mailchimp.max_connections)
+        metrics = Metrics()
+        mailchimp, base_url = settings.mailchimp, settings.server.base_url
+        clients = Clients(
+            base_url=mailchimp.base_url,
+            max_connections=mailchimp.max_connections,
+            on_call=metrics.count_mailchimp,
+        )
         stack.push_async_callback(clients.close)
-        sync = SyncService(store, clients, _options(settings), base_url=settings.server.base_url)
-        api = Api(store, catalogue(), sync)
-        yield App(settings, store, clients, sync, api, Auth(store, settings.server.site_key, settings.users))
+        sync = SyncService(store, clients, _options(settings), base_url=base_url, on_stage=metrics.count_stage)
+        api = Api(store, catalogue(), sync, metrics.count_call)
+        yield App(settings, store, clients, sync, api, Auth(store, settings.server.site_key, settings.users), metrics)
 
 
 def _options(settings: Settings) -> SyncOptions:
@@ -81,27 +89,47 @@ def _options(settings: Settings) -> SyncOptions:
 
 @asynccontextmanager
 async def serving(app: App) -> AsyncIterator[None]:
-    """Listen, watch batches, work on webhooks, run scheduled jobs, until left. Raises ``CannotListen``."""
+    """Do what the role says until left: answer calls and pages, or watch batches, work on webhooks and run jobs.
+
+    Raises ``CannotListen``.
+    """
     async with AsyncExitStack() as stack:
-        await app.sync.start()
-        stack.push_async_callback(app.sync.stop)
-        if app.settings.scheduler.enabled:
+        server = app.settings.server
+        if server.role != WEB:
+            await app.sync.start()
+            stack.push_async_callback(app.sync.stop)
+        if server.role != WEB and app.settings.scheduler.enabled:
             scheduler = Scheduler(app.api, app.store, tick_seconds=app.settings.scheduler.tick_seconds)
             await scheduler.start()
             stack.push_async_callback(scheduler.stop)
-        server = app.settings.server
+        if server.role != WORKER or server.port:
+            await stack.enter_async_context(_listening(app))
+        log.info("serving", role=server.role, host=server.host, port=server.port)
+        yield
+
+
+@asynccontextmanager
+async def _listening(app: App) -> AsyncIterator[None]:
+    server = app.settings.server
+    show_metrics = metrics_page(app.metrics, app.store, Readers(server.metrics_from, server.trusted_proxies))
+    if server.role == WORKER:
+        runner = make_runner(make_worker_app(show_metrics))
+    else:
         ways = webhook_ways(app.store, app.sync)
         pages = ui_pages(app.auth, app.api, server)
-        runner = make_runner(make_web_app(app.api, app.auth, server, more=ways, pages=pages, home=lead_home))
-        stack.push_async_callback(runner.cleanup)
-        await runner.setup()
+        runner = make_runner(
+            make_web_app(app.api, app.auth, server, more=ways, pages=pages, home=lead_home, metrics=show_metrics)
+        )
+    await runner.setup()
+    try:
         try:
             await web.TCPSite(runner, server.host, server.port, reuse_address=True).start()
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise CannotListen(f"{server.host}:{server.port} cannot be listened at: {reason}.") from error
-        log.info("serving", host=server.host, port=server.port)
         yield
+    finally:
+        await runner.cleanup()
 
 
 async def serve_app(settings: Settings) -> None:

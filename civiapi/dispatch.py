@@ -7,6 +7,7 @@ each of its store actions is a unit of its own.
 """
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
@@ -73,13 +74,18 @@ class Context:
         return await self.api.store.write(fn, *args, **kwargs)
 
 
+OnAnswer = Callable[[Registry, str, str, str, float], None]
+"""Hears of every call answered: entity and action as they were named, ok, refused or fault, and the seconds it took."""
+
+
 class Api:
     """Answers calls over one store and one catalogue."""
 
-    def __init__(self, store: Store, registry: Registry, sync: Any = None) -> None:
+    def __init__(self, store: Store, registry: Registry, sync: Any = None, on_answer: OnAnswer | None = None) -> None:
         self.store = store
         self.registry = registry
         self.sync = sync
+        self._on_answer = on_answer
 
     async def respond(self, call: Call) -> Any:
         """The answer to *call*: an envelope, a bare record or a bare scalar; errors as their envelope. Never raises."""
@@ -95,6 +101,19 @@ class Api:
 
     async def answer(self, call: Call) -> Any:
         """Likewise, but raises ``ApiError``; other exceptions are faults of ours."""
+        outcome, began = "fault", time.perf_counter()
+        try:
+            answer = await self._in_full(call)
+            outcome = "ok"
+        except ApiError:
+            outcome = "refused"
+            raise
+        finally:
+            if self._on_answer is not None:
+                self._on_answer(self.registry, call.entity, call.action, outcome, time.perf_counter() - began)
+        return answer
+
+    async def _in_full(self, call: Call) -> Any:
         need = self._need(call)
         try:
             if need.remote:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from civiapi.store.clock import site_clock
 
 PREFIX = "CIVIAPI_"
+ALL, WEB, WORKER = ROLES = ("all", "web", "worker")
 DATABASES = ("sqlite:///", "mysql://", "mariadb://", "mysql+asyncmy://", "mariadb+asyncmy://")
 
 
@@ -28,11 +29,13 @@ class SettingsError(Exception):
 class ServerSettings:
     """Where the server listens and what it calls itself."""
 
+    role: str = ALL
     host: str = "127.0.0.1"
     port: int = 8080
     base_url: str = ""
     site_key: str = field(default="", repr=False)
     trusted_proxies: tuple[str, ...] = ()
+    metrics_from: tuple[str, ...] = ("127.0.0.0/8", "::1")
     max_body: int = 16_777_216
 
 
@@ -214,12 +217,15 @@ def _check(settings: Settings) -> None:
 def _rules(settings: Settings) -> Iterator[tuple[bool, str]]:
     """What must hold between and within values: whether it is broken, and what to say then."""
     server, mailchimp, sync, log = settings.server, settings.mailchimp, settings.sync, settings.log
+    yield server.role not in ROLES, "[server] role must be all, web or worker"
     yield server.port > 65535, "[server] port must be from 0 to 65535"
     yield not _is_web_address(server.base_url), "[server] base_url must begin with http:// or https:// and name a host"
     yield 0 < len(server.site_key) < 8, "[server] site_key must have at least 8 characters"
     yield server.max_body < 1, "[server] max_body must be at least 1"
     for proxy in server.trusted_proxies:
         yield not _is_network(proxy), f"[server] trusted_proxies: '{proxy}' is not an address or a network"
+    for place in server.metrics_from:
+        yield not _is_network(place), f"[server] metrics_from: '{place}' is not an address or a network"
     yield not settings.database.url.startswith(DATABASES), "[database] url must begin with sqlite:/// or mysql://"
     yield not _is_web_address(mailchimp.base_url), "[mailchimp] base_url must begin with http:// or https://"
     yield not 1 <= mailchimp.batch_size <= 1000, "[mailchimp] batch_size must be from 1 to 1000"

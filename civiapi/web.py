@@ -101,16 +101,17 @@ def make_web_app(
     more: Mapping[str, Way] | None = None,
     pages: Callable[[web.Application], None] | None = None,
     home: Handler | None = None,
+    metrics: Handler | None = None,
 ) -> web.Application:
     """The application. It serves as soon as it runs: open the store and start the rest before.
 
     *more* are further ways in by path ending (webhooks); *pages* adds ordinary routes, which come before the ways in;
-    *home* answers ``GET /``. Raises ``ValueError`` for a trusted proxy that is no address.
+    *home* answers ``GET /``, *metrics* ``GET /metrics``. Raises ``ValueError`` for a trusted proxy that is no address.
     """
     app = web.Application(client_max_size=settings.max_body)
     if pages is not None:
         pages(app)
-    app.router.add_get("/healthz", _healthz)
+    _add_health(app, metrics)
     ways: dict[str, Way] = {
         "extern/rest.php": Rest(api, auth),
         "civicrm/ajax/rest": Ajax(api, auth),
@@ -127,6 +128,13 @@ def make_web_app(
     return app
 
 
+def make_worker_app(metrics: Handler) -> web.Application:
+    """What a process that answers no calls has to say: that it lives, and its numbers."""
+    app = web.Application()
+    _add_health(app, metrics)
+    return app
+
+
 def make_runner(app: web.Application) -> web.AppRunner:
     """A runner for the application: no access log, addresses as long as CiviCRM's clients make them."""
     return web.AppRunner(
@@ -137,6 +145,12 @@ def make_runner(app: web.Application) -> web.AppRunner:
         shutdown_timeout=4.0,
         handle_signals=False,
     )
+
+
+def _add_health(app: web.Application, metrics: Handler | None) -> None:
+    app.router.add_get("/healthz", _healthz)
+    if metrics is not None:
+        app.router.add_get("/metrics", metrics)
 
 
 async def _healthz(_request: web.Request) -> web.Response:

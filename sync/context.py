@@ -40,5 +40,7 @@ class SyncContext:
     plugins: PluginManager | None = None
     holder: str = ""
     """Who we are in claims: one text for each process."""
+    on_stage: Callable[[str, float, int], None] | None = None
+    """Hears of every stage that a run did: its name, the seconds it took, how many members it worked on."""
     on_queued: Callable[[], None] | None = None
     """Called when batches were handed to Mailchimp, so that whoever watches them looks sooner."""

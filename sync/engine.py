@@ -24,6 +24,7 @@ from sync.errors import MailchimpFailed, SyncError
 from sync.holding import held
 from sync.mailchimp.errors import BadKey, InvalidApiKey, MailchimpError
 from sync.positions import READY_TO_FETCH, Position
+from sync.progress import UNITS
 from sync.runs import close_entry, open_entry
 from sync.stages import STAGES
 from sync.stages.base import Run, RunRequest, StageProgress
@@ -141,6 +142,8 @@ def _way_on(failure: MailchimpError) -> str:
 
 def _report(run: Run, stage: str, seconds: float) -> None:
     counts = dict(run.counts.get(stage, {}))
+    if run.ctx.on_stage is not None:
+        run.ctx.on_stage(stage, seconds, counts.get(UNITS[stage], 0))
     busiest = max(counts.values(), default=0)
     log.info(
         "stage",

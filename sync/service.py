@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,6 +35,7 @@ from sync.inbox import Inbox
 from sync.mailchimp.errors import MailchimpError
 from sync.one_person import sync_person
 from sync.watcher import Watcher
+from sync.workers import Workers
 
 Listener = Callable[[StageProgress], None]
 
@@ -52,6 +54,7 @@ class SyncService:
         *,
         base_url: str = "",
         plugins: Sequence[object] = (),
+        on_stage: Callable[[str, float, int], None] | None = None,
     ) -> None:
         self._store = store
         self._clients = clients
@@ -63,18 +66,22 @@ class SyncService:
             options,
             plugins=data_plugins(*plugins),
             holder=f"{socket.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}",
+            on_stage=on_stage,
             on_queued=lambda: self._watcher.wake(),
         )
         self._watcher = Watcher(self.ctx)
         self._inbox = Inbox(self.ctx, self._watcher)
+        self._workers = Workers(self.ctx, self._visit)
 
     async def start(self) -> None:
-        """Begin to watch batches, and to work on what webhooks told, in the background."""
+        """Begin to watch batches, to work on what webhooks told, and to share in syncs of all, in the background."""
         await self._watcher.start()
         await self._inbox.start()
+        await self._workers.start()
 
     async def stop(self) -> None:
         """Stop what ``start`` began; what was not committed is done again by whoever comes next."""
+        await self._workers.stop()
         await self._inbox.stop()
         await self._watcher.stop()
 
@@ -105,26 +112,39 @@ class SyncService:
         none of the others from its turn; the first failure is raised at the end.
         """
         links = await self._links(group_id)
-        until = time.monotonic() + (max_time or DAY)
+        request = RunRequest(max_time or DAY, since, stop_on, force_restart, with_data)
+        shared = len(links) > 1 and self._store.is_shared
+        visited = await (self._workers.visit_all(links, request) if shared else self._visit_in_turn(links, request))
+        failures = [error for error in visited.values() if error is not None]
+        if failures:
+            raise failures[0]
         done: list[dict[str, Any]] = []
-        failures: list[SyncError] = []
+        for link in links:
+            if link.list_id in visited:
+                shown = await self._store.read(status.shown_position, link.list_id, datetime.now(UTC))
+                done.append({"list_id": link.list_id, "group_id": link.group_id, "status": shown})
+        return done
+
+    async def _visit_in_turn(self, links: Sequence[Link], request: RunRequest) -> dict[str, SyncError | None]:
+        """Run these audiences one after another while the time lasts; which had their turn, and how each failed."""
+        until = time.monotonic() + request.max_time
+        visited: dict[str, SyncError | None] = {}
         for link in links:
             left = until - time.monotonic()
             if left <= 0:
                 break
-            try:
-                request = RunRequest(left, since, stop_on, force_restart, with_data)
-                ran = await run_audience(self.ctx, self._audience(link), request, self._tell)
-            except SyncError as error:
-                failures.append(error)
-                continue
-            if ran.outcome != BUSY:
-                await look_after_hooks(self.ctx, link, self._base_url)
-            shown = await self._store.read(status.shown_position, link.list_id, datetime.now(UTC))
-            done.append({"list_id": link.list_id, "group_id": link.group_id, "status": shown})
-        if failures:
-            raise failures[0]
-        return done
+            visited[link.list_id] = await self._visit(link, replace(request, max_time=left))
+        return visited
+
+    async def _visit(self, link: Link, request: RunRequest) -> SyncError | None:
+        """Run one audience; how it failed, if it did."""
+        try:
+            ran = await run_audience(self.ctx, self._audience(link), request, self._tell)
+        except SyncError as error:
+            return error
+        if ran.outcome != BUSY:
+            await look_after_hooks(self.ctx, link, self._base_url)
+        return None
 
     def _tell(self, progress: StageProgress) -> None:
         for listener in self._listeners:

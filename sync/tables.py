@@ -185,3 +185,16 @@ hook_health = Table(
     Column("asked_s", big_number(), nullable=False, server_default=text("0")),  # UTC seconds since 1970
     **PLAIN,
 )
+
+turn = Table(
+    "civiapi_turn",  # audiences that a sync of all still has to visit: whichever worker is free takes one
+    METADATA,
+    Column("list_id", text_column(32), primary_key=True),
+    Column("state", text_column(8), nullable=False),  # open, taken, done
+    Column("until_ms", big_number(), nullable=False),  # UTC milliseconds since 1970; nobody begins it later
+    Column("request", long_text(), nullable=False),  # JSON: what the run is asked
+    Column("taker", text_column(64), nullable=False, server_default=""),
+    Column("taken_ms", big_number(), nullable=False, server_default=text("0")),
+    Column("error", long_text()),
+    **PLAIN,
+)

@@ -7,6 +7,7 @@ are imported by the command that needs them, so that each starts fast.
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from civiapi.adapters.terminal import (
     show,
     split_target,
 )
-from civiapi.settings import Settings, SettingsError
+from civiapi.settings import ROLES, Settings, SettingsError
 
 OUTS = ("json", "json-pretty", "json-strict", "table")  # the first three are cv's words
 
@@ -117,11 +118,23 @@ def cv_options(
 
 
 @cli.command()
-def serve(config: Config = None) -> None:
-    """Serve the API, run scheduled jobs and watch batches, until told to stop."""
+def serve(
+    config: Config = None,
+    role: Annotated[str, typer.Option(help="What it does: web, worker or all; left out, [server] role says.")] = "",
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Instead of [server] port.")] = None,
+) -> None:
+    """Serve the API, run scheduled jobs and watch batches, until told to stop.
+
+    A web process answers calls and pages and stores webhooks; a worker does what runs by itself. Any number of each
+    may share one MariaDB.
+    """
     from civiapi.app import CannotListen, serve_app
 
     settings = read_settings(config, quiet=False)
+    if role not in ("", *ROLES):
+        fail(f"--role takes {', '.join(ROLES)}, not '{role}'.")
+    server = replace(settings.server, role=role or settings.server.role)
+    settings = replace(settings, server=server if port is None else replace(server, port=port))
     if not settings.server.site_key:
         fail("[server] site_key is not set; `civiapi init` writes a settings file with fresh keys.")
     try:

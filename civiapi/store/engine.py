@@ -42,6 +42,9 @@ GLANCE_STEPS = 500
 class Store(ABC):
     """One open database. Made by ``open_store``, closed with ``close``."""
 
+    is_shared = False
+    """Whether other processes, on other machines too, are expected at work on it."""
+
     def __init__(self, clock: SiteClock) -> None:
         self.clock = clock
 
@@ -248,6 +251,8 @@ class SqliteStore(Store):
 
 class MariaStore(Store):
     """A MariaDB or MySQL database, shared with other processes."""
+
+    is_shared = True
 
     def __init__(self, engine: AsyncEngine, clock: SiteClock) -> None:
         super().__init__(clock)

@@ -118,6 +118,7 @@ STEPS: tuple[Step, ...] = (
     Step("whom webhook events are about", note_addresses_of_events),
     Step("what Mailchimp last said of our webhooks", make_missing("civiapi_hook_health")),
     Step("what each day brought", make_missing("civiapi_daily")),
+    Step("whose turn it is in a sync of all", make_missing("civiapi_turn")),
 )
 
 
