@@ -93,7 +93,7 @@ class Connection:
     @property
     def is_under_way(self) -> bool:
         """Whether a sync has begun and not ended, at work now or not."""
-        return self.is_running or self.progress["stage"] != REST
+        return self.is_running or self.progress["stage"] != REST or self.progress["done"] > 0
 
     @property
     def state(self) -> State:

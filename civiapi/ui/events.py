@@ -36,7 +36,7 @@ BEAT = 15.0
 """Seconds of silence after which something is sent, so that nobody on the way takes the stream for dead."""
 
 PAUSE, PAUSE_RUNNING = 1.0, 0.5
-REST, REST_RUNNING = 5.0, 2.0
+REST, REST_RUNNING = 3.0, 2.0
 SHARE = 20
 """The rest is asked for at most this many times as seldom as it takes."""
 
@@ -142,7 +142,8 @@ class Watch:
     async def look(self) -> list[bytes]:
         """The events that bring the page up to date."""
         progress = (await self._visit.ask("Mailchimpsync", "getprogress"))["values"] or {}
-        stages = {key: (one["running"], one["stage"]) for key, one in progress.items()}
+        # Whatever these tell of is worth a look at the rest: a run that begins, goes on to a stage, or ends.
+        stages = {key: (one["running"], one["stage"], one["started"]) for key, one in progress.items()}
         if stages != self._stages or time.monotonic() >= self._rest_at:
             await self._read_rest()
             self._stages = stages
