@@ -42,6 +42,7 @@ async def show(visit: Visit) -> web.Response:
         members=charts.draw_lines(days, tuple(MEMBERS)),
         changes=charts.draw_bars(days, tuple(JOINED), tuple(LEFT)),
         words={**MEMBERS, **JOINED, **LEFT},
+        any_number=any(day.get(name) is not None for day in days for name in MEMBERS),
         any_change=any(day.get(name) for day in days for name in (*JOINED, *LEFT)),
     )
 
