@@ -17,8 +17,8 @@ async def getlist(request: Request, ctx: Context) -> Result:
     asked = request.params
     label = str(asked.get("label_field") or request.entity.label_field or "id")
     id_field = str(asked.get("id_field") or "id")
-    described = _several(asked.get("description_field")) or list(request.entity.description_fields)
-    extra = _several(asked.get("extra"))
+    described = _texts(asked.get("description_field")) or list(request.entity.description_fields)
+    extra = _texts(asked.get("extra"))
     base = dict(asked["params"]) if isinstance(asked.get("params"), dict) else {}
     base["return"] = list(dict.fromkeys(["id", id_field, label, *described, *extra]))
     page = integer(asked.get("page_num")) or 1
@@ -53,17 +53,21 @@ async def _find(
 
 async def _get(request: Request, ctx: Context, asked: dict[str, Any]) -> list[dict[str, Any]]:
     found = await ctx.call(request.entity.name, "get", {**asked, "sequential": 1})
-    rows: list[dict[str, Any]] = found["values"]
-    return rows
+    return [row if isinstance(row, dict) else {"id": row, "label": row} for row in found["values"]]  # Entity.get lists bare names
 
 
 def _several(value: Any) -> list[Any]:
-    """One value, a list or comma text as a list."""
+    """One value, a list, the values of a map or comma text as a list; what is no text or number is left out."""
     if is_empty(value):
         return []
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
-    return value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
+    parts = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
+    return [part for part in parts if isinstance(part, str | int | float)]
+
+
+def _texts(value: Any) -> list[str]:
+    return [str(part) for part in _several(value)]
 
 
 def _shown(row: dict[str, Any], id_field: str, label: str, described: list[str], extra: list[str]) -> dict[str, Any]:

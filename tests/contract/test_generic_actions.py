@@ -288,3 +288,15 @@ async def test_describing_actions_need_access_and_others_what_they_act_with(call
 async def test_a_fault_of_ours_says_nothing_of_itself(call: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(query, "planned", lambda *_: 1 / 0)
     assert await call("Email", "get") == {"is_error": 1, "error_message": "Unknown error."}
+
+
+@pytest.mark.parametrize("extra", [{"x": ["y"]}, [["email"]], [{}], 5, True])
+async def test_getlist_leaves_out_names_that_are_none(call: Ask, extra: Any) -> None:
+    await call("Contact", "create", {"contact_type": "Individual", "first_name": "Ada", "last_name": "Lovelace"})
+    answer = await call("Contact", "getlist", {"input": "lovelace", "extra": extra, "description_field": extra})
+    assert [row["label"] for row in answer["values"]] == ["Lovelace, Ada"]
+
+
+async def test_getlist_of_what_has_only_names_lists_them(call: Ask) -> None:
+    answer = await call("Entity", "getlist", {})
+    assert {"id": "Contact", "label": "Contact", "description": []} in answer["values"]
