@@ -97,7 +97,8 @@ class Visit:
     @property
     def wants_json(self) -> bool:
         """Whether a script asks rather than a person."""
-        return "application/json" in self.incoming.header("Accept")
+        accepts = self.incoming.header("Accept")
+        return "application/json" in accepts or "text/event-stream" in accepts
 
     @property
     def menu(self) -> list[MenuItem]:

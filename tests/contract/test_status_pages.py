@@ -226,7 +226,7 @@ async def test_there_are_only_so_many_streams(site: Whole, browser: Browser, mon
 async def test_nobody_reads_a_stream_without_a_session(site: Whole) -> None:
     async with a_browser(site.base) as stranger:
         assert (await stranger.get(f"{STATUS}/events")).status == 303
-        answer = await stranger.get(f"{STATUS}/events", headers={"Accept": "application/json"})
+        answer = await stranger.get(f"{STATUS}/events", headers={"Accept": "text/event-stream"})  # as browsers do
         assert answer.status == 401
 
 
