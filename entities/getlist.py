@@ -53,7 +53,9 @@ async def _find(
 
 async def _get(request: Request, ctx: Context, asked: dict[str, Any]) -> list[dict[str, Any]]:
     found = await ctx.call(request.entity.name, "get", {**asked, "sequential": 1})
-    return [row if isinstance(row, dict) else {"id": row, "label": row} for row in found["values"]]  # Entity.get lists bare names
+    return [
+        row if isinstance(row, dict) else {"id": row, "label": row} for row in found["values"]
+    ]  # Entity.get lists bare names
 
 
 def _several(value: Any) -> list[Any]:

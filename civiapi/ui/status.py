@@ -16,6 +16,14 @@ DAYS_SHOWN = 90
 MEMBERS = {"mailchimp": "At Mailchimp", "civicrm": "In CiviCRM’s group"}
 JOINED = {"joined_civicrm": "Put into the group", "joined_mailchimp": "Subscribed at Mailchimp"}
 LEFT = {"left_civicrm": "Taken out of the group", "left_mailchimp": "Unsubscribed at Mailchimp"}
+SHORT = {
+    "mailchimp": "At Mailchimp",
+    "civicrm": "In group",
+    "joined_civicrm": "Into group",
+    "left_civicrm": "Out of group",
+    "joined_mailchimp": "Subscribed",
+    "left_mailchimp": "Unsubscribed",
+}
 
 
 async def index(visit: Visit) -> web.Response:
@@ -42,6 +50,10 @@ async def show(visit: Visit) -> web.Response:
         members=charts.draw_lines(days, tuple(MEMBERS)),
         changes=charts.draw_bars(days, tuple(JOINED), tuple(LEFT)),
         words={**MEMBERS, **JOINED, **LEFT},
+        told=[
+            day for day in days if day.get("mailchimp") is not None or any(day.get(name) for name in (*JOINED, *LEFT))
+        ],
+        short=SHORT,
         any_number=any(day.get(name) is not None for day in days for name in MEMBERS),
         any_change=any(day.get(name) for day in days for name in (*JOINED, *LEFT)),
     )
