@@ -106,7 +106,7 @@ class Connection:
 
 def _state(one: Connection) -> State:
     """The most pressing thing there is to say."""
-    if one.brake:
+    if one.brake and not one.is_running:
         return State("stopped by the brake", "warn", str(one.brake.get("sentence") or "The brake stopped the sync."))
     if one.status["crashed"]:
         return State("crashed?", "bad", str(one.status["crashed"]))
