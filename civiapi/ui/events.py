@@ -35,6 +35,9 @@ LIFE = 300.0
 BEAT = 15.0
 """Seconds of silence after which something is sent, so that nobody on the way takes the stream for dead."""
 
+PATIENCE = 30.0
+"""Seconds within which a reader must have taken what was sent."""
+
 PAUSE, PAUSE_RUNNING = 1.0, 0.5
 REST, REST_RUNNING = 3.0, 2.0
 SHARE = 20
@@ -93,10 +96,13 @@ async def follow(visit: Visit) -> web.StreamResponse:
         response.content_type = "text/event-stream"
         response.charset = "utf-8"
         await response.prepare(visit.request)
+        if visit.request.method != "GET":  # HEAD asks for the headers only
+            return response
         try:
             async for event in _events(visit, streams.stopping):
-                await response.write(event)
-        except (ConnectionError, CallFailed) as reason:
+                async with asyncio.timeout(PATIENCE):
+                    await response.write(event)
+        except (ConnectionError, TimeoutError, CallFailed) as reason:
             log.debug("a stream of events ended", reason=str(reason))
         return response
 

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlencode
 
+import structlog
 from aiohttp import web
 
 from civiapi.adapters.http import GUARDS
@@ -23,6 +24,8 @@ SHOWN = 50
 CSV_PAGE = 1000
 COLUMNS = ("contact_id", "name", "email", "kind", "mailchimp_status", "civicrm_status", "reason")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+log = structlog.get_logger(__name__)
 
 
 async def show(visit: Visit) -> web.Response:
@@ -67,8 +70,13 @@ async def download(visit: Visit) -> web.StreamResponse:
     response = web.StreamResponse(headers={**GUARDS, **HEADERS, **more})
     await response.prepare(visit.request)
     await response.write(first)
-    async for chunk in rows:
-        await response.write(chunk)
+    try:
+        async for chunk in rows:
+            await response.write(chunk)
+    except CallFailed as failed:
+        log.warning("a preview could not be given to its end", list_id=one.list_id, error=failed.message)
+        if visit.request.transport is not None:
+            visit.request.transport.abort()  # so that nobody takes a part for the whole
     return response
 
 

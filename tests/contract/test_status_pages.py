@@ -11,10 +11,12 @@ import aiohttp
 import pytest
 
 from civiapi.adapters.http import SESSION_COOKIE
+from civiapi.call import Call
+from civiapi.dispatch import Api
 from civiapi.tokens import SESSION
 from civiapi.ui import events
 from tests.browser.whole import ADMIN, ADMIN_KEY, HOSTILE, Whole, a_whole_site
-from tests.contract.uikit import Browser, a_browser
+from tests.contract.uikit import READER_KEY, Browser, a_browser, screens
 
 STATUS = "/civicrm/mailchimpsync"
 PATIENCE = 20.0
@@ -105,6 +107,14 @@ async def test_an_audience_that_is_not_linked_is_said_to_be_none(site: Whole, br
     await site.link("Newsletter")
     answer = await browser.get(f"{STATUS}/audience/nothere{rest}")
     assert (answer.status, "No group is linked" in answer.text) == (404, True)
+
+
+@pytest.mark.parametrize("rest", ["", "/events", "/audience/a1", "/audience/a1/preview", "/audience/a1/preview.csv"])
+async def test_without_the_permission_nothing_is_shown(api: Api, rest: str) -> None:
+    async with screens(api) as base, a_browser(base) as reader:
+        await reader.log_in("reader", READER_KEY)
+        answer = await reader.get(STATUS + rest)
+        assert (answer.status, "administer CiviCRM" in answer.text) == (403, True)
 
 
 # ---- streams of events ----
@@ -223,6 +233,11 @@ async def test_there_are_only_so_many_streams(site: Whole, browser: Browser, mon
                     break
 
 
+async def test_whoever_asks_for_the_head_of_a_stream_gets_only_that(site: Whole, browser: Browser) -> None:
+    answer = await browser.send("HEAD", f"{STATUS}/events")
+    assert (answer.status, answer.text) == (200, "")
+
+
 async def test_nobody_reads_a_stream_without_a_session(site: Whole) -> None:
     async with a_browser(site.base) as stranger:
         assert (await stranger.get(f"{STATUS}/events")).status == 303
@@ -231,6 +246,4 @@ async def test_nobody_reads_a_stream_without_a_session(site: Whole) -> None:
 
 
 def _sync(group_id: int) -> Any:
-    from civiapi.call import Call
-
     return Call("Mailchimpsync", "fetchandreconcile", {"group_id": group_id})
