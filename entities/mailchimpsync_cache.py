@@ -29,6 +29,7 @@ from sync.troubleshoot import explain_rows
 CIVICRM_STATUS = "civicrm_status"
 WHY_FAILED = "why_failed"
 LIST_ID = "mailchimp_list_id"
+CACHE_ID = "cache_id"
 BACKWARDS = "backwards"
 
 
@@ -60,9 +61,14 @@ def get(conn: Connection, request: Request) -> Result:
 
 
 def matching(conn: Connection, request: Request, link: Link) -> list[ColumnElement[bool]]:
-    """The conditions that the parameters of another entity's action set, read as ``get`` reads them."""
+    """The conditions that the parameters of another entity's action set, read as ``get`` reads them.
+
+    There ``id`` may mean something else, so that ``cache_id`` names rows.
+    """
     get_action = MAILCHIMPSYNC_CACHE.action("get") or request.action
-    given = {name: value for name, value in request.params.items() if name not in ("id", LIST_ID)}
+    given = {name: value for name, value in request.params.items() if name not in ("id", CACHE_ID, LIST_ID)}
+    if (rows := request.params.get(CACHE_ID)) is not None:
+        given["id"] = rows
     asked = params.prepare(conn, replace(request, entity=MAILCHIMPSYNC_CACHE, action=get_action, params=given))
     return _where(conn, asked, search.columns(link))
 

@@ -9,7 +9,7 @@ from civiapi.dispatch import Context
 from civiapi.errors import ApiError, MandatoryMissing
 from civiapi.request import Request, integer, is_empty
 from civiapi.spec import INT, Action, Field, Result
-from entities.mailchimpsync_cache import FIELDS, LIST_ID, SOUGHT, matching
+from entities.mailchimpsync_cache import CACHE_ID, FIELDS, LIST_ID, SOUGHT, matching
 from entities.mailchimpsync_views import group_field, group_of
 from entities.sync_words import told
 from sync.config import Link, read_config
@@ -73,6 +73,7 @@ ACTIONS = (
         validated=False,
         params=(
             group_field(),
+            Field(CACHE_ID, INT, title="Mailchimpsync Cache ID", description="These rows only."),
             *(one for one in (*FIELDS, *SOUGHT) if one.name not in ("id", "troubleshoot", "backwards")),
         ),
     ),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, select
 
 from civiapi.store.clock import SiteClock
 from civiapi.store.tables import contact, email, group, subscription_history
@@ -85,19 +85,19 @@ def _rows(conn: Connection, audience: Audience, whom: Whom) -> list[_Row]:
     """The person's rows, with what a sync does to them before it decides done to them."""
     mine = cache.c.mailchimp_list_id == audience.list_id
     contacts = [whom.contact_id] if whom.contact_id is not None else contacts_of(conn, whom)
-    theirs = or_(
+    theirs = (  # one by one: joined by OR, SQLite would read the whole audience
         cache.c.civicrm_contact_id.in_(contacts),
         cache.c.mailchimp_email.in_([whom.address] if whom.address else []),
         cache.c.mailchimp_email.in_(_addresses(conn, contacts)) & cache.c.civicrm_contact_id.is_(None),
     )
-    kept = {row.id: row._asdict() for row in conn.execute(select(cache).where(mine, theirs))}
+    kept = {row.id: row._asdict() for one in theirs for row in conn.execute(select(cache).where(mine, one))}
     for cache_id in kept:
         match_row(conn, audience, cache_id)
     missing = without_row(conn, audience, contacts)
     make_rows(conn, audience, missing)
-    wanted = or_(cache.c.id.in_(list(kept)), cache.c.civicrm_contact_id.in_(missing))
-    ids = conn.execute(select(cache.c.id).where(mine, wanted).order_by(cache.c.id)).scalars()
-    return [_Row(cache_id, kept.get(cache_id)) for cache_id in ids]
+    new = conn.execute(select(cache.c.id).where(mine, cache.c.civicrm_contact_id.in_(missing))).scalars()
+    still = conn.execute(select(cache.c.id).where(cache.c.id.in_(list(kept)))).scalars()
+    return [_Row(cache_id, kept.get(cache_id)) for cache_id in sorted({*new, *still})]
 
 
 def contacts_of(conn: Connection, whom: Whom) -> list[int]:

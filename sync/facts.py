@@ -259,16 +259,14 @@ def _persons(conn: Connection, audience: Audience, rows: Sequence[RowFacts]) -> 
 def _siblings(conn: Connection, audience: Audience, contact_ids: Sequence[int]) -> dict[int, list[Any]]:
     """The members of this audience that are these contacts."""
     rows = conn.execute(
-        select(cache.c.id, cache.c.civicrm_contact_id, cache.c.mailchimp_email, cache.c.mailchimp_status)
-        .where(
+        select(cache.c.id, cache.c.civicrm_contact_id, cache.c.mailchimp_email, cache.c.mailchimp_status).where(
             cache.c.mailchimp_list_id == audience.list_id,
             cache.c.civicrm_contact_id.in_(contact_ids),
             cache.c.mailchimp_member_id.is_not(None),
         )
-        .order_by(cache.c.id)
     )
     found: dict[int, list[Any]] = defaultdict(list)
-    for row in rows:
+    for row in sorted(rows, key=lambda row: row.id):  # ordered in SQL, SQLite walks the whole audience in that order
         found[row.civicrm_contact_id].append(row)
     return found
 

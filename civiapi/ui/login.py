@@ -13,7 +13,7 @@ from civiapi.ui.visit import LOGIN, Visit
 
 WRONG = "This user name and this key do not go together."
 # Only pages of our own: an address that begins with two slashes, or has a backslash in it, leads elsewhere.
-OWN_PAGE = re.compile(r"/civicrm/[\w./?&=%+~,:-]*", re.ASCII)
+OWN_PAGE = re.compile(r"/civicrm/[\w./?&=%+~,:@*-]*", re.ASCII)
 
 
 async def show(visit: Visit) -> web.Response:

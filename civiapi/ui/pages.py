@@ -13,7 +13,7 @@ from civiapi.adapters.http import Proxies
 from civiapi.auth import Auth
 from civiapi.dispatch import Api
 from civiapi.settings import ServerSettings
-from civiapi.ui import config, config_link, events, explorer, jobs, login, parts, people, preview, status
+from civiapi.ui import config, config_link, events, explorer, jobs, login, parts, people, person, preview, status
 from civiapi.ui.visit import HEADERS, LOGIN, STATIC, Handler, MenuItem, Page, Site, page
 
 HERE = Path(__file__).parent
@@ -23,7 +23,7 @@ KINDS = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf
 YEAR = 365 * 24 * 3600
 MENU = (
     MenuItem("Status", status.PATH, status.PERMISSION),
-    MenuItem("People", people.PATH, people.PERMISSION),
+    MenuItem("People", people.PATH, people.PERMISSION, also=(people.PERSON,)),
     MenuItem("Config", config.PATH, config.PERMISSION),
     MenuItem("Jobs", jobs.PATH, jobs.PERMISSION),
     MenuItem("API explorer", explorer.PATH, explorer.PERMISSION),
@@ -63,7 +63,7 @@ def ui_pages(auth: Auth, api: Api, server: ServerSettings, *, home: str = HOME) 
             _add(app, site, method, explorer.PATH + path, show, explorer.PERMISSION)
         parts.set_up(app)
         events.set_up(app)
-        for module in (status, preview, events, config, config_link, jobs, people):
+        for module in (status, preview, events, config, config_link, jobs, people, person):
             for method, path, show in module.ROUTES:
                 _add(app, site, method, path, show, module.PERMISSION)
         app.router.add_get(STATIC + "/{version}/{name}", _static(files, version))

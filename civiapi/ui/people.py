@@ -88,7 +88,7 @@ async def change(visit: Visit) -> web.Response:
     rows = visit.incoming.fields.get("row")
     ticked = rows if isinstance(rows, list) else []
     try:
-        wanted = await filters(visit, search) if visit.field("all") else {"id": {"IN": ticked}}
+        wanted = await filters(visit, search) if visit.field("all") else {"cache_id": {"IN": ticked}}
         if not visit.field("all") and not ticked:
             return await _show(visit, stored, search, "Tick whom to include first.", 422)
         asked = {**wanted, "mailchimp_list_id": search.list_id}
@@ -96,7 +96,7 @@ async def change(visit: Visit) -> web.Response:
     except CallFailed as failed:
         return await _show(visit, stored, search, failed.message, 422)
     place = {name: visit.field(name) for name in ("after", "before")}
-    return visit.go(search.link(included=found["affected"], **place))
+    return visit.go(search.link(included=found["matched"], **place))
 
 
 async def filters(visit: Visit, search: Search) -> dict[str, Any]:
@@ -126,15 +126,22 @@ def beginning(text: str) -> str:
 
 
 async def _contacts(visit: Visit, text: str) -> Any:
-    """Contacts by their id, or by how a name of theirs begins."""
+    """Contacts by their id, or by how a name of theirs begins: ``Ada``, ``Byron``, ``Byron, Ada`` or ``Ada Byron``."""
     if text.isascii() and text.isdigit():
         return text
     pattern = {"LIKE": beginning(text)}
-    names = ["sort_name", "first_name", "last_name", "display_name"]
-    asked = {**dict.fromkeys(names, pattern), "return": ["id"], "sequential": 1}
-    options = {"limit": MOST_CONTACTS, "or": [names]}
-    found = (await visit.ask("Contact", "get", {**asked, "options": options}))["values"]
-    return {"IN": [row["id"] for row in found] or NOBODY}
+    found = await _contact_ids(visit, {"sort_name": pattern, "first_name": pattern})
+    first, _, last = text.partition(" ")
+    if last and "," not in text:
+        found |= await _contact_ids(visit, {"sort_name": {"LIKE": beginning(f"{last.strip()}, {first}")}})
+    return {"IN": sorted(found) or NOBODY}
+
+
+async def _contact_ids(visit: Visit, names: dict[str, Any]) -> set[str]:
+    """Contacts of whom one of these is true."""
+    options = {"limit": MOST_CONTACTS, "or": [list(names)]}
+    asked = {**names, "return": ["id"], "sequential": 1, "options": options}
+    return {row["id"] for row in (await visit.ask("Contact", "get", asked))["values"]}
 
 
 async def _owners(visit: Visit, text: str) -> list[str]:
@@ -189,10 +196,22 @@ async def _page(visit: Visit, asked: dict[str, Any], after: str, before: str) ->
     place: dict[str, Any] = {"id": {">": after}} if after else {}
     if before:
         place = {"id": {"<": before}, "backwards": 1}
-    options = {**asked.get("options", {}), "limit": PAGE + 1}
-    params = {**asked, **place, "options": options, "troubleshoot": 1}
-    found: list[dict[str, Any]] = (await visit.ask("MailchimpsyncCache", "get", params))["values"]
-    return found
+    found: dict[str, dict[str, Any]] = {}
+    for part in _parts(asked):
+        params = {**part, **place, "options": {"limit": PAGE + 1}, "troubleshoot": 1}
+        rows = (await visit.ask("MailchimpsyncCache", "get", params))["values"]
+        found |= {row["id"]: row for row in rows}
+    return [found[key] for key in sorted(found, key=int, reverse=bool(before))][: PAGE + 1]
+
+
+def _parts(asked: dict[str, Any]) -> list[dict[str, Any]]:
+    """The search in parts none of which has an OR, which a database answers by reading the whole audience."""
+    if "options" not in asked:
+        return [asked]
+    [either] = asked["options"]["or"]
+    return [
+        {name: value for name, value in asked.items() if name not in {*either, "options"} - {one}} for one in either
+    ]
 
 
 async def _addresses(visit: Visit, rows: list[dict[str, Any]]) -> dict[str, str]:

@@ -63,6 +63,7 @@ class MenuItem:
     title: str
     path: str
     permission: str = "administer CiviCRM"
+    also: tuple[str, ...] = ()  # other paths that belong to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +114,9 @@ class Visit:
     def place(self) -> MenuItem | None:
         """The entry of the navigation that this page belongs to: the one whose path says most of where we are."""
         here = self.incoming.path
-        above = [one for one in self.site.menu if here == one.path or here.startswith(f"{one.path}/")]
-        return max(above, key=lambda one: len(one.path), default=None)
+        places = [(path, one) for one in self.site.menu for path in (one.path, *one.also)]
+        above = [(len(path), one) for path, one in places if here == path or here.startswith(f"{path}/")]
+        return max(above, key=lambda one: one[0], default=(0, None))[1]
 
     def field(self, name: str) -> str:
         """A field of the query or form as text, ``""`` without it."""

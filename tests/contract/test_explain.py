@@ -201,6 +201,14 @@ async def test_all_that_match_are_included_in_the_next_sync(
     assert waiting == {f"member{n}@example.org" for n in range(5)}
 
 
+async def test_only_the_rows_that_are_named_are_included(site: Site, ask: Asked) -> None:
+    site.joined("ada@example.org", "bob@example.org", "cyd@example.org")
+    await site.sync(since="ever")
+    ids = [row.id for row in await site.rows()]
+    assert await ask("includematching", group_id=GROUP, cache_id={"IN": ids[:2]}) == {"matched": 2, "affected": 2}
+    assert await ask("includematching", group_id=GROUP, cache_id=ids[2]) == {"matched": 1, "affected": 1}
+
+
 async def test_those_who_failed_are_asked_for_again_once_included(site: Site, ask: Asked) -> None:
     site.emulator.turn(forgotten_emails=["ada@example.org"])
     await site.person("ada@example.org")

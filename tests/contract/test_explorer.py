@@ -66,6 +66,13 @@ async def test_a_log_in_leads_to_no_other_site(browser: Browser, elsewhere: str)
     assert (await browser.log_in(next=elsewhere)).headers["Location"] == "/civicrm/mailchimpsync"
 
 
+async def test_a_log_in_leads_back_to_a_person_by_their_address(browser: Browser) -> None:
+    person = "/civicrm/mailchimpsync/person?email=ada@example.org"
+    asked = await browser.get(person)
+    assert asked.status == 303
+    assert (await browser.log_in(next=person)).headers["Location"] == person
+
+
 async def test_a_log_in_form_of_another_site_is_refused(browser: Browser) -> None:
     await browser.get("/civicrm/login")
     data = {"token": "0" * 64, "user": "admin", "user_key": ADMIN_KEY}

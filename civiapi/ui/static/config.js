@@ -1,6 +1,6 @@
-// Config: a key is checked with Mailchimp while one watches, forms that ask Mailchimp say so, and what cannot be taken
-// back asks first. Without this every form still posts.
-import { Refused, call, confirmIn, tell } from "./api.js";
+// Config: a key is checked with Mailchimp while one watches. Without this the form still posts.
+import { Refused, call, tell } from "./api.js";
+import "./forms.js";
 
 const find = (id) => document.getElementById(id);
 
@@ -48,28 +48,4 @@ if (adding) {
       adding.elements.mailchimp_key.focus();
     }
   });
-}
-
-for (const form of document.querySelectorAll("form[data-confirm], form[data-busy]")) {
-  form.addEventListener("submit", async (event) => {
-    const button = event.submitter;
-    if (form.dataset.confirm && !form.dataset.sure) {
-      event.preventDefault();
-      find("sure-text").textContent = form.dataset.confirm;
-      if (!(await confirmIn(find("sure")))) return;
-      form.dataset.sure = "yes";
-      form.requestSubmit(button);
-      return;
-    }
-    button.textContent = form.dataset.busy || "Asking Mailchimp…";
-    button.setAttribute("aria-disabled", "true");
-  });
-}
-
-// Where a new group can be made, its name is asked for only then.
-for (const select of document.querySelectorAll("select[data-new]")) {
-  const field = find(select.dataset.new);
-  const show = () => { field.hidden = select.value !== "new"; };
-  select.addEventListener("change", show);
-  show();
 }
