@@ -94,7 +94,10 @@ def unfinished(conn: Connection, list_ids: Sequence[str]) -> list[BatchRow]:
 
 
 def note_progress(conn: Connection, row_id: int, told: Batch) -> None:
-    """Keep how far Mailchimp has got with a batch. The counts of a batch just submitted are all 0: ours stays then."""
+    """Keep how far Mailchimp has got with a batch whose results are not written down yet; later, this is old news.
+
+    The counts of a batch just submitted are all 0: ours stays then.
+    """
     values: dict[str, Any] = {
         "status": told.status,
         "finished_operations": told.finished_operations,
@@ -103,5 +106,11 @@ def note_progress(conn: Connection, row_id: int, told: Batch) -> None:
     if told.total_operations:
         values["total_operations"] = told.total_operations
     conn.execute(
-        change(batch).where(batch.c.id == row_id, func.coalesce(batch.c.status, "").not_in(CALLED_OFF)).values(values)
+        change(batch)
+        .where(
+            batch.c.id == row_id,
+            func.coalesce(batch.c.status, "").not_in(CALLED_OFF),
+            func.coalesce(batch.c.response_processed, NOT_PROCESSED) != PROCESSED,
+        )
+        .values(values)
     )

@@ -204,11 +204,16 @@ def operation_id(row_id: int, update_id: int) -> str:
 
 
 async def _send(ctx: SyncContext, client: MailchimpClient, claim: Claim, parcel: Parcel) -> None:
-    """Post a parcel and note the answer. Raises MailchimpError: the updates wait again, or the outcome is unknown."""
+    """Post a parcel and note the answer.
+
+    Raises MailchimpError: the updates wait again, or the outcome is unknown; ClaimLost, where whoever has the claim now
+    finds out about it.
+    """
     for attempt in range(1, SEND_TRIES + 1):
         updates = await ctx.store.read(in_batch, parcel.row_id)
         try:
-            sent = await client.submit_batch([_operation(parcel, one) for one in updates])
+            operations = [_operation(parcel, one) for one in updates]
+            sent = await client.submit_batch(operations, make_sure=lambda: claims.make_sure(claim))
         except MailchimpError as error:
             if not error.outcome_unknown:
                 await ctx.store.write(_unpack, claim, parcel)
@@ -230,6 +235,8 @@ async def _note_sent(ctx: SyncContext, client: MailchimpClient, claim: Claim, pa
     except ClaimLost:
         if await ctx.store.write(_record_called_off, parcel, sent):
             await call_off(ctx, client, parcel.row_id, sent.id)
+        elif await ctx.store.read(_was_sent_again, parcel, sent):
+            await client.delete_batch(sent.id)
         raise
 
 
@@ -317,6 +324,12 @@ def _record_called_off(conn: Connection, parcel: Parcel, sent: Batch) -> bool:
         .values(mailchimp_batch_id=sent.id, status=ABORTING)
     )
     return noted.rowcount == 1
+
+
+def _was_sent_again(conn: Connection, parcel: Parcel, sent: Batch) -> bool:
+    """Whether the next holder did not find this batch of ours and sent the parcel again: nobody waits for ours then."""
+    known = conn.execute(select(batch.c.mailchimp_batch_id).where(batch.c.id == parcel.row_id)).scalar_one_or_none()
+    return bool(known) and not _known_ids(conn, [sent.id])
 
 
 def _close(conn: Connection, row_id: int, at: str) -> None:

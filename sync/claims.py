@@ -2,14 +2,15 @@
 
 A row a name (an audience, or ``scheduler``), kept for ever so that its fence only grows. A claim lapses by itself when
 its holder stops renewing it; whoever claims next raises the fence, and the old holder finds its own number stale at its
-next commit (``check``), which undoes that commit. Times are wall-clock milliseconds handed in by the caller: several
-machines must agree to within the seconds that a claim lives longer than its heartbeat.
+next commit (``check``), which undoes that commit. What was sent to somebody else cannot be undone: right before, a
+holder looks at its own clock (``make_sure``), as it may have been frozen for longer than its claim lives. Times are
+wall-clock milliseconds: several machines must agree to within the seconds that a claim lives longer than its heartbeat.
 
 Every function is one step of a transaction and works alike on both databases.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, select, update
 
@@ -28,13 +29,14 @@ class ClaimLost(Exception):
         super().__init__(f"The claim on {name} was lost to another process or withdrawn; that one goes on from here.")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claim:
-    """A claim held: its name, who holds it, and the fence it was given."""
+    """A claim held: its name, who holds it, the fence it was given, and until when it lives unless renewed."""
 
     name: str
     holder: str
     fence: int
+    expires_ms: int = field(default=0, compare=False)
 
 
 def now_ms() -> int:
@@ -50,7 +52,7 @@ def acquire(conn: Connection, name: str, holder: str, seconds: float, at_ms: int
         .where(claim_table.c.name == name, claim_table.c.expires_ms <= at_ms)
         .values(holder=holder, fence=fence + 1, expires_ms=at_ms + int(seconds * 1000))
     )
-    return Claim(name, holder, fence + 1) if taken.rowcount == 1 else None
+    return Claim(name, holder, fence + 1, at_ms + int(seconds * 1000)) if taken.rowcount == 1 else None
 
 
 def renew(conn: Connection, claim: Claim, seconds: float, at_ms: int) -> bool:
@@ -87,6 +89,12 @@ def check(conn: Connection, claim: Claim) -> None:
         select(claim_table.c.fence).where(claim_table.c.name == claim.name).with_for_update()
     ).scalar_one_or_none()
     if found != claim.fence:
+        raise ClaimLost(claim.name)
+
+
+def make_sure(claim: Claim) -> None:
+    """Raise ClaimLost where the claim has lapsed by our own clock, or could not be renewed because it was lost."""
+    if now_ms() >= claim.expires_ms:
         raise ClaimLost(claim.name)
 
 

@@ -72,8 +72,11 @@ async def _beat(ctx: SyncContext, claim: Claim) -> None:
     """Renew the claim until cancelled or lost."""
     while True:
         await asyncio.sleep(ctx.options.heartbeat_seconds)
+        at_ms, seconds = claims.now_ms(), ctx.options.claim_seconds
         try:
-            if not await ctx.store.write(claims.renew, claim, ctx.options.claim_seconds, claims.now_ms()):
+            is_ours = await ctx.store.write(claims.renew, claim, seconds, at_ms)
+            claim.expires_ms = at_ms + int(seconds * 1000) if is_ours else 0
+            if not is_ours:
                 return
         except StoreError as error:  # the next beat tries again; a claim that lapses meanwhile is noticed at a commit
             log.warning("a claim could not be renewed", claim=claim.name, error=str(error))

@@ -307,11 +307,13 @@ def _end(conn: Connection, event_id: int, status: str, error: str | None, tries:
     values: dict[str, Any] = {"status": status, "error": error, "next_try_s": 0}
     if tries is not None:
         values["tries"] = tries
-    conn.execute(change(event).where(event.c.id == event_id).values(values))
+    # Another process may have worked on it at the same time: what it found stands.
+    conn.execute(change(event).where(event.c.id == event_id, event.c.status == NEW).values(values))
 
 
 def _try_later(conn: Connection, event_id: int, tries: int, at_s: int, error: str) -> None:
-    conn.execute(change(event).where(event.c.id == event_id).values(tries=tries, next_try_s=at_s, error=error))
+    still_new = change(event).where(event.c.id == event_id, event.c.status == NEW)
+    conn.execute(still_new.values(tries=tries, next_try_s=at_s, error=error))
 
 
 def _put_off(conn: Connection, event_ids: Sequence[int], at_s: int) -> None:

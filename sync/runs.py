@@ -33,7 +33,7 @@ def close_entry(
     """Write down how a run ended: *counts* is what each stage did, *error* the sentence where it failed."""
     conn.execute(
         update(run_log)
-        .where(run_log.c.id == entry)
+        .where(run_log.c.id == entry, run_log.c.ended_s.is_(None))  # whoever took over has called it crashed already
         .values(ended_s=claims.now_ms() // 1000, outcome=outcome, counts=orjson.dumps(counts).decode(), error=error)
     )
 

@@ -281,13 +281,16 @@ class MailchimpClient:
 
     # Batches
 
-    async def submit_batch(self, operations: Iterable[BatchOperation]) -> Batch:
+    async def submit_batch(
+        self, operations: Iterable[BatchOperation], *, make_sure: Callable[[], None] | None = None
+    ) -> Batch:
         """Hand over a batch and return it as first told: pending, with all counts 0.
 
+        *make_sure* is called when the connection stands and the request is about to leave; what it raises stops it.
         Not repeated after an unknown outcome: look through `iter_recent_batches` by time and size first.
         """
         body = {"operations": [operation.to_wire() for operation in operations]}
-        answer = await self._transport.send(Call("POST", "/batches", body=body, repeatable=False))
+        answer = await self._transport.send(Call("POST", "/batches", body=body, repeatable=False, make_sure=make_sure))
         return Batch.from_wire(answer.body)
 
     async def find_batch(self, batch_id: str) -> Batch | None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -75,6 +75,7 @@ class Call:
     """One call to make. `route` is a template such as ``/lists/{audience}``, filled from `ids`; logs see only it.
 
     `repeatable`: sending it twice leaves what sending it once leaves, so an unknown outcome may be repeated.
+    `make_sure`: called right before the request leaves, after all waiting for a connection; it stops it by raising.
     """
 
     method: str
@@ -83,6 +84,7 @@ class Call:
     params: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     repeatable: bool = True
+    make_sure: Callable[[], None] | None = None
 
     @property
     def name(self) -> str:
@@ -284,6 +286,7 @@ class Transport:
                 content=content,
                 headers=headers,
                 auth=self._auth,
+                extensions={} if call.make_sure is None else {"trace": _right_before_sending(call.make_sure)},
             )
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Unreachable(call.name, self.mask(_reason(error)), outcome_unknown=False) from error
@@ -335,6 +338,16 @@ class Transport:
     def _record(self, call: Call, outcome: str, status: int | None, started: float) -> None:
         if self._on_call is not None:
             self._on_call(CallRecord(call.method, call.route, outcome, status, time.monotonic() - started))
+
+
+def _right_before_sending(make_sure: Callable[[], None]) -> Callable[[str, object], Awaitable[None]]:
+    """What httpcore tells of a request's progress, as a call of *make_sure* before each of its two parts leaves."""
+
+    async def trace(event: str, _info: object) -> None:
+        if event in ("http11.send_request_headers.started", "http11.send_request_body.started"):
+            make_sure()
+
+    return trace
 
 
 def _may_repeat(call: Call, error: Exception) -> bool:

@@ -305,8 +305,8 @@ class TestAbort:
         audience = await site.audience()
         submit = site.client.submit_batch
 
-        async def slow(operations: Any) -> Any:
-            sent = await submit(operations)
+        async def slow(operations: Any, **more: Any) -> Any:
+            sent = await submit(operations, **more)
             await abort_sync(site.ctx, audience)
             return sent
 

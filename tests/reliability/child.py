@@ -94,7 +94,9 @@ def use_one_ssl_context() -> None:
 def use_one_dialect() -> None:
     """Let statements that one process compiled be ready in those forked from it: the cache goes by the dialect."""
     compiled: dict[Any, Any] = {}
-    dialect = create_engine("sqlite://").dialect
+    first = create_engine("sqlite://", isolation_level="AUTOCOMMIT")
+    first.connect().close()  # which is when it learns what SQLite can do
+    dialect = first.dialect
 
     def shared(*args: Any, **kwargs: Any) -> Engine:
         made = create_engine(*args, **kwargs)
@@ -123,7 +125,7 @@ class Points:
     def __init__(self, job: dict[str, Any]) -> None:
         self.passed = 0
         self.stage = ""
-        self._kill_at, self._freeze_at = job.get("kill_at"), job.get("freeze_at")
+        self._kill_at, self._freeze = job.get("kill_at"), job.get("freeze")
         self._tell = job.get("tell", False)
 
     def at(self, kind: str, what: str) -> None:
@@ -132,7 +134,8 @@ class Points:
         if self.passed == self._kill_at:
             say({"died": here})
             os.kill(os.getpid(), signal.SIGKILL)
-        if self.passed == self._freeze_at:
+        if self._freeze and all(str(here[key]).startswith(words) for key, words in self._freeze.items()):
+            self._freeze = None
             say({"frozen": os.getpid(), **here})
             os.kill(os.getpid(), signal.SIGSTOP)
         if self._tell:
@@ -268,10 +271,32 @@ async def _webhook(app: App, fields: dict[str, Any]) -> None:
     say({"kept": fields["type"]})
 
 
-AROUND = {"call": "around a run", "settle": "results and what follows", "webhook": "receiving a webhook"}
+async def _in_turn(app: App, params: dict[str, Any]) -> None:
+    """A run as soon as nobody else holds the audience."""
+    while True:
+        [done] = await app.sync.fetch_and_reconcile(**params)
+        log = done["status"]["log"]
+        if not log or log[-1]["message"] != engine.BUSY_TEXT:
+            break
+        say({"busy": True})
+        await asyncio.sleep(0.1)
+    say({"log": [entry["message"] for entry in log]})
+
+
+AROUND = {
+    "in turn": "around a run",
+    "call": "around a run",
+    "settle": "results and what follows",
+    "webhook": "receiving a webhook",
+}
 """What is being done outside the stages of a run."""
 
-STEPS: dict[str, Callable[..., Awaitable[None]]] = {"call": _call, "settle": _settle, "webhook": _webhook}
+STEPS: dict[str, Callable[..., Awaitable[None]]] = {
+    "call": _call,
+    "settle": _settle,
+    "webhook": _webhook,
+    "in turn": _in_turn,
+}
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,164 @@
+"""Two servers on one database, one of them frozen (SIGSTOP) in the middle of a run for longer than its claim lives.
+
+The other takes over and ends the sync; then the first is let go and must find out, before anything it does is written
+to the database or sent to Mailchimp. Real processes and real time: claims here live for a second.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, select
+
+import sync.tables  # noqa: F401  registers the extension's tables
+from civiapi.store.engine import open_store
+from civiapi.store.tables import METADATA
+from sync.mailchimp.emulator.running import Emulator
+from tests.contract.databases import KINDS, a_database
+from tests.contract.sites import a_site
+from tests.reliability.child import CALL_AFTER, CALL_BEFORE, CALL_LOST, CALL_SENT, COMMIT_AFTER, COMMIT_BEFORE
+from tests.reliability.matrix import a_run, at_rest
+from tests.reliability.picture import differences, picture
+from tests.reliability.processes import Forker, Told, forking
+from tests.reliability.stands import people_at_both_ends
+
+CLAIM_SECONDS = 1
+PATIENCE_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[Forker]:
+    """The other server."""
+    with forking() as started:
+        yield started
+
+
+@dataclass
+class Pair:
+    """Two servers, one database, one Mailchimp."""
+
+    url: str
+    emulator: Emulator
+    first: Forker
+    second: Forker
+
+    def job(self, *steps: list[Any], **more: Any) -> dict[str, Any]:
+        return {
+            "database": self.url,
+            "mailchimp": self.emulator.root_url,
+            "claim_seconds": CLAIM_SECONDS,
+            "steps": list(steps),
+            **more,
+        }
+
+    async def freeze(self, **where: str) -> int:
+        """Let the first begin a run and freeze where the point is like this; its process id."""
+        self.first.start(self.job(a_run(since="ever", with_data=1), freeze=where))
+        told = await self.first.wait("frozen")
+        pid = told.find("frozen")
+        assert pid, told.lines
+        async with asyncio.timeout(PATIENCE_S):
+            while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+                await asyncio.sleep(0.01)
+        await at_rest(self.emulator)
+        return int(pid)
+
+    async def second_syncs(self) -> Told:
+        """Let the second sync to the end, as soon as it may."""
+        settled = ["settle", PATIENCE_S]
+        run = {"since": "ever", "with_data": True}
+        told = await self.second.run(self.job(["in turn", run], settled, ["in turn", run], settled))
+        told.assert_ended_well()
+        return told
+
+    async def let_go(self, pid: int) -> Told:
+        """Let the first go on, to its end."""
+        os.kill(pid, signal.SIGCONT)
+        return await self.first.wait()
+
+    async def everything(self) -> dict[str, list[str]]:
+        """Every row of every table."""
+
+        def read(conn: Connection) -> dict[str, list[str]]:
+            return {
+                name: sorted(str(tuple(row)) for row in conn.execute(select(one)))
+                for name, one in METADATA.tables.items()
+            }
+
+        store = await open_store(self.url)
+        try:
+            return await store.read(read)
+        finally:
+            await store.close()
+
+
+@asynccontextmanager
+async def a_pair(kind: str, folder: Path, first: Forker, second: Forker) -> AsyncIterator[Pair]:
+    """People at both ends, never synced."""
+    with a_database(kind, folder) as url:
+        async with a_site(url) as site:
+            await people_at_both_ends(site, None)
+            yield Pair(url, site.emulator, first, second)
+
+
+BATCH = {"what": "POST batches"}
+FREEZES = {
+    "between two pages": {"kind": CALL_BEFORE, "what": "GET lists"},
+    "while deciding": {"kind": COMMIT_AFTER, "stage": "readyToReconcileQueue"},
+    "when a batch is written down": {"kind": COMMIT_AFTER, "what": "_pack"},
+    "when a batch is to be sent": {"kind": CALL_BEFORE, **BATCH},
+    "when a batch was sent": {"kind": CALL_SENT, **BATCH},
+    "when the answer has come": {"kind": CALL_LOST, **BATCH},
+    "before the answer is written down": {"kind": CALL_AFTER, "what": "POST /batches"},
+}
+
+
+@pytest.mark.parametrize("where", FREEZES)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_server_frozen_past_its_lease_and_let_go_writes_nothing_anywhere(
+    kind: str, where: str, forker: Forker, second: Forker, tmp_path: Path
+) -> None:
+    async with a_pair(kind, tmp_path, forker, second) as pair:
+        pid = await pair.freeze(**FREEZES[where])
+        told = await pair.second_syncs()
+        assert told.find("busy"), "the claim was not held"
+        rows, sent = await pair.everything(), len(writes(pair.emulator))
+        stopped = await pair.let_go(pid)
+        assert "lost to another process" in stopped.find("answer")["error_message"]
+        assert await pair.everything() == rows
+        assert writes(pair.emulator)[sent:] == []
+        await pair.second_syncs()
+        found = await picture(pair.url, pair.emulator, with_times=False)
+    assert differences(await uninterrupted(tmp_path, forker, second), found) == []
+
+
+async def test_a_server_frozen_inside_a_transaction_of_sqlite_goes_on_where_it_was(
+    forker: Forker, second: Forker, tmp_path: Path
+) -> None:
+    """It holds the file: nobody can have taken over, and its lease, though over, is still its own."""
+    async with a_pair("sqlite", tmp_path, forker, second) as pair:
+        pid = await pair.freeze(kind=COMMIT_BEFORE, stage="readyToReconcileQueue")
+        await asyncio.sleep(1.5 * CLAIM_SECONDS)
+        (await pair.let_go(pid)).assert_ended_well()
+        await pair.second_syncs()
+        found = await picture(pair.url, pair.emulator, with_times=False)
+    assert differences(await uninterrupted(tmp_path, forker, second), found) == []
+
+
+async def uninterrupted(folder: Path, first: Forker, second: Forker) -> dict[str, Any]:
+    """How it ends when nobody is frozen."""
+    (folder / "reference").mkdir()
+    async with a_pair("sqlite", folder / "reference", first, second) as pair:
+        await pair.second_syncs()
+        return await picture(pair.url, pair.emulator, with_times=False)
+
+
+def writes(emulator: Emulator) -> list[tuple[str, str]]:
+    """Everything that Mailchimp was asked to change."""
+    return [(one.method, one.path) for one in emulator.requests if one.method != "GET"]
