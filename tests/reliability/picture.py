@@ -5,6 +5,7 @@ Times stay in unless asked otherwise: where the clock stands still they must agr
 """
 
 import re
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -43,7 +44,7 @@ def read_mailchimp(emulator: Emulator) -> Picture:
             str(sorted(one.interests)),
             str(sorted(tags[tag] for tag in one.tags or ())),
             str(sorted(one.merges.items())),
-            one.last_changed,
+            str(datetime.fromtimestamp(one.last_changed, UTC)),
         )
         for one in audience.members
     }

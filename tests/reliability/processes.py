@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,6 +44,7 @@ class Forker:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self._heard = b""
 
     async def run(self, job: dict[str, Any]) -> Told:
         """Do a job to its end, whatever that is."""
@@ -57,18 +60,24 @@ class Forker:
     async def wait(self, until: str = "ended") -> Told:
         """Hear the job at work until it says this, or ends."""
         told = Told()
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                line = await asyncio.to_thread(self.hear)
-                told.lines.append(line)
-                told.ended = line.get("ended")
-                if until in line or told.ended is not None:
-                    return told
+        while True:
+            line = await asyncio.to_thread(self.hear)
+            told.lines.append(line)
+            told.ended = line.get("ended")
+            if until in line or told.ended is not None:
+                return told
 
     def hear(self) -> dict[str, Any]:
+        """The next line. Raises AssertionError when none comes in time."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the process that forks is gone"
+        pipe, until = self._process.stdout.fileno(), time.monotonic() + PATIENCE_S
+        while b"\n" not in self._heard:
+            ready, _, _ = select.select([pipe], [], [], max(0.0, until - time.monotonic()))
+            assert ready, f"nothing heard for {PATIENCE_S} s"
+            more = os.read(pipe, 65536)
+            assert more, "the process that forks is gone"
+            self._heard += more
+        line, _, self._heard = self._heard.partition(b"\n")
         told: dict[str, Any] = json.loads(line)
         return told
 

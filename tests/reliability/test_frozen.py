@@ -7,6 +7,7 @@ to the database or sent to Mailchimp. Real processes and real time: claims here 
 import asyncio
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class Pair:
     emulator: Emulator
     first: Forker
     second: Forker
+    frozen: int | None = None
 
     def job(self, *steps: list[Any], **more: Any) -> dict[str, Any]:
         return {
@@ -63,9 +65,8 @@ class Pair:
         told = await self.first.wait("frozen")
         pid = told.find("frozen")
         assert pid, told.lines
-        async with asyncio.timeout(PATIENCE_S):
-            while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
-                await asyncio.sleep(0.01)
+        self.frozen = int(pid)
+        await asyncio.to_thread(wait_until_frozen, pid)
         await at_rest(self.emulator)
         return int(pid)
 
@@ -79,6 +80,7 @@ class Pair:
 
     async def let_go(self, pid: int) -> Told:
         """Let the first go on, to its end."""
+        self.frozen = None
         os.kill(pid, signal.SIGCONT)
         return await self.first.wait()
 
@@ -104,7 +106,13 @@ async def a_pair(kind: str, folder: Path, first: Forker, second: Forker) -> Asyn
     with a_database(kind, folder) as url:
         async with a_site(url) as site:
             await people_at_both_ends(site, None)
-            yield Pair(url, site.emulator, first, second)
+            pair = Pair(url, site.emulator, first, second)
+            try:
+                yield pair
+            finally:
+                if pair.frozen is not None:  # the test failed: the next one needs whoever waits for it
+                    os.kill(pair.frozen, signal.SIGKILL)
+                    await first.wait()
 
 
 BATCH = {"what": "POST batches"}
@@ -157,6 +165,14 @@ async def uninterrupted(folder: Path, first: Forker, second: Forker) -> dict[str
     async with a_pair("sqlite", folder / "reference", first, second) as pair:
         await pair.second_syncs()
         return await picture(pair.url, pair.emulator, with_times=False)
+
+
+def wait_until_frozen(pid: int) -> None:
+    """Return once the system says that the process is stopped."""
+    until = time.monotonic() + PATIENCE_S
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def writes(emulator: Emulator) -> list[tuple[str, str]]:
