@@ -4,11 +4,12 @@ A client keeps connections and a limit on how many are used at once, so an accou
 that is only being tried (the Config screen checks one before it is saved) gets a client for the visit alone.
 """
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from sync.mailchimp.client import MailchimpClient
-from sync.mailchimp.transport import CallRecord, RetryPolicy
+from sync.mailchimp.transport import USER_AGENT, CallRecord, RetryPolicy
 
 PATIENCE = RetryPolicy(attempts=3, total=10.0)
 """For a key that somebody is waiting to see checked."""
@@ -52,5 +53,6 @@ class Clients:
             base_url=self._base_url,
             max_connections=self._max_connections,
             retry=retry,
+            user_agent=f"{USER_AGENT} process/{os.getpid()}",
             on_call=self._on_call,
         )

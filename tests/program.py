@@ -105,3 +105,16 @@ def stop(child: subprocess.Popen[str]) -> None:
     """SIGTERM, then wait for the end: ten seconds are what a service manager gives."""
     child.send_signal(signal.SIGTERM)
     child.wait(10)
+
+
+def run_forked(words: list[str], log: Path) -> None:
+    """Be the program, in a process that was forked for it: both outputs into *log*."""
+    from civiapi.adapters import cli
+
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for number in (1, 2):
+        os.dup2(out, number)
+    for name in [name for name in os.environ if name.startswith("CIVIAPI_")]:
+        del os.environ[name]
+    sys.argv = ["civiapi", *words]
+    cli.run()

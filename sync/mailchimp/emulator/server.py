@@ -51,6 +51,7 @@ class LoggedRequest:
     account: str
     key_hash: str
     fault: str = ""
+    agent: str = ""
 
 
 class Server:
@@ -238,6 +239,7 @@ class Server:
             account_id,
             key_hash,
             fault or "",
+            request.headers.get("User-Agent", ""),
         )
         self.requests.append(entry)
 
