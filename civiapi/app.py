@@ -82,6 +82,9 @@ def _options(settings: Settings) -> SyncOptions:
         heartbeat_seconds=min(sync.heartbeat_seconds, sync.claim_seconds / 3),  # in time, whatever was set
         fetch_parallel=sync.fetch_parallel,
         respect_privacy=sync.respect_privacy,
+        brake_percent=sync.brake_percent,
+        brake_people=sync.brake_people,
+        brake_additions=sync.brake_additions,
         batch_size=mailchimp.batch_size,
         poll_seconds=mailchimp.poll_seconds,
     )

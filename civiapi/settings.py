@@ -66,6 +66,9 @@ class SyncSettings:
     heartbeat_seconds: int = 30
     fetch_parallel: int = 4
     respect_privacy: bool = True
+    brake_percent: float = 10.0
+    brake_people: int = 25
+    brake_additions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,7 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str]]:
     yield sync.heartbeat_seconds < 1, "[sync] heartbeat_seconds must be at least 1"
     yield sync.claim_seconds < 1, "[sync] claim_seconds must be at least 1"
     yield not 1 <= sync.fetch_parallel <= 10, "[sync] fetch_parallel must be from 1 to 10"
+    yield sync.brake_percent > 100, "[sync] brake_percent must be from 0 to 100"
     yield settings.scheduler.tick_seconds < 0.01, "[scheduler] tick_seconds must be at least 0.01"
     yield (
         log.level.lower() not in ("debug", "info", "warning", "error"),

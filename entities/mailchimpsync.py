@@ -36,6 +36,7 @@ async def fetch_and_reconcile(request: Request, ctx: Context) -> Result:
             stop_on=_stage(params.get("stop_on")),
             force_restart=not is_empty(params.get("force_restart")),
             with_data=not is_empty(params.get("with_data")),
+            confirm=not is_empty(params.get("confirm")),
         )
     return Result(as_json(done), key=None)
 
@@ -160,6 +161,12 @@ ACTIONS = (
                 description="Emergencies only: forget how far a sync had got, and its log, and start anew.",
             ),
             Field("with_data", BOOLEAN, title="With data", description="Also send tags and other data to Mailchimp."),
+            Field(
+                "confirm",
+                BOOLEAN,
+                title="Confirm",
+                description="Go on although more people would be removed or added than the brake allows.",
+            ),
         ),
     ),
     Action(

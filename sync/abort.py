@@ -80,6 +80,7 @@ def _put_to_rest(conn: Connection, audience: Audience) -> int:
     position = positions.load(conn, audience.list_id, for_update=True)
     position.move_to(positions.READY_TO_FETCH)
     position.question = None
+    position.brake = None
     position.fetch = {**position.fetch, "offset": 0}
     position.say(audience.clock.now(), "Abort!")
     positions.save(conn, position)

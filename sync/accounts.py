@@ -20,9 +20,11 @@ from sync import webhooks
 from sync.claims import withdraw
 from sync.clients import Clients
 from sync.config import (
+    BRAKE_LIMITS,
     Account,
     Config,
     as_group_id,
+    as_limit,
     as_map,
     check_digest,
     is_list_id,
@@ -178,6 +180,9 @@ def _clean_link(list_id: str, link: Any, audience: dict[str, Any]) -> dict[str, 
         raise BadConfig(f"List '{list_id}' in the config has no apiKey.")
     if as_group_id(link.get("subscriptionGroup")) is None:
         raise BadConfig(f"List '{list_id}' in the config has no subscriptionGroup.")
+    for name, value in as_map(link.get("brake")).items():
+        if name in BRAKE_LIMITS and as_limit(value) is None:
+            raise BadConfig(f"List '{list_id}' in the config: the brake's {name} must be a number, 0 for no limit.")
     known, linked = audience.get("interests"), link.get("interests")
     if isinstance(known, dict) and isinstance(linked, dict):
         return link | {"interests": {key: value for key, value in linked.items() if key in known}}

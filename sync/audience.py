@@ -23,7 +23,8 @@ class Audience:
 
     `interests` maps interest ids to interest groups; `trust` maps `subscription` or an interest id to the side that
     wins every argument in the next run (``trustOverride``). `clock` reads and writes the site's times.
-    `respect_privacy`: whom CiviMail would not mail is never newly subscribed.
+    `brake`: limits of its own (``brake.Limits``). `respect_privacy`: whom CiviMail would not mail is never newly
+    subscribed.
     """
 
     list_id: str
@@ -32,6 +33,7 @@ class Audience:
     interests: Mapping[str, int] = field(default_factory=dict)
     trust: Mapping[str, str] = field(default_factory=dict)
     respect_privacy: bool = True
+    brake: Mapping[str, float] = field(default_factory=dict)
     api_key: str = field(default="", repr=False)
 
     @property

@@ -23,6 +23,7 @@ from sync.audience import Audience
 from sync.errors import BadConfig, ConfigChanged, InvalidListId, ListNotConfigured, UnknownAccount, UnknownGroup
 
 SETTING = "mailchimpsync_config"
+BRAKE_LIMITS = ("percent", "people", "additions")
 SIDES = {"mailchimp": "Mailchimp", "civicrm": "CiviCRM"}
 
 _LIST_ID = re.compile(r"[0-9a-zA-Z_]+", re.ASCII)
@@ -40,6 +41,8 @@ class Link:
     interests: Mapping[str, int] = field(default_factory=dict)
     trust_override: Mapping[str, str] = field(default_factory=dict)
     """``subscription`` or an interest id → ``Mailchimp`` or ``CiviCRM``."""
+    brake: Mapping[str, float] = field(default_factory=dict)
+    """The connection's own limits: ``percent``, ``people``, ``additions``, those of them that it has."""
 
     def audience(self, clock: SiteClock, *, respect_privacy: bool = True) -> Audience:
         """The link as a sync is given it."""
@@ -49,6 +52,7 @@ class Link:
             clock,
             interests=self.interests,
             trust=self.trust_override,
+            brake=self.brake,
             respect_privacy=respect_privacy,
             api_key=self.api_key,
         )
@@ -197,6 +201,17 @@ def as_group_id(value: Any) -> int | None:
     return int(text) if text.isascii() and text.isdecimal() and len(text) < 11 and int(text) > 0 else None
 
 
+def as_limit(value: Any) -> float | None:
+    """A limit of the brake from text or a number; None for anything that is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if 0 <= number < 1e9 else None
+
+
 def _link(list_id: str, value: dict[str, Any]) -> Link | None:
     group_id, api_key = as_group_id(value.get("subscriptionGroup")), value.get("apiKey")
     if group_id is None or not isinstance(api_key, str) or not api_key or not is_list_id(list_id):
@@ -209,6 +224,11 @@ def _link(list_id: str, value: dict[str, Any]) -> Link | None:
         api_key,
         interests={key: group for key, group in groups.items() if group is not None},
         trust_override={key: SIDES[str(side).lower()] for key, side in override if str(side).lower() in SIDES},
+        brake={
+            name: limit
+            for name, value in as_map(value.get("brake")).items()
+            if name in BRAKE_LIMITS and (limit := as_limit(value)) is not None
+        },
     )
 
 

@@ -28,6 +28,9 @@ class SyncOptions:
     respect_privacy: bool = True
     batch_size: int = 1000
     poll_seconds: float = 5.0
+    brake_percent: float = 10.0
+    brake_people: int = 25
+    brake_additions: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,12 +54,13 @@ def count_ends(conn: Connection, audience: Audience, *, anew: bool) -> tuple[int
         known = conn.execute(newest).first()
         if known is not None and known.counted:
             return known.mailchimp, known.civicrm
-    members = conn.execute(
-        select(func.count()).where(
-            cache.c.mailchimp_list_id == audience.list_id, cache.c.mailchimp_status.in_(sorted(RECEIVES_MAIL))
-        )
-    ).scalar_one()
-    return int(members), count_group(conn, audience.group_id)
+    return count_audience(conn, audience.list_id), count_group(conn, audience.group_id)
+
+
+def count_audience(conn: Connection, list_id: str) -> int:
+    """How many members are in an audience, as we know it."""
+    inside = cache.c.mailchimp_status.in_(sorted(RECEIVES_MAIL))
+    return int(conn.execute(select(func.count()).where(cache.c.mailchimp_list_id == list_id, inside)).scalar_one())
 
 
 def count_group(conn: Connection, group_id: int) -> int:

@@ -18,9 +18,10 @@ from sqlalchemy import Connection, select
 from civiapi.store.tables import group as group_table
 from sync import claims, daily, positions
 from sync.audience import Audience
+from sync.brake import check_brake, take_up
 from sync.claims import Claim, ClaimLost
 from sync.context import SyncContext
-from sync.errors import MailchimpFailed, SyncError
+from sync.errors import MailchimpFailed, SyncBraked, SyncError
 from sync.holding import held
 from sync.mailchimp.errors import BadKey, InvalidApiKey, MailchimpError
 from sync.positions import READY_TO_FETCH, Position
@@ -32,8 +33,9 @@ from sync.stages.base import Run, RunRequest, StageProgress
 __all__ = ["RunOutcome", "RunRequest", "StageProgress", "prepare", "run_audience"]
 
 BUSY_TEXT = "Called but locks say process already busy. Will not do anything."
-FINISHED, PAUSED, STOPPED, FAILED, BUSY = "finished", "paused", "stopped", "failed", "busy"
+FINISHED, PAUSED, STOPPED, FAILED, BRAKED, BUSY = "finished", "paused", "stopped", "failed", "braked", "busy"
 
+RECONCILE = "readyToReconcileQueue"
 _WORK = {stage.name: stage.work for stage in STAGES}
 
 log = structlog.get_logger(__name__)
@@ -84,12 +86,16 @@ async def _run_claimed(
     entry = await ctx.store.write(open_entry, audience.list_id)
     outcome, error = FAILED, None
     try:
+        await take_up(run)
         outcome = await _drive(run)
         await _count_ends(run)
     except MailchimpError as failure:
         error = f"Audience {audience.list_id} stopped at {run.position.stage}: {failure}. {_way_on(failure)}"
         await _say(run, error)
         raise MailchimpFailed(error) from failure
+    except SyncBraked as failure:
+        outcome, error = BRAKED, str(failure)
+        raise
     except ClaimLost as failure:
         error = str(failure)
         raise SyncError(f"Audience {audience.list_id} stopped at {run.position.stage}: {error}") from failure
@@ -110,6 +116,8 @@ async def _drive(run: Run) -> str:
             await _say(run, f"Stopped as requested at step {stage}")
             return STOPPED
         started = time.monotonic()
+        if stage == RECONCILE and run.cursor is None:
+            await check_brake(run)
         await _WORK[stage](run)
         _report(run, stage, time.monotonic() - started)
         if run.position.stage == READY_TO_FETCH and run.position.question is None:

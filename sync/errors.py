@@ -8,6 +8,7 @@
     ├── ConfigChanged          somebody else changed the configuration meanwhile
     ├── UnknownAccount         an API key that the configuration does not hold
     ├── MailchimpFailed        Mailchimp did not do what the request needs
+    ├── SyncBraked             a sync would do more than it may unasked
     └── NoBaseUrl              a webhook needs a public address and none is set
 
 What goes wrong in speaking to Mailchimp is ``sync/mailchimp/errors.py``. No text here holds a key or a secret.
@@ -62,6 +63,10 @@ class UnknownAccount(SyncError):
 
 class MailchimpFailed(SyncError):
     """Mailchimp could not be asked, or said no."""
+
+
+class SyncBraked(SyncError):
+    """A sync would remove or add more people than it may unasked, and stopped before it did."""
 
 
 class NoBaseUrl(SyncError):

@@ -44,6 +44,7 @@ class Question:
     fetches. `started` and `server_started`: the fetch's start by our clock and by Mailchimp's. `contacts_since`:
     contacts modified from then on are looked at (None: all). `skew`: Mailchimp's clock minus ours, seconds.
     `history_upto` is the last history row of this run, `history_mark` up to where none can be missing any more.
+    `confirmed`: a person has said yes to whatever it takes away.
     """
 
     since: int | None = None
@@ -55,6 +56,7 @@ class Question:
     skew: int = 0
     history_upto: int = 0
     history_mark: int = 0
+    confirmed: bool = False
 
     @property
     def is_full(self) -> bool:
@@ -68,6 +70,7 @@ class Position:
 
     `history_id` is the watermark of CiviCRM's history, `last_started` when the last finished run began (UTC seconds),
     `interests` which were linked then. `progress` is for `sync/progress.py`: how much of each stage is done.
+    `brake`: why it stopped before reconciling (`sync/brake.py`), None while it is free to go on.
     """
 
     list_id: str
@@ -79,6 +82,7 @@ class Position:
     serial: int = 0
     interests: dict[str, int] = field(default_factory=dict)
     progress: dict[str, Any] = field(default_factory=dict)
+    brake: dict[str, Any] | None = None
     last_sync_time: str | None = None
     log: list[dict[str, str]] = field(default_factory=list)
     fetch: dict[str, Any] = field(default_factory=dict)
@@ -98,6 +102,7 @@ class Position:
         self.move_to(READY_TO_FETCH)
         self.question = None
         self.progress = {}
+        self.brake = None
         self.log = []
         self.fetch = {}
 
@@ -129,6 +134,7 @@ def load(conn: Connection, list_id: str, *, for_update: bool = False) -> Positio
         position.serial = state.get("serial", 0)
         position.interests = state.get("interests") or {}
         position.progress = state.get("progress") or {}
+        position.brake = state.get("brake")
         asked = state.get("question")
         position.question = Question(**asked) if asked else None
     return position
@@ -158,6 +164,7 @@ def save(conn: Connection, position: Position) -> None:
         "serial": position.serial,
         "interests": position.interests,
         "progress": position.progress,
+        "brake": position.brake,
         "question": {name: getattr(asked, name) for name in Question.__slots__} if asked else None,
     }
     cursor = None

@@ -105,14 +105,16 @@ class SyncService:
         stop_on: str | None = None,
         force_restart: bool = False,
         with_data: bool = False,
+        confirm: bool = False,
     ) -> list[dict[str, Any]]:
         """Sync one group's audience, or each in turn; what came of each: ``list_id``, ``group_id`` and ``status``.
 
-        *max_time* seconds are shared by all; 0 is a day. *since* is aware, or ``ever``. One audience that fails keeps
-        none of the others from its turn; the first failure is raised at the end.
+        *max_time* seconds are shared by all; 0 is a day. *since* is aware, or ``ever``. *confirm*: yes to whatever it
+        takes away (``brake``). One audience that fails keeps none of the others from its turn; the first failure is
+        raised at the end.
         """
         links = await self._links(group_id)
-        request = RunRequest(max_time or DAY, since, stop_on, force_restart, with_data)
+        request = RunRequest(max_time or DAY, since, stop_on, force_restart, with_data, confirm)
         shared = len(links) > 1 and self._store.is_shared
         visited = await (self._workers.visit_all(links, request) if shared else self._visit_in_turn(links, request))
         failures = [error for error in visited.values() if error is not None]

@@ -14,13 +14,14 @@ from sqlalchemy import Connection, func, select
 
 from civiapi.store.clock import SiteClock
 from sync.batch_rows import CALLED_OFF, OPEN
+from sync.brake import show_brake
 from sync.claims import is_live
 from sync.config import Link, read_config
 from sync.engine import FAILED
 from sync.hook_health import show_hooks
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import MailchimpError
-from sync.positions import LOCK, READY_TO_FETCH, load
+from sync.positions import LOCK, READY_TO_FETCH, Position, load
 from sync.stats import read_balance
 from sync.stored import read_time
 from sync.tables import batch, run_log
@@ -74,7 +75,8 @@ def read_statuses(
 
 def read_status(conn: Connection, link: Link, clock: SiteClock, now: datetime, *, base_url: str = "") -> dict[str, Any]:
     """The status of one linked audience, its batches left out."""
-    shown = shown_position(conn, link.list_id, now)
+    position = load(conn, link.list_id)
+    shown = _shown(conn, position, now)
     stage = shown["locks"][LOCK]
     entries = shown["log"]
     balance = read_balance(conn, link.list_id, link.group_id)
@@ -85,7 +87,8 @@ def read_status(conn: Connection, link: Link, clock: SiteClock, now: datetime, *
         "stats": balance.as_dict(),
         "in_sync": stage == READY_TO_FETCH and at_rest and last is not None,
         "lastSyncTimeHuman": last.astimezone(clock.zone).strftime("%H:%M:%S %d %b %Y") if last else "never",
-        "crashed": find_crash(stage, entries, clock, now),
+        "crashed": find_crash(stage, entries, clock, now) if position.brake is None else False,
+        "brake": show_brake(position),
         "stopped": find_failure(conn, link.list_id),
         "webhooks": show_hooks(conn, link.list_id, base_url, clock),
     }
@@ -93,8 +96,12 @@ def read_status(conn: Connection, link: Link, clock: SiteClock, now: datetime, *
 
 def shown_position(conn: Connection, list_id: str, now: datetime) -> dict[str, Any]:
     """How far a sync has got, as callers are shown it: ``busy`` while somebody is at work, the stage otherwise."""
-    shown = load(conn, list_id).as_status()
-    if is_live(conn, list_id, int(now.timestamp() * 1000)):
+    return _shown(conn, load(conn, list_id), now)
+
+
+def _shown(conn: Connection, position: Position, now: datetime) -> dict[str, Any]:
+    shown = position.as_status()
+    if is_live(conn, position.list_id, int(now.timestamp() * 1000)):
         shown["locks"] = shown["locks"] | {LOCK: BUSY}
     return shown
 

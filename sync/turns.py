@@ -85,10 +85,18 @@ def _as_json(request: RunRequest) -> dict[str, Any]:
         "stop_on": request.stop_on,
         "force_restart": request.force_restart,
         "with_data": request.with_data,
+        "confirm": request.confirm,
     }
 
 
 def _from_json(words: dict[str, Any], until_ms: int, at_ms: int) -> RunRequest:
     since = words["since"]
     moment = datetime.fromisoformat(since) if since not in (None, "ever") else since
-    return RunRequest((until_ms - at_ms) / 1000, moment, words["stop_on"], words["force_restart"], words["with_data"])
+    return RunRequest(
+        (until_ms - at_ms) / 1000,
+        moment,
+        words["stop_on"],
+        words["force_restart"],
+        words["with_data"],
+        bool(words.get("confirm")),  # one of an older program has none
+    )

@@ -206,6 +206,7 @@ def sync(
     with_data: Annotated[bool, typer.Option("--with-data", help="Send tags too.")] = False,
     max_time: Annotated[int, typer.Option(min=0, help="Seconds after which no new step starts; 0: no limit.")] = 0,
     stop_on: Annotated[str, typer.Option(help="Stop before this stage, such as readyToSubmitUpdates.")] = "",
+    confirm: Annotated[bool, typer.Option("--confirm", help="Go on although the brake stopped it.")] = False,
 ) -> None:
     """Bring groups and audiences into step now, and wait until Mailchimp has done what it was sent."""
     from civiapi.progress import Mistake, run_with_bars
@@ -216,6 +217,7 @@ def sync(
     params |= {"since": since} if since else {}
     params |= {"stop_on": stop_on} if stop_on else {}
     params |= {"with_data": 1} if with_data else {}
+    params |= {"confirm": 1} if confirm else {}
     try:
         answer = complete(lambda: run_with_bars(settings, params, Console(stderr=True)))
     except Mistake as mistake:

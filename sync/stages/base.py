@@ -42,7 +42,8 @@ class RunRequest:
     """What a run is asked. Times in seconds; *max_time* 0: no limit.
 
     *since*: changes at Mailchimp from then on (aware; the overlap is taken off), ``ever`` for everything, None for
-    since the last sync. *stop_on*: the stage to stop before.
+    since the last sync. *stop_on*: the stage to stop before. *confirm*: yes
+    to whatever this takes away (`brake`).
     """
 
     max_time: float = 300
@@ -50,6 +51,7 @@ class RunRequest:
     stop_on: str | None = None
     force_restart: bool = False
     with_data: bool = False
+    confirm: bool = False
 
 
 @dataclass(slots=True)

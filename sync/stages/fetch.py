@@ -50,6 +50,7 @@ def _begin(conn: Connection, step: Step, request: RunRequest, overlap: int) -> N
     position.question = Question(
         since=asked,
         with_data=request.with_data,
+        confirmed=request.confirm,
         serial=position.serial,
         started=int(step.at.timestamp()),
         contacts_since=position.last_started if asked is not None else None,

@@ -108,6 +108,7 @@ async def test_a_list_never_synced_has_every_key(site: Store) -> None:
         "in_sync": False,
         "lastSyncTimeHuman": "never",
         "crashed": False,
+        "brake": False,
         "stopped": "",
         "webhooks": {"ok": False, "why": NO_ADDRESS, "asked": ""},
     }
