@@ -20,7 +20,7 @@ from civiapi.ui.visit import HEADERS, CallFailed, Visit
 
 PATH = status.AUDIENCE + "/preview"
 PERMISSION = status.PERMISSION
-SHOWN = 50
+SHOWN = 25
 CSV_PAGE = 1000
 COLUMNS = ("contact_id", "name", "email", "kind", "mailchimp_status", "civicrm_status", "reason")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
