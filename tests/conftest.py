@@ -56,7 +56,7 @@ def _opens_a_database(item: pytest.Item) -> bool:
     ):
         return False
     known = vars(getattr(item, "module", None))
-    ways = {"database_at", "a_database", "an_empty_database", "a_site", "write_settings"}
+    ways = {"database_at", "a_database", "an_empty_database", "a_site", "a_whole_site", "write_settings"}
     return "store" in getattr(item, "fixturenames", ()) or not ways.isdisjoint(known)
 
 

@@ -20,6 +20,7 @@ from civiapi.settings import (
     UserSettings,
 )
 from sync.mailchimp.emulator.running import Emulator, running_emulator
+from tests.contract.databases import database_at
 from tests.program import free_port
 
 ADMIN = "admin"
@@ -68,7 +69,7 @@ async def a_whole_site(folder: Path, **knobs: Any) -> AsyncIterator[Whole]:
     async with running_emulator(**knobs) as emulator:
         settings = Settings(
             server=ServerSettings(port=port, base_url=base, site_key="site-key-of-a-whole-site"),
-            database=DatabaseSettings(url=f"sqlite:///{folder / 'site.sqlite'}"),
+            database=DatabaseSettings(url=database_at(folder / "site.sqlite")),
             mailchimp=MailchimpSettings(base_url=emulator.root_url, poll_seconds=0.05),
             scheduler=SchedulerSettings(enabled=False),
             log=LogSettings(level="warning"),
