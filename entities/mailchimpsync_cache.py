@@ -18,6 +18,7 @@ from civiapi.params import NULL_TESTS
 from civiapi.query import Binder, Filter
 from civiapi.request import Request, is_empty
 from civiapi.spec import BOOLEAN, DATETIME, INT, TEXT, Action, Entity, Field, Result
+from civiapi.store.dialect import unindexed
 from entities import crud
 from entities.sync_words import DELETE, told
 from sync import search, tables
@@ -81,11 +82,17 @@ def _where(conn: Connection, request: Request, columns: Mapping[str, ColumnEleme
         if not is_empty(sought):
             filters.append(_sought(name, sought))
     conditions = {
-        one.path: query.condition(columns[one.path], one.operator, _Values(one.values), len(one.values))
+        one.path: query.condition(_column(one, columns), one.operator, _Values(one.values), len(one.values))
         for one in filters
         if one.path in columns
     }
     return query.combined(conditions, query.or_groups(request, list(conditions)))
+
+
+def _column(one: Filter, columns: Mapping[str, ColumnElement[Any]]) -> ColumnElement[Any]:
+    """What a filter looks at. Several statuses at Mailchimp are most of an audience: walked through, not sorted."""
+    column = columns[one.path]
+    return unindexed(column) if one.path == "mailchimp_status" and one.operator == "IN" else column
 
 
 def _sought(name: str, sought: Any) -> Filter:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pluggy
 from sqlalchemy import Connection, select
 
+from civiapi.store.dialect import unindexed
 from civiapi.store.tables import entity_tag, tag
 from sync.audience import RECEIVES_MAIL, Audience
 from sync.mailchimp.wire import tags_body
@@ -88,7 +89,7 @@ def queue_data(
             cache.c.id > after,
             cache.c.civicrm_contact_id.is_not(None),
             cache.c.mailchimp_member_id.is_not(None),
-            cache.c.mailchimp_status.in_(sorted(RECEIVES_MAIL)),
+            unindexed(cache.c.mailchimp_status).in_(sorted(RECEIVES_MAIL)),  # in the order of ids
         )
         .order_by(cache.c.id)
         .limit(limit)

@@ -47,6 +47,7 @@ cache = Table(
     Index("civiapi_cache_list_member", "mailchimp_list_id", "mailchimp_member_id"),
     Index("civiapi_cache_list_email", "mailchimp_list_id", "mailchimp_email"),
     Index("civiapi_cache_list_contact", "mailchimp_list_id", "civicrm_contact_id"),
+    Index("civiapi_cache_list_status", "mailchimp_list_id", "mailchimp_status"),
     **NUMBERED,
 )
 

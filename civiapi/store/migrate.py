@@ -119,6 +119,7 @@ STEPS: tuple[Step, ...] = (
     Step("what Mailchimp last said of our webhooks", make_missing("civiapi_hook_health")),
     Step("what each day brought", make_missing("civiapi_daily")),
     Step("whose turn it is in a sync of all", make_missing("civiapi_turn")),
+    Step("an index from audience to Mailchimp's status", make_indexes("civicrm_mailchimpsync_cache")),
 )
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import update as change
 
 from civiapi.store.bulk import update_rows
 from civiapi.store.contacts import NewPerson, create_individuals
+from civiapi.store.dialect import unindexed
 from civiapi.store.tables import contact, email
 from sync.audience import RECEIVES_MAIL
 from sync.matching import Range, drop_dead_contacts, match_contacts
@@ -88,7 +89,7 @@ def _create(conn: Connection, step: Step) -> None:
             cache.c.mailchimp_list_id == step.audience.list_id,
             cache.c.civicrm_contact_id.is_(None),
             cache.c.id > cursor["after"],
-            cache.c.mailchimp_status.in_(sorted(RECEIVES_MAIL)),
+            unindexed(cache.c.mailchimp_status).in_(sorted(RECEIVES_MAIL)),  # in the order of ids
         )
         .order_by(cache.c.id)
         .limit(ROWS_A_BIT)
