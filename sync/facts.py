@@ -260,7 +260,7 @@ def _siblings(conn: Connection, audience: Audience, contact_ids: Sequence[int]) 
     """The members of this audience that are these contacts."""
     rows = conn.execute(
         select(cache.c.id, cache.c.civicrm_contact_id, cache.c.mailchimp_email, cache.c.mailchimp_status).where(
-            cache.c.mailchimp_list_id == audience.list_id,
+            unindexed(cache.c.mailchimp_list_id) == audience.list_id,  # a contact has a few rows
             cache.c.civicrm_contact_id.in_(contact_ids),
             cache.c.mailchimp_member_id.is_not(None),
         )
@@ -324,9 +324,10 @@ def _rivals(conn: Connection, audience: Audience, addresses: Sequence[str]) -> d
         .join(contact, contact.c.id == email.c.contact_id)
         .join(
             group_contact,
-            (group_contact.c.contact_id == email.c.contact_id) & (group_contact.c.group_id == audience.group_id),
+            (group_contact.c.contact_id == email.c.contact_id)
+            & (unindexed(group_contact.c.group_id) == audience.group_id),
         )
-        .where(email.c.email.in_(addresses), contact.c.is_deleted == 0, group_contact.c.status == ADDED)
+        .where(email.c.email.in_(addresses), unindexed(contact.c.is_deleted) == 0, group_contact.c.status == ADDED)
         .distinct()
     )
     ids = list(rows.scalars())
@@ -357,6 +358,8 @@ def _refusals(conn: Connection, cache_ids: Sequence[int]) -> dict[int, Refusal]:
         .group_by(update.c.mailchimpsync_cache_id)
     )
     last_ids = [one for one in conn.execute(last).scalars() if one is not None]
+    if not last_ids:
+        return {}
     rows = conn.execute(
         select(
             update.c.mailchimpsync_cache_id,
@@ -365,7 +368,7 @@ def _refusals(conn: Connection, cache_ids: Sequence[int]) -> dict[int, Refusal]:
             update_detail.c.cause_s,
         )
         .join(update_detail, update_detail.c.update_id == update.c.id)
-        .where(update.c.id.in_(last_ids), update.c.completed == 1, update.c.error_response.is_not(None))
+        .where(update.c.id.in_(last_ids), unindexed(update.c.completed) == 1, update.c.error_response.is_not(None))
     )
     found = {}
     for cache_id, data, error, cause_s in rows:

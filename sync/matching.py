@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, case, delete, func, select
 from sqlalchemy import update as change
 
+from civiapi.store.dialect import unindexed
 from civiapi.store.tables import contact, email, group_contact, subscription_history
 from sync.audience import Audience
 from sync.reconcile import ADDED
@@ -97,7 +98,8 @@ def first_in_group(audience: Audience) -> ScalarSelect[int]:
 def first_with_history(audience: Audience) -> ScalarSelect[int]:
     """The lowest contact id of those that ever were in the subscription group."""
     ever = select(subscription_history.c.id).where(
-        subscription_history.c.contact_id == email.c.contact_id, subscription_history.c.group_id == audience.group_id
+        subscription_history.c.contact_id == email.c.contact_id,
+        unindexed(subscription_history.c.group_id) == audience.group_id,  # a contact has a few rows
     )
     return _owners().where(ever.correlate(email).exists()).correlate(cache).scalar_subquery()
 
@@ -111,7 +113,7 @@ def _owners(which: ColumnElement[Any] | None = None) -> Select[Any]:
     return (
         select(func.min(email.c.contact_id) if which is None else which)
         .select_from(email.join(contact, contact.c.id == email.c.contact_id))
-        .where(email.c.email == cache.c.mailchimp_email, contact.c.is_deleted == 0)
+        .where(email.c.email == cache.c.mailchimp_email, unindexed(contact.c.is_deleted) == 0)
     )
 
 

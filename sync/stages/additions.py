@@ -9,6 +9,7 @@ from sqlalchemy import insert as insert_into
 from sqlalchemy import update as change
 
 from civiapi.store.contacts import addresses_of, best_email
+from civiapi.store.dialect import unindexed
 from civiapi.store.tables import contact, group_contact, subscription_history
 from sync.audience import Audience
 from sync.facts import LatestWords
@@ -70,13 +71,15 @@ Found = tuple[list[int], dict[str, Any] | None]
 
 def _everyone(conn: Connection, step: Step, cursor: dict[str, Any]) -> Found:
     after = int(cursor["after"])
-    part = _added(step.audience).where(group_contact.c.contact_id > after).order_by(group_contact.c.contact_id)
-    bound = part.limit(ROWS_A_STATEMENT).subquery()
-    upto = conn.execute(select(func.max(bound.c.contact_id))).scalar()
+    part = select(group_contact.c.id).where(
+        group_contact.c.group_id == step.audience.group_id, group_contact.c.id > after
+    )
+    bound = part.order_by(group_contact.c.id).limit(ROWS_A_STATEMENT).subquery()
+    upto = conn.execute(select(func.max(bound.c.id))).scalar()
     if upto is None:
         return [], None
     missing = _added(step.audience).where(
-        group_contact.c.contact_id > after, group_contact.c.contact_id <= upto, ~_has_row(step.audience)
+        group_contact.c.id > after, group_contact.c.id <= upto, ~_has_row(step.audience)
     )
     return list(conn.execute(missing).scalars()), {"phase": "all", "after": upto}
 
@@ -118,7 +121,9 @@ def _added(audience: Audience) -> Select[Any]:
         select(group_contact.c.contact_id)
         .join(contact, contact.c.id == group_contact.c.contact_id)
         .where(
-            group_contact.c.group_id == audience.group_id, group_contact.c.status == ADDED, contact.c.is_deleted == 0
+            group_contact.c.group_id == audience.group_id,
+            group_contact.c.status == ADDED,
+            unindexed(contact.c.is_deleted) == 0,
         )
     )
 
@@ -156,7 +161,7 @@ def _take_over(conn: Connection, audience: Audience, contact_ids: list[int]) -> 
             cache.c.mailchimp_list_id == audience.list_id,
             cache.c.mailchimp_email.in_([address for address in best.values() if address]),
             cache.c.mailchimp_member_id.is_not(None),
-            cache.c.civicrm_contact_id.is_not(None),
+            unindexed(cache.c.civicrm_contact_id).is_not(None),
         )
     ).all()
     if not held:
