@@ -31,6 +31,7 @@ from sync.merging import (
     is_same,
     merge,
     read_news,
+    unsay_defaults,
     with_notes,
     without_notes,
 )
@@ -219,6 +220,8 @@ def absorb(conn: Connection, loser_id: int, keeper_id: int) -> None:
         name, cause = key.removeprefix("sent-"), theirs.get(key + "@") or NO_TIME
         if fields.get(name) == value:
             fields[name + "@"] = min(str(fields.get(name + "@") or cause), cause)
+            if name == "status":
+                unsay_defaults(fields, (one.removeprefix("sent-") for one in theirs))
         else:
             fields[key], fields[key + "@"] = value, cause
     if fields != ours:

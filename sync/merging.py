@@ -93,6 +93,7 @@ def merge(old: Fields, news: News, *, before: str | None, sent: Iterable[tuple[S
     for one, cause in sent:
         for key, value in one.fields().items():
             echoes.setdefault(key, []).append((value, cause))
+    is_made_by_us = "status" not in old and ("status" in echoes or SENT + "status" in old)
     fields: Fields = {}
     for key, value in news.values.items():
         note = SENT + key
@@ -106,8 +107,21 @@ def merge(old: Fields, news: News, *, before: str | None, sent: Iterable[tuple[S
             )
         if noted is not None and noted != value:
             fields[note], fields[note + "@"] = noted, old.get(note + "@") or NO_TIME
+    if is_made_by_us:
+        unsay_defaults(fields, (*echoes, *(key.removeprefix(SENT) for key in old)))
     fields.update({key: value for key, value in old.items() if key.startswith(ECHO)})
     return fields
+
+
+def unsay_defaults(fields: Fields, said: Iterable[str]) -> None:
+    """Of a member that we made, nobody chose to be without the interests that we did not name: no word, so no time.
+
+    *said* are the fields that we did name.
+    """
+    named = set(said)
+    for key, value in list(fields.items()):
+        if key.startswith(INTEREST) and value is False and key not in named:
+            fields[key + "@"] = NO_TIME
 
 
 def is_same(data: bytes, news: News) -> bool:

@@ -394,7 +394,7 @@ def _at_rest(facts: RowFacts, done: Plan) -> Plan:
     """The plan with nothing new to send: a waiting member update is dropped, and what is under way keeps it live."""
     if not facts.open:
         return done
-    rest = [one for one in facts.open if one.in_flight or one.wanted.slot != "member"]
+    rest = [one for one in facts.open if one.in_flight or one.wanted.slot != "member" or _lets_address_go(facts, one)]
     status = "live" if rest and done.sync_status == "ok" else done.sync_status
     return replace(done, sync_status=status, drops=("member",) if len(rest) < len(facts.open) else ())
 
@@ -404,12 +404,17 @@ def _unless_moving(wanting: Plan) -> Plan:
 
     Leaving is not put off unless the change is under way already; then the row is thought about again afterwards.
     """
-    moves = [one for one in wanting.facts.open if one.wanted.slot == "email"]
+    moves = [one for one in wanting.facts.open if one.wanted.slot == "email" or _lets_address_go(wanting.facts, one)]
     if not moves:
         return wanting
     if wanting.decision is Decision.UNSUBSCRIBE and not any(one.in_flight for one in moves):
         return replace(wanting, drops=("email",))
     return replace(wanting, wanted=None, sync_status="live", reason="Waits until the change of address is through.")
+
+
+def _lets_address_go(facts: RowFacts, one: OpenUpdate) -> bool:
+    """True when an update archives a member in the audience: `plan_address` wished so, and nothing else may undo it."""
+    return one.wanted.kind == "archive" and facts.member is not None and facts.member.status in RECEIVES_MAIL
 
 
 def _subscription_change(facts: RowFacts, decision: Decision, audience: Audience) -> tuple[GroupChange, ...]:

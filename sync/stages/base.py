@@ -104,7 +104,7 @@ class Run:
     request: RunRequest
     position: Position
     on_progress: Callable[[StageProgress], None] | None = None
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     began_ms: int = field(default_factory=claims.now_ms)
 

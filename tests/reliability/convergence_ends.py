@@ -1,0 +1,390 @@
+"""Both ends of the model, and the processes that keep them in step.
+
+`Ends` is one history's world: a database, a Mailchimp, a clock, people at both ends, webhooks on their way, and a
+process that may be killed or frozen and followed by another one. Whatever people do is written into the ledger; what
+the sync does at Mailchimp is watched, so that nobody who left is brought back without a word from CiviCRM.
+"""
+
+import asyncio
+import contextlib
+import pickle
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+from unittest import mock
+
+import httpx
+import structlog
+from sqlalchemy import Connection, text
+
+from civiapi.adapters import forms
+from civiapi.store.clock import site_clock
+from civiapi.store.migrate import migrate
+from sync.claims import ClaimLost
+from sync.clients import Clients
+from sync.context import SyncOptions
+from sync.errors import SyncError
+from sync.mailchimp import transport
+from sync.mailchimp.emulator import actions
+from sync.mailchimp.emulator.audience import Audience
+from sync.mailchimp.emulator.clock import Clock
+from sync.mailchimp.emulator.exchange import Request, Response
+from sync.mailchimp.emulator.faults import FaultAction, FaultRule
+from sync.mailchimp.emulator.model import Delivery, Hook, Interest, InterestCategory, Member
+from sync.mailchimp.emulator.problems import Problem
+from sync.mailchimp.emulator.world import World
+from sync.mailchimp.errors import MailchimpError
+from sync.service import SyncService
+from tests.contract.sites import GROUP, TREES_GROUP
+from tests.reliability import convergence_civicrm as crm
+from tests.reliability.convergence_civicrm import KEY, LIST_ID, TREES
+from tests.reliability.convergence_ledger import Known, Ledger
+from tests.reliability.convergence_store import Fuse, Killed, Memory, MemoryStore
+from tests.reliability.convergence_time import VirtualClock, VirtualLoop
+from tests.reliability.convergence_wire import Traffic, Wire, client_factory, move_batches
+
+EXPECTED = (Killed, asyncio.CancelledError, SyncError, MailchimpError, ClaimLost)
+"""What may come of work: it died, or Mailchimp or another process was in its way."""
+
+RECEIVES = ("subscribed", "pending")
+HOOK = Hook(
+    "b0b0b0b0b0",
+    "http://civicrm.example.org/hook",
+    LIST_ID,
+    dict.fromkeys(("subscribe", "unsubscribe", "profile", "cleaned", "upemail"), True),
+    {"user": True, "admin": True, "api": False},
+)
+
+
+class WatchedWorld(World):
+    """A Mailchimp that tells *on_change* whatever its API changed."""
+
+    on_change: Callable[[Request], None] | None = None
+
+    def handle(self, request: Request) -> Response:
+        response = super().handle(request)
+        if self.on_change is not None and request.method != "GET":
+            self.on_change(request)
+        return response
+
+
+@dataclass
+class Process:
+    """One process of ours, until it is killed."""
+
+    service: SyncService
+    fuse: Fuse
+    clients: Clients
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Two ends as they once stood, for histories to begin with."""
+
+    database: sqlite3.Connection
+    world: bytes
+    ledger: bytes
+    elapsed: float
+    contacts: tuple[int, ...]
+
+
+class Bench:
+    """What every history of a test process shares: the clock, the loop, the memory with a finished template."""
+
+    def __init__(self) -> None:
+        self.clock = VirtualClock()
+        self.loop = VirtualLoop(self.clock)
+        self.loop.set_exception_handler(lambda loop, context: None)  # dead processes leave exceptions nobody asks for
+        self.memory = Memory()
+        self.site_clock = site_clock("UTC")
+        self.wire: Callable[[], httpx.AsyncBaseTransport] | None = None
+        self.starts: dict[Any, Frozen] = {}
+
+    @contextlib.contextmanager
+    def ready(self) -> Iterator["Bench"]:
+        """Virtual time, no sockets and no log lines while the block lasts."""
+        before = structlog.get_config()
+        structlog.configure(processors=[_drop], cache_logger_on_first_use=False)
+        make = httpx.AsyncClient
+        over_wire = client_factory(make, lambda: self.wire() if self.wire else httpx.AsyncBaseTransport())
+        with self.clock.running(), mock.patch.object(transport.httpx, "AsyncClient", over_wire):
+            store = MemoryStore(self.memory, self.site_clock, Fuse())
+            self.loop.run(migrate(store))
+            self.memory.unit(crm.set_up)
+            self.memory.raw.executescript(crm.MADE_TWICE)
+            self.empty = self.memory.copy()
+            try:
+                yield self
+            finally:
+                structlog.configure(**before)
+                self.loop.close()
+
+
+def _drop(logger: Any, name: str, event: Any) -> Any:
+    raise structlog.DropEvent
+
+
+@dataclass
+class Ends:
+    """One history."""
+
+    bench: Bench
+    skew: int = 0
+    seed: int = 0
+    start: Frozen | None = None
+    ledger: Ledger = field(default_factory=Ledger)
+    traffic: Traffic = field(default_factory=Traffic)
+    contacts: list[int] = field(default_factory=list)
+    batches_move: bool = True
+    held_back: list[Delivery] = field(default_factory=list)
+    """Webhooks that wait to be delivered late."""
+    ambush: list[tuple[int, Callable[[], None]]] = field(default_factory=list)
+    """What people do in the middle of a sync: before the so-many-eth request from now."""
+    wrongs: list[str] = field(default_factory=list)
+    """What no oracle at the end could see: seen when it happened."""
+
+    def __post_init__(self) -> None:
+        bench = self.bench
+        bench.wire = lambda: Wire(self.world, self.traffic, self._fuse, self._before_request)
+        self.rng = Random(self.seed)
+        if self.start is None:
+            bench.clock.move_to(0.0)
+            bench.memory.begin_with(bench.empty)
+            self.world = WatchedWorld(clock=Clock(), key=KEY)
+            self.world.clock.skew = float(self.skew)
+            self._furnish(self.world.add_audience(list_id=LIST_ID))
+        else:
+            bench.clock.move_to(self.start.elapsed)
+            bench.memory.begin_with(self.start.database)
+            self.world = pickle.loads(self.start.world)
+            self.ledger = pickle.loads(self.start.ledger)
+            self.contacts = list(self.start.contacts)
+        self.world.rng = Random(self.seed)
+        self.audience = self.world.find_audience(LIST_ID)[1]
+        self.world.on_change = self._api_changed
+        self._fuse = Fuse()
+        self.process = self.spawn()
+
+    def _furnish(self, audience: Audience) -> None:
+        """A webhook, and an interest."""
+        audience.hooks[HOOK.id] = HOOK
+        category = InterestCategory("c4t3g0ry00", "Kind")
+        category.interests[TREES] = Interest(TREES, category.id, "Trees")
+        audience.categories[category.id] = category
+
+    def freeze(self) -> Frozen:
+        """Both ends as they stand now, to begin histories with."""
+        self.world.on_change = None
+        world, ledger = pickle.dumps(self.world), pickle.dumps(self.ledger)
+        return Frozen(self.bench.memory.copy(), world, ledger, self.bench.clock.elapsed, tuple(self.contacts))
+
+    # Time
+
+    @property
+    def now(self) -> int:
+        """True whole seconds since 1970."""
+        return int(datetime.now(UTC).timestamp())
+
+    @property
+    def at(self) -> str:
+        """Now, as the site writes it."""
+        return self.bench.site_clock.now()
+
+    @property
+    def slack(self) -> int:
+        """How far a date of Mailchimp's may be off once it is on our clock."""
+        return 0 if self.skew == 0 else 2 if abs(self.skew) >= 5 else 1 + abs(self.skew)
+
+    # Processes
+
+    def spawn(self, fuse: Fuse | None = None) -> Process:
+        """A new process on the same database."""
+        self._fuse = fuse or Fuse()
+        store = MemoryStore(self.bench.memory, self.bench.site_clock, self._fuse)
+        clients = Clients(base_url="http://mailchimp.example.org")
+        service = SyncService(store, clients, SyncOptions(poll_seconds=1.0))
+        self.process = Process(service, self._fuse, clients)
+        return self.process
+
+    async def until_killed(self, *work: Any) -> bool:
+        """Do *work*, all at once; True when the process died of it, which takes all it had under way with it."""
+        mine = asyncio.current_task()
+        tasks = [asyncio.ensure_future(one) for one in work]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        died = self._fuse.is_burnt
+        if died:
+            left = [task for task in asyncio.all_tasks() if task is not mine]
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+            self.spawn()
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, EXPECTED):
+                raise result
+        return died
+
+    def _before_request(self) -> None:
+        if self.batches_move:
+            move_batches(self.world, self.rng)
+        self.ambush, due = [(n - 1, do) for n, do in self.ambush if n > 1], [do for n, do in self.ambush if n <= 1]
+        for do in due:
+            do()
+
+    # People at CiviCRM
+
+    def unit(self, fn: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """One unit of somebody else's on the database."""
+        return self.bench.memory.unit(fn, *args, **kwargs)
+
+    def new_contact(self, address: str) -> int:
+        """Somebody adds a contact."""
+        key: int = self.unit(crm.add_contact, address, self.at)
+        if any(isinstance(one, int) for one in self.ledger.soul(address)):
+            self.ledger.tangled.add(address)
+        self.contacts.append(key)
+        self.ledger.connect(key, address)
+        return key
+
+    def say_in_civicrm(self, contact_id: int, status: str, group_id: int = GROUP) -> None:
+        """Somebody puts a contact into a group or takes it out."""
+        if self.unit(crm.set_group, contact_id, status, self.at, group_id):
+            field_ = "status" if group_id == GROUP else TREES
+            self.ledger.say(contact_id, field_, "civicrm", status == "Added", self.now)
+
+    def tangle(self, contact_id: int, *addresses: str) -> None:
+        """What was just done makes it anybody's guess whose word counts; these addresses belong to the soul, too."""
+        for address in addresses:
+            self.ledger.connect(contact_id, address)
+        self.ledger.tangled.add(contact_id)
+
+    # People at Mailchimp
+
+    def act(self, who: str, action: str, address: str, **more: Any) -> None:
+        """A person or an admin does something at Mailchimp; nothing where that is not possible."""
+        do = actions.person if who == "person" else actions.admin
+        with contextlib.suppress(actions.UnknownAction, Problem):
+            do(self.world, action, address, LIST_ID, **more)
+        self._observe(is_person=True)
+
+    def member(self, address: str) -> Member | None:
+        """A member by address."""
+        return self.audience.members.find_address(address)
+
+    def _observe(self, *, is_person: bool) -> None:
+        """Write down what changed at Mailchimp, and who said so."""
+        ledger, present = self.ledger, set()
+        for member in self.audience.members:
+            present.add(member.serial)
+            before = ledger.members.get(member.serial)
+            now = Known(member.email, member.status in RECEIVES, member.last_changed, member.interests)
+            if before is None:
+                self._arrived(member)
+                before = Known(member.email, False, 0, frozenset())
+            if before.email.lower() != now.email.lower():
+                if not self.unit(crm.is_linked, before.email):  # nobody can know whose the new address is
+                    ledger.tangled.add(before.email.lower())
+                ledger.connect(before.email.lower(), now.email.lower())
+            if before == now:
+                continue
+            if is_person and before.is_in != now.is_in:
+                ledger.say(now.email.lower(), "status", "mailchimp", now.is_in, self.now)
+            if is_person and (TREES in before.interests) != (TREES in now.interests):
+                ledger.say(now.email.lower(), TREES, "mailchimp", TREES in now.interests, self.now)
+            self._age_words(now, before)
+            ledger.members[member.serial] = now
+        for serial in ledger.members.keys() - present - ledger.departed:
+            gone = ledger.members[serial]
+            ledger.departed.add(serial)
+            if gone.is_in:
+                ledger.say(gone.email.lower(), "status", "mailchimp", False, self.now)
+                gone.is_in = False
+
+    def _arrived(self, member: Member) -> None:
+        """Two members of one soul at a time are more than the ledger can tell about."""
+        address = member.email.lower()
+        soul = self.ledger.soul(address)
+        others = [one for one in self.audience.members if one is not member and one.email.lower() in soul]
+        if others:
+            self.ledger.tangled.add(address)
+
+    def _age_words(self, now: Known, before: Known) -> None:
+        """The last word at Mailchimp looks younger, as long as the member still stands as it said."""
+        stamp = now.last_changed - self.skew
+        for field_, stands in (("status", now.is_in), (TREES, TREES in now.interests)):
+            words = [w for w in self.ledger.spoken(now.email.lower(), field_) if w.side == "mailchimp"]
+            if words and not words[-1].seen and words[-1].is_in == stands:
+                words[-1].until = max(words[-1].until, float(stamp))
+
+    def _api_changed(self, request: Request) -> None:
+        """Watch what the sync does to members: nobody who left comes back without a later word from CiviCRM."""
+        before = {serial: one.is_in for serial, one in self.ledger.members.items()}
+        for member in self.audience.members:
+            if member.status in RECEIVES and not before.get(member.serial, False):
+                self._check_joining(member)
+        self._observe(is_person=False)
+
+    def _check_joining(self, member: Member) -> None:
+        address = member.email.lower()
+        words = self.ledger.spoken(address, "status")
+        about = words if not self.ledger.soul(address) & self.ledger.tangled else self.ledger.words[address, "status"]
+        left = [w for w in about if w.side == "mailchimp" and not w.is_in]
+        joined = [w for w in words if w.side == "civicrm" and w.is_in]
+        if left and not any(word.at >= left[-1].at - self.slack for word in joined):
+            self.wrongs.append(f"{address} left at Mailchimp and was brought back without a later word in CiviCRM")
+        if not joined and not any(w.is_in for w in words):
+            self.wrongs.append(f"{address} was subscribed though nobody ever wanted that")
+
+    # Webhooks
+
+    async def deliver(self, how: str) -> None:
+        """Let waiting webhooks reach us: ``all``, ``twice``, ``reversed``, ``late`` (kept for later), or ``lost``."""
+        waiting = self.world.due_deliveries(everything=True)
+        for one in waiting:
+            self.world.settle_delivery(one, 200)
+        if how == "lost":
+            return
+        if how == "late":
+            self.held_back += waiting
+            return
+        waiting = [*self.held_back, *waiting]
+        self.held_back = []
+        if how == "reversed":
+            waiting.reverse()
+        for one in waiting * (2 if how == "twice" else 1):
+            await self.process.service.receive_audience_webhook(forms.parse(one.body))
+
+    # Breakages
+
+    def break_line(self, action: FaultAction, *, count: int, method: str = "", path: str = "", skip: int = 0) -> None:
+        """The next requests (or operations of batches) that match go wrong."""
+        rule = FaultRule(action, method=method, path=path, count=count, skip=skip)
+        self.world.default_account.knobs.fault_rules.append(rule)
+
+    def mend_line(self) -> None:
+        """Nothing goes wrong any more."""
+        self.world.default_account.knobs.fault_rules.clear()
+
+    def dump(self) -> dict[str, list[tuple[Any, ...]]]:
+        """Everything that a sync may change at our end."""
+        return {str(name): self.unit(_rows, name) for name in DUMPED}
+
+
+DUMPED = (
+    "civicrm_contact",
+    "civicrm_email",
+    "civicrm_group_contact",
+    "civicrm_subscription_history",
+    "civicrm_mailchimpsync_cache",
+    "civicrm_mailchimpsync_update",
+    "civicrm_mailchimpsync_batch",
+)
+
+
+def _rows(conn: Connection, table: str) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in conn.execute(text(f"SELECT * FROM {table} ORDER BY id"))]
+
+
+__all__ = ["GROUP", "TREES_GROUP", "Bench", "Ends", "Process"]

@@ -1,0 +1,35 @@
+"""What the convergence model found: each history that once ended wrongly, by name."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.reliability.convergence_ends import Bench
+from tests.reliability.convergence_history import History, Step
+from tests.reliability.convergence_run import live
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with Bench().ready() as ready:
+        yield ready
+
+
+def happened(*steps: tuple[str, int, int, int], **more: object) -> History:
+    """A history from what happened, to whom, how, and how many seconds after what was before."""
+    return History(tuple(Step(*one) for one in steps), **more)  # type: ignore[arg-type]
+
+
+FINDINGS = {
+    "Merged into a contact who was written to elsewhere: the address that was given up is archived, "
+    "though the merge is a new word of CiviCRM.": happened(
+        ("drop_address", 1, 0, 1), ("merge", 1, 0, 2), begins_in_step=True
+    ),
+    "Put into an interest's group while their subscribing was under way: that Mailchimp made them without the interest "
+    "is nobody's word.": happened(("slow_batches", 0, 1, 0), ("sync", 0, 0, 0), ("interest", 1, 0, 60)),
+}
+
+
+@pytest.mark.parametrize("history", FINDINGS.values(), ids=FINDINGS.keys())
+def test_found_by_the_model(bench: Bench, history: History) -> None:
+    assert live(bench, history) == []
