@@ -8,7 +8,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
@@ -20,6 +20,7 @@ from civiapi.adapters.schedule import Scheduler
 from civiapi.adapters.webhooks import webhook_ways
 from civiapi.auth import Auth
 from civiapi.dispatch import Api
+from civiapi.lastresort import end_process_later
 from civiapi.metrics import Metrics, Readers, metrics_page
 from civiapi.settings import WEB, WORKER, Settings
 from civiapi.store.engine import Store, open_store
@@ -96,6 +97,7 @@ async def serving(app: App) -> AsyncIterator[None]:
 
     Raises ``CannotListen``.
     """
+    at_end: list[Callable[[], None]] = [app.sync.wind_down]
     async with AsyncExitStack() as stack:
         server = app.settings.server
         if server.role != WEB:
@@ -105,10 +107,15 @@ async def serving(app: App) -> AsyncIterator[None]:
             scheduler = Scheduler(app.api, app.store, tick_seconds=app.settings.scheduler.tick_seconds)
             await scheduler.start()
             stack.push_async_callback(scheduler.stop)
+            at_end.append(scheduler.wind_down)
         if server.role != WORKER or server.port:
             await stack.enter_async_context(_listening(app))
         log.info("serving", role=server.role, host=server.host, port=server.port)
-        yield
+        try:
+            yield
+        finally:
+            for wind_down in at_end:
+                wind_down()
 
 
 @asynccontextmanager
@@ -140,10 +147,15 @@ async def serve_app(settings: Settings) -> None:
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(name, stopping.set)
+        loop.add_signal_handler(name, _stop, stopping)
     async with open_app(settings) as app, serving(app):
         await stopping.wait()
         log.info("stopping")
+
+
+def _stop(stopping: asyncio.Event) -> None:
+    stopping.set()
+    end_process_later()
 
 
 async def serve_pipe(settings: Settings) -> None:

@@ -142,7 +142,7 @@ def make_runner(app: web.Application) -> web.AppRunner:
         access_log=None,
         max_line_size=MAX_LINE,
         keepalive_timeout=75.0,
-        shutdown_timeout=4.0,
+        shutdown_timeout=3.0,  # for what is being answered, and once more for what does not heed that
         handle_signals=False,
     )
 

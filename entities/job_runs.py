@@ -10,7 +10,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,6 +27,7 @@ from civiapi.store.errors import StoreError
 from civiapi.store.jobs import Job
 from sync import claims
 from sync.claims import Claim
+from sync.stopping import end_task
 
 CLAIM_SECONDS = 120.0  # a killed process's job may start again after this
 HEARTBEAT_SECONDS = 30.0
@@ -117,9 +118,7 @@ async def _kept(store: Store, claim: Claim) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        beat.cancel()
-        with suppress(asyncio.CancelledError):
-            await beat
+        await end_task(beat)
 
 
 async def _beat(store: Store, claim: Claim) -> None:

@@ -8,6 +8,7 @@ from pluggy import PluginManager
 
 from civiapi.store.engine import Store
 from sync.mailchimp.client import MailchimpClient
+from sync.stopping import Stop
 
 
 class ClientPool(Protocol):
@@ -45,5 +46,7 @@ class SyncContext:
     """Who we are in claims: one text for each process."""
     on_stage: Callable[[str, float, int], None] | None = None
     """Hears of every stage that a run did: its name, the seconds it took, how many members it worked on."""
+    stop: Stop = field(default_factory=Stop)
+    """Asked when the process is to end: no new bit of work begins then."""
     on_queued: Callable[[], None] | None = None
     """Called when batches were handed to Mailchimp, so that whoever watches them looks sooner."""

@@ -123,7 +123,8 @@ async def _drive(run: Run) -> str:
         if run.position.stage == READY_TO_FETCH and run.position.question is None:
             return FINISHED
         if run.is_out_of_time():
-            await _say(run, f"Out of time at {run.position.stage}; the next run continues there.")
+            why = "The server stops" if run.ctx.stop.is_asked else "Out of time"
+            await _say(run, f"{why} at {run.position.stage}; the next run continues there.")
             return PAUSED
 
 

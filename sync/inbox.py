@@ -30,6 +30,7 @@ from sync.errors import SyncError
 from sync.holding import held
 from sync.mailchimp.errors import BadKey, MailchimpError
 from sync.single import Hint, sync_member
+from sync.stopping import end_task
 from sync.tables import webhook_event as event
 from sync.watcher import Watcher, wait_for_event
 
@@ -98,8 +99,7 @@ class Inbox:
         """Stop; what was being worked on is taken up again by whoever starts next."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            await end_task(task)
 
     async def retry(self, event_id: int) -> bool:
         """Have an event worked on again, as if it had just come; False when there is none with this id."""

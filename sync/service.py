@@ -5,6 +5,7 @@ process: the store, the clients, the settings, the watcher of batches, the inbox
 progress. Every method raises ``SyncError`` (``errors``) with a sentence for whoever asked.
 """
 
+import asyncio
 import os
 import secrets
 import socket
@@ -26,7 +27,7 @@ from sync.clients import Clients
 from sync.config import Link, read_config
 from sync.context import SyncContext, SyncOptions
 from sync.data_sync import data_plugins
-from sync.engine import BUSY, RunRequest, StageProgress, run_audience
+from sync.engine import BUSY, RunOutcome, RunRequest, StageProgress, run_audience
 from sync.errors import MailchimpFailed, SyncError
 from sync.explain import Whom, explain
 from sync.holding import held
@@ -34,6 +35,7 @@ from sync.hook_health import look_after_hooks
 from sync.inbox import Inbox
 from sync.mailchimp.errors import MailchimpError
 from sync.one_person import sync_person
+from sync.stopping import GRACE, STOPPING, end_task
 from sync.watcher import Watcher
 from sync.workers import Workers
 
@@ -60,6 +62,7 @@ class SyncService:
         self._clients = clients
         self._base_url = base_url
         self._listeners: list[Listener] = []
+        self._runs: set[asyncio.Task[RunOutcome]] = set()
         self.ctx = SyncContext(
             store,
             clients,
@@ -79,11 +82,21 @@ class SyncService:
         await self._inbox.start()
         await self._workers.start()
 
+    def wind_down(self) -> None:
+        """Begin no run any more; those going on stop after their present bit of work, or are broken off soon."""
+        self.ctx.stop.is_asked = True
+        asyncio.get_running_loop().call_later(GRACE, self._break_off)
+
+    def _break_off(self) -> None:
+        for task in self._runs:
+            task.cancel()
+
     async def stop(self) -> None:
         """Stop what ``start`` began; what was not committed is done again by whoever comes next."""
-        await self._workers.stop()
-        await self._inbox.stop()
-        await self._watcher.stop()
+        self.ctx.stop.is_asked = True
+        await asyncio.gather(
+            self._workers.stop(), self._inbox.stop(), self._watcher.stop(), *(end_task(task) for task in self._runs)
+        )
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -139,11 +152,21 @@ class SyncService:
         return visited
 
     async def _visit(self, link: Link, request: RunRequest) -> SyncError | None:
-        """Run one audience; how it failed, if it did."""
+        """Run one audience; how it failed, if it did. Broken off because the server stops is a failure too."""
+        if self.ctx.stop.is_asked:
+            return SyncError(STOPPING)
+        task = asyncio.create_task(run_audience(self.ctx, self._audience(link), request, self._tell))
+        self._runs.add(task)
+        task.add_done_callback(self._runs.discard)
         try:
-            ran = await run_audience(self.ctx, self._audience(link), request, self._tell)
+            ran = await task
         except SyncError as error:
             return error
+        except asyncio.CancelledError:
+            asked = asyncio.current_task()
+            if asked is None or asked.cancelling():  # it is the caller who gave up
+                raise
+            return SyncError(STOPPING)
         if ran.outcome != BUSY:
             await look_after_hooks(self.ctx, link, self._base_url)
         return None

@@ -33,6 +33,7 @@ from sync.errors import BadConfig
 from sync.holding import held
 from sync.mailchimp.errors import MailchimpError
 from sync.results import BatchBusy, process_batch
+from sync.stopping import end_task
 from sync.tables import cache, update
 
 FIRST_LOOK = 1.0
@@ -94,8 +95,7 @@ class Watcher:
         """Stop watching; what was begun and not committed is done again by whoever watches next."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            await end_task(task)
 
     def wake(self) -> None:
         """Look at everything now: something was sent, or somebody says that something is finished."""
@@ -122,7 +122,7 @@ class Watcher:
             await self._look(list_ids)
             if await self._are_quiet(list_ids):
                 return True
-            if time.monotonic() >= until:
+            if time.monotonic() >= until or self._ctx.stop.is_asked:
                 return False
             await asyncio.sleep(min(pause, self._ctx.options.poll_seconds, max(0.0, until - time.monotonic())))
             pause *= GROWTH

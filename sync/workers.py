@@ -15,6 +15,7 @@ from sync.config import Link, read_config
 from sync.context import SyncContext
 from sync.errors import BadConfig, SyncError
 from sync.stages.base import RunRequest
+from sync.stopping import end_task
 
 LOOK_SECONDS = 1.0
 """How often a worker looks for open turns, and an asker whether the others are done."""
@@ -42,8 +43,7 @@ class Workers:
         """Stop; an audience being worked on stays where its last commit left it, for the next one to go on."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
+            await end_task(task)
 
     async def visit_all(self, links: Sequence[Link], request: RunRequest) -> dict[str, SyncError | None]:
         """Have each of these audiences run by somebody; which had their turn in time, and how each failed."""
@@ -54,6 +54,8 @@ class Workers:
         self._asking += 1
         try:
             while await self._ctx.store.read(turns.waiting, list(by_id), claims.now_ms()):
+                if self._ctx.stop.is_asked:
+                    break
                 taken = await self._take(by_id, own)
                 if not taken:
                     await asyncio.sleep(LOOK_SECONDS / 4)
@@ -66,7 +68,7 @@ class Workers:
         while True:
             taken = False
             try:
-                if not self._asking:
+                if not self._asking and not self._ctx.stop.is_asked:
                     taken = await self._take((await self._ctx.store.read(read_config)).links, {})
             except (StoreError, BadConfig) as error:
                 log.warning("turns could not be looked for", error=str(error))

@@ -23,6 +23,7 @@ from civiapi.store.engine import Store
 from civiapi.store.errors import StoreError
 from sync import claims
 from sync.claims import Claim
+from sync.stopping import end_task
 
 NAME = "scheduler"
 SHORTEST_LEAD = 120.0  # seconds that a leader may be silent
@@ -49,12 +50,15 @@ class Scheduler:
         self._clock.add_job(self._look, trigger, id=NAME, max_instances=1, coalesce=True, misfire_grace_time=None)
         self._clock.start()
 
+    def wind_down(self) -> None:
+        """Look no more; the job at work may end."""
+        self._clock.pause()
+
     async def stop(self) -> None:
         """Stop looking, stop the job at work (it says so in the job log), let others lead."""
         self._clock.shutdown(wait=False)
         if self._at_work is not None:
-            self._at_work.cancel()
-            await asyncio.gather(self._at_work, return_exceptions=True)
+            await end_task(self._at_work)
         if self._claim is not None:
             try:
                 await self._store.write(claims.release, self._claim)

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from civiapi.lastresort import end_process_later
 from civiapi.settings import Settings, SettingsError, load_settings
 from civiapi.store.errors import StoreError
 
@@ -52,7 +53,7 @@ def complete(work: Callable[[], Awaitable[T]]) -> T:
     async def main() -> T:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101  we are running in one
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, _stop, task)
         return await work()
 
     try:
@@ -63,6 +64,11 @@ def complete(work: Callable[[], Awaitable[T]]) -> T:
         raise typer.Exit(130) from None
     except asyncio.CancelledError:
         raise typer.Exit(143) from None
+
+
+def _stop(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    end_process_later()
 
 
 def split_target(target: str) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import structlog
@@ -123,10 +123,9 @@ async def _events(visit: Visit, stopping: asyncio.Event) -> AsyncIterator[bytes]
             sent_at = time.monotonic()
             yield b": still here\n\n"
         pause = PAUSE_RUNNING if watch.is_running else PAUSE
-        try:
-            await asyncio.wait_for(stopping.wait(), pause)
-        except TimeoutError:
-            continue
+        with suppress(TimeoutError):  # wait_for of Python 3.11 may swallow a cancellation
+            async with asyncio.timeout(pause):
+                await stopping.wait()
 
 
 class Watch:

@@ -124,7 +124,9 @@ class Run:
         return self.position.question or Question()
 
     def is_out_of_time(self) -> bool:
-        """True once no new bit of work may begin."""
+        """True once no new bit of work may begin: time is up, or the process is to end."""
+        if self.ctx.stop.is_asked:
+            return True
         return bool(self.request.max_time) and time.monotonic() - self.started >= self.request.max_time
 
     async def commit(
