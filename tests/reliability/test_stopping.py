@@ -1,0 +1,128 @@
+"""SIGTERM, whatever the server is doing: no new work, what runs stops, requests are answered, exit 0 in time."""
+
+import asyncio
+import contextlib
+import json
+import signal
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from civiapi.store.engine import open_store
+from sync import positions
+from sync.mailchimp.emulator.running import Emulator
+from tests.contract.sites import GROUP, Site, a_site
+from tests.program import ADMIN_KEY, civiapi, free_port, process, wait_until_served, write_settings
+
+LIMIT_S = 10.0
+PATIENCE_S = 30.0
+AUTH = {"X-Civi-Auth": f"Bearer {ADMIN_KEY}"}
+
+
+@dataclass
+class Server:
+    """`civiapi serve` on a database that is linked with an emulator."""
+
+    site: Site
+    config: Path
+    url: str
+    child: subprocess.Popen[str]
+    http: httpx.AsyncClient
+
+    @property
+    def emulator(self) -> Emulator:
+        return self.site.emulator
+
+    async def call(self, entity: str, action: str, **params: Any) -> Any:
+        """The answer to a call over HTTP."""
+        form = {"entity": entity, "action": action, "json": json.dumps(params)}
+        answer = await self.http.post("/civicrm/ajax/rest", data=form, headers=AUTH)
+        return answer.json()
+
+    async def stop(self) -> float:
+        """SIGTERM, and the end: how long that took, in seconds."""
+        began = time.monotonic()
+        self.child.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(self.child.wait, LIMIT_S)
+        told = self.child.stderr.read() if self.child.stderr else ""
+        assert self.child.returncode == 0, told
+        assert "Traceback" not in told, told
+        return time.monotonic() - began
+
+
+@asynccontextmanager
+async def a_server(folder: Path, **knobs: Any) -> AsyncIterator[Server]:
+    """A server with a few people at both ends."""
+    database = folder / "site.sqlite"
+    async with a_site(f"sqlite:///{database}", **knobs) as site:
+        site.joined(*(f"there{number}@example.org" for number in range(20)))
+        for number in range(5):
+            await site.person(f"here{number}@example.org")
+        port = free_port()
+        config = write_settings(folder, port=port, mailchimp=site.emulator.root_url)
+        url = f"http://127.0.0.1:{port}"
+        with process("serve", "--config", config, cwd=folder) as child:
+            await asyncio.to_thread(wait_until_served, child, port)
+            async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, trust_env=False) as http:
+                yield Server(site, config, url, child, http)
+
+
+async def until(condition: Any) -> None:
+    """Wait until it is so."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110  nobody tells
+            await asyncio.sleep(0.01)
+
+
+async def test_a_running_sync_stops_after_its_present_bit_its_caller_is_answered_and_the_next_goes_on(
+    tmp_path: Path,
+) -> None:
+    async with a_server(tmp_path, latency_ms=600) as server:
+        run = asyncio.create_task(server.call("Mailchimpsync", "fetchandreconcile", since="ever", group_id=GROUP))
+        await until(lambda: server.emulator.highest_concurrency)
+        await server.stop()
+        answer = await run
+        assert answer["is_error"] == 0, answer
+        store = await open_store(f"sqlite:///{tmp_path / 'site.sqlite'}")
+        position = await store.read(positions.load, server.site.list_id)
+        await store.close()
+        assert position.log[-1]["message"] == f"The server stops at {position.stage}; the next run continues there."
+        assert position.question is not None
+        server.emulator.turn(latency_ms=0)
+        ended = await asyncio.to_thread(civiapi, "sync", "--config", server.config, cwd=tmp_path)
+        assert ended.returncode == 0, ended.stderr
+        assert server.site.at_mailchimp("here4@example.org") == "subscribed"
+
+
+async def test_with_everything_waiting_for_a_mailchimp_that_hangs_it_still_ends_in_time(tmp_path: Path) -> None:
+    """A run that somebody asked for, a webhook, batches under way, idle connections, a page that follows events."""
+    async with a_server(tmp_path, auto_batches=False) as server:
+        await server.call("Mailchimpsync", "fetchandreconcile", since="ever", group_id=GROUP)
+        server.emulator.add_fault("hang")
+        server.emulator.clear_requests()
+        run = asyncio.create_task(server.call("Mailchimpsync", "fetchandreconcile", since="ever", group_id=GROUP))
+        await until(lambda: sum(server.emulator.server.concurrency.values()) >= 2)  # the run, and the batch watcher
+        async with contextlib.AsyncExitStack() as open_ones:
+            for _ in range(20):
+                reader, writer = await asyncio.open_connection("127.0.0.1", int(server.url.rpartition(":")[2]))
+                writer.write(b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+                assert b"200" in await reader.readline()
+                open_ones.callback(writer.close)
+            events = await open_ones.enter_async_context(
+                server.http.stream("GET", "/civicrm/mailchimpsync/events", headers=AUTH)
+            )
+            assert events.headers["Content-Type"].startswith("text/event-stream"), events.headers
+            await server.stop()
+            answer = await run
+        assert answer["error_message"] == "The server is stopping; the next run continues where the last one stopped."
+
+
+async def test_a_server_that_has_nothing_to_do_ends_at_once(tmp_path: Path) -> None:
+    async with a_server(tmp_path) as server:
+        assert await server.stop() < LIMIT_S / 2
