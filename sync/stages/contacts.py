@@ -92,7 +92,7 @@ def _create(conn: Connection, step: Step) -> None:
             unindexed(cache.c.mailchimp_status).in_(sorted(RECEIVES_MAIL)),  # in the order of ids
         )
         .order_by(cache.c.id)
-        .limit(ROWS_A_BIT)
+        .limit(ROWS_A_BIT // 2)
     ).all()
     people = []
     for row in rows:
@@ -113,7 +113,7 @@ def _create(conn: Connection, step: Step) -> None:
     )
     step.counts.update(created=len(rows))
     created = cursor["created"] + len(rows)
-    if len(rows) == ROWS_A_BIT:
+    if len(rows) == ROWS_A_BIT // 2:
         step.stay(after=rows[-1].id, created=created)
         return
     step.say(f"Contacts: {created} made for members that CiviCRM did not know.")

@@ -11,6 +11,8 @@ from sync.reconcile import plan
 from sync.stages.base import ROWS_A_BIT, Run, Step, count_rows
 from sync.tables import cache
 
+ROWS_A_LOOK = ROWS_A_BIT // 2  # judging takes longest of all: a webhook may be waiting for the one writer
+
 
 async def reconcile_queue(run: Run) -> None:
     """Decide about each row that is ``todo``: CiviCRM is changed now, what Mailchimp is owed is written down."""
@@ -30,14 +32,14 @@ def _reconcile(conn: Connection, step: Step) -> None:
                 cache.c.id > cursor["after"],
             )
             .order_by(cache.c.id)
-            .limit(ROWS_A_BIT)
+            .limit(ROWS_A_LOOK)
         ).scalars()
     )
     plans = [plan(one, step.audience) for one in facts_for(conn, step.audience, ids, lean=True)]
     applied = apply_plans(conn, step.audience, plans, step.at)
     step.counts.update(applied.as_counts())
     rows, updates = cursor["rows"] + applied.rows, cursor["updates"] + applied.updates
-    if len(ids) == ROWS_A_BIT:
+    if len(ids) == ROWS_A_LOOK:
         step.stay(after=ids[-1], rows=rows, updates=updates)
         return
     clear_trust_override(conn, step.audience.list_id, list(step.audience.trust))

@@ -19,6 +19,7 @@ from civiapi.auth import Auth
 from civiapi.call import SYSTEM, Call
 from civiapi.dispatch import Api
 from civiapi.doctor import examine
+from civiapi.metrics import Metrics
 from civiapi.settings import Settings
 from entities import catalogue
 from sync import hook_health
@@ -104,7 +105,7 @@ async def hooked(site: Site, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[H
         settings = Settings()
         settings = replace(settings, server=replace(settings.server, base_url=server.base, site_key="k"))
         api = Api(site.store, catalogue(), service)
-        app = App(settings, site.store, site.clients, service, api, Auth(site.store, "k", ()))
+        app = App(settings, site.store, site.clients, service, api, Auth(site.store, "k", ()), Metrics())
         yield Hooked(site, service, app, ears)
 
 

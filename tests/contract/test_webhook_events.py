@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ ADA, BOB = "ada@example.org", "bob@example.org"
 SECRET = "s" * 40
 HOOK = f"/civicrm/mailchimpsync/webhook?secret={SECRET}"
 WITHOUT_WAITING_MS = 100
+Note = Callable[[str, object], None]
 
 
 @pytest.fixture
@@ -199,7 +200,7 @@ class TestAnswering:
         assert (await server.post(HOOK, data=posted(site))).status == 500
 
     async def test_mailchimp_has_its_answer_while_a_sync_waits_for_mailchimp(
-        self, site: Site, service: SyncService, server: Server
+        self, site: Site, service: SyncService, server: Server, record_property: Note
     ) -> None:
         """The run is held in the middle of a request: whoever waited for it would not answer at all."""
         site.joined(*(f"p{n}@example.org" for n in range(5)))
@@ -216,8 +217,24 @@ class TestAnswering:
         assert [one.status for one in await site.events()] == ["new"] * 20
         run.cancel()
         await asyncio.wait([run])
-        shown = f"{sorted(took)[10]:.1f} ms in the middle, {max(took):.1f} ms at most (promised {WITHOUT_WAITING_MS})"
-        print(f"\n20 events answered while a sync ran: {shown}")
+        tell(record_property, "while a sync waited for Mailchimp", took)
+
+    async def test_mailchimp_has_its_answer_while_a_sync_writes(
+        self, site: Site, service: SyncService, server: Server, record_property: Note
+    ) -> None:
+        """Events come one after another as long as a first sync of 2,000 people lasts."""
+        site.joined(*(f"p{n}@example.org" for n in range(2000)))
+        run = asyncio.create_task(service.fetch_and_reconcile(since="ever"))
+        took, told_so_far = [], 0
+        while not run.done() or not told_so_far:
+            told_so_far += 1
+            begun = time.perf_counter()
+            answer = await server.post(HOOK, data=posted(site, address=f"p{told_so_far}@example.org"))
+            took.append(1000 * (time.perf_counter() - begun))
+            assert answer.status == 200
+        await run
+        assert len(await site.events()) == told_so_far
+        tell(record_property, "while a sync of 2,000 people wrote", took)
 
     async def test_events_told_during_a_sync_are_worked_on_after_it(
         self, site: Site, service: SyncService, server: Server
@@ -281,6 +298,14 @@ async def test_events_kept_by_an_earlier_version_get_their_address(kind: str, tm
         assert found == [ADA, BOB, None, None]
         assert await store.read(lambda conn: conn.execute(select(schema.c.version)).scalar()) == len(STEPS)
         await store.close()
+
+
+def tell(record_property: Note, when: str, took: list[float]) -> None:
+    """Print and note how long answers took; a slow machine makes no test fail."""
+    middle, most = sorted(took)[len(took) // 2], max(took)
+    shown = f"{len(took)} events answered {when}: {middle:.0f} ms in the middle, {most:.0f} ms at most"
+    print(f"\n{shown} (promised: {WITHOUT_WAITING_MS} ms)")
+    record_property("measured", shown)
 
 
 async def until(true: Any) -> None:

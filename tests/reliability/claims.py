@@ -1,0 +1,191 @@
+"""What we say we withstand, and the tests that say so: the tables of ``docs/reliability.md`` made of tests.
+
+A claim is a sentence and the tests that back it, by file and name. A claim without a test cannot be written here, a
+test that is not there fails ``test_report.py``. ``python -m tests.reliability.claims`` runs them all and writes down
+what passed.
+"""
+
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.program import ROOT
+from tests.reliability.claims_of_traps import TRAPS
+from tests.reliability.results import write_down
+
+MADE_BY = "python -m tests.reliability.claims"
+COLUMNS = ["What may happen", "Tests", "Passed", "Failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One sentence, and the tests behind it (``file.py::Class::test``, the file's folder left out)."""
+
+    says: str
+    tests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chapter:
+    """A table of claims."""
+
+    name: str
+    title: str
+    what: str
+    claims: tuple[Claim, ...]
+
+
+def claims(told: dict[str, str]) -> tuple[Claim, ...]:
+    """Claims from sentences and the names of their tests, one a line."""
+    return tuple(Claim(says, tuple(tests.split())) for says, tests in told.items())
+
+
+CHAPTERS = (
+    *(
+        Chapter(
+            f"traps-{number}",
+            f"Traps: {title}",
+            f"Each trap that `contract/mailchimp.md` names in section {number}, with the tests that walk into it.",
+            claims(told),
+        )
+        for (number, title), told in TRAPS.items()
+    ),
+    Chapter(
+        "webhooks",
+        "Webhooks",
+        "What Mailchimp tells us, from the post to the member in step.",
+        claims(
+            {
+                "An event is stored before it is answered; what cannot be stored is not answered as if it were": """
+                    test_webhook_events.py::TestAnswering::test_an_event_is_stored_before_mailchimp_has_its_answer
+                    test_webhook_events.py::TestAnswering::test_an_event_that_cannot_be_stored_is_not_answered_as_if_it_were
+                    test_webhooks.py::test_what_cannot_be_kept_is_500_so_that_mailchimp_tries_again""",
+                "It is answered while a sync runs": """
+                    test_webhook_events.py::TestAnswering::test_mailchimp_has_its_answer_while_a_sync_waits_for_mailchimp
+                    test_webhook_events.py::TestAnswering::test_mailchimp_has_its_answer_while_a_sync_writes
+                    test_webhook_events.py::TestAnswering::test_events_told_during_a_sync_are_worked_on_after_it""",
+                "It is worked on once, however often it comes": """
+                    test_webhook_events.py::TestAnswering::test_an_event_repeated_by_http_is_worked_on_once
+                    test_inbox.py::TestRepeats::test_the_same_event_twice_is_kept_once
+                    test_inbox.py::TestRepeats::test_a_repeat_of_what_was_worked_on_is_not_worked_on_again
+                    test_inbox.py::TestTheWorker::test_two_of_them_end_every_event
+                    test_under_way_databases.py::test_the_same_event_at_the_same_moment_is_kept_once""",
+                "While Mailchimp cannot be asked it is tried again at growing gaps": """
+                    test_inbox.py::TestTrouble::test_while_mailchimp_cannot_be_asked_it_is_tried_again_later
+                    test_inbox.py::TestTrouble::test_the_gaps_between_tries_grow
+                    test_inbox.py::TestTrouble::test_with_a_revoked_key_it_waits_for_the_key_to_be_mended""",
+                "What cannot be worked on is kept with its error, and tried again when somebody says so": """
+                    test_inbox.py::TestTrouble::test_after_the_last_try_it_is_kept_as_failed_with_its_error
+                    test_inbox.py::TestTrouble::test_that_waiting_does_not_mend_it_fails_and_can_be_tried_again
+                    test_webhook_events.py::TestRetry::test_a_failed_event_is_worked_on_when_somebody_says_so""",
+                "Events that were dealt with are dropped after 30 days, failed ones are not": """
+                    test_inbox.py::test_old_events_are_dropped_and_failed_ones_kept""",
+                "What an earlier process left is worked on by the next": """
+                    test_inbox.py::TestTheWorker::test_works_on_what_an_earlier_process_left""",
+                "The secret in our address is neither kept nor shown": """
+                    test_inbox.py::test_the_secret_is_not_written_down
+                    test_webhook_events.py::TestListing::test_neither_the_posted_body_nor_the_secret_is_shown""",
+            }
+        ),
+    ),
+    Chapter(
+        "database",
+        "The database",
+        "Checking, copying and upgrading it.",
+        claims(
+            {
+                "What is broken is found and named with the way to mend it": """
+                    test_integrity.py::test_what_is_broken_is_named_with_the_way_to_mend_it
+                    test_integrity.py::test_mariadb_is_looked_over_and_mended_likewise
+                    test_integrity.py::test_what_sqlite_finds_wrong_with_its_file_is_told_first
+                    test_integrity.py::test_what_a_running_server_mends_is_well_after_it_ran""",
+                "A site in the middle of its work is not called broken": """
+                    test_integrity.py::test_a_healthy_site_in_the_middle_of_its_work_is_not_called_broken""",
+                "A copy made while others write is one moment of the database": """
+                    test_backup.py::TestBackup::test_a_copy_made_while_others_write_is_one_moment_of_the_database
+                    test_backup.py::TestBackup::test_the_command_copies_the_database_of_a_running_server""",
+                "Where no copy can be made nothing is overwritten or left behind": """
+                    test_backup.py::TestBackup::test_what_stands_in_its_way_is_said_and_nothing_is_left_behind
+                    test_backup.py::TestBackup::test_a_full_disk_leaves_no_copy""",
+                "An upgrade that fails or is killed half-way leaves the old database usable": """
+                    test_backup.py::TestUpgrade::test_one_that_fails_half_way_leaves_a_database_that_works_and_can_be_upgraded_later
+                    test_backup.py::TestUpgrade::test_one_that_is_killed_half_way_leaves_the_old_database
+                    test_schema.py::test_an_upgrade_that_fails_half_way_leaves_the_older_database""",
+            }
+        ),
+    ),
+)
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """A pytest plugin that notes what came of each test, its parameters left out, and what it measured."""
+
+    passed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    failed: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    measured: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        name = short(report.nodeid)
+        if report.failed:
+            self.failed[name] += 1
+        elif report.when == "call" and report.passed:
+            self.passed[name] += 1
+            self.measured[name] += [str(value) for _, value in report.user_properties]
+
+
+def short(node_id: str) -> str:
+    """A test as claims name it: the folder and the parameters left out."""
+    return node_id.rpartition("/")[2].partition("[")[0]
+
+
+def find_file(test: str) -> Path:
+    """The file of a test that a claim names. Raises FileNotFoundError."""
+    name = test.partition("::")[0]
+    for path in sorted((ROOT / "tests").glob(f"*/{name}")):
+        return path
+    raise FileNotFoundError(f"{name}, which a claim names, is in no folder of tests/")
+
+
+def every_test(chapters: Sequence[Chapter] = CHAPTERS) -> Iterator[str]:
+    """Each test that a claim names, once."""
+    yield from dict.fromkeys(test for chapter in chapters for claim in chapter.claims for test in claim.tests)
+
+
+def run() -> int:
+    """Run what claims name and write down what came of it; the number of claims that did not hold."""
+    seen = Outcomes()
+    chosen = [f"{find_file(test)}{test[test.index('::') :]}" for test in every_test()]
+    with tempfile.TemporaryDirectory() as folder:
+        pytest.main(["-q", "-p", "no:cacheprovider", f"--basetemp={folder}/run", *chosen], plugins=[seen])
+    broken = 0
+    for chapter in CHAPTERS:
+        rows = [row_of(claim, seen) for claim in chapter.claims]
+        broken += sum(1 for row in rows if row[3] or not row[2])
+        write_down(
+            f"claims-{chapter.name}",
+            title=chapter.title,
+            what=chapter.what,
+            columns=COLUMNS,
+            rows=rows,
+            made_by=MADE_BY,
+        )
+    return broken
+
+
+def row_of(claim: Claim, seen: Outcomes) -> list[Any]:
+    """A claim with its tests, how many passed and failed, and what they measured."""
+    measured = [text for test in claim.tests for text in seen.measured[test]]
+    says = claim.says + (f" ({'; '.join(measured)})" if measured else "")
+    passed, failed = (sum(counts[test] for test in claim.tests) for counts in (seen.passed, seen.failed))
+    return [says, list(claim.tests), passed, failed]
+
+
+if __name__ == "__main__":
+    sys.exit(1 if run() else 0)
