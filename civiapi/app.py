@@ -71,6 +71,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         )
         stack.push_async_callback(clients.close)
         sync = SyncService(store, clients, _options(settings), base_url=base_url, on_stage=metrics.count_stage)
+        stack.push_async_callback(sync.close)
         api = Api(store, catalogue(), sync, metrics.count_call)
         yield App(settings, store, clients, sync, api, Auth(store, settings.server.site_key, settings.users), metrics)
 

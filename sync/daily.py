@@ -17,6 +17,7 @@ from civiapi.store.dialect import insert_new, upsert
 from civiapi.store.tables import contact, group_contact
 from sync.audience import RECEIVES_MAIL, Audience
 from sync.reconcile import ADDED
+from sync.stats import has_count, is_large
 from sync.tables import cache, daily
 
 CHANGES = ("joined_civicrm", "left_civicrm", "joined_mailchimp", "left_mailchimp")
@@ -47,13 +48,17 @@ def forget_count(conn: Connection, audience: Audience) -> None:
     conn.execute(change(daily).where(daily.c.list_id == audience.list_id, daily.c.counted == 1).values(counted=0))
 
 
-def count_ends(conn: Connection, audience: Audience, *, anew: bool) -> tuple[int, int]:
-    """How many are in the audience and in its group; not *anew*: as last counted, if nothing changed since."""
-    if not anew:
-        newest = select(daily).where(daily.c.list_id == audience.list_id).order_by(daily.c.day.desc()).limit(1)
-        known = conn.execute(newest).first()
-        if known is not None and known.counted:
-            return known.mailchimp, known.civicrm
+def count_ends(conn: Connection, audience: Audience, *, anew: bool) -> tuple[int, int] | None:
+    """How many are in the audience and in its group; not *anew*: as last counted, if nothing changed since.
+
+    None for a large audience that was counted before: that is done again beside the runs (``balances``).
+    """
+    newest = select(daily).where(daily.c.list_id == audience.list_id).order_by(daily.c.day.desc()).limit(1)
+    known = conn.execute(newest).first()
+    if known is not None and known.counted and not anew:
+        return known.mailchimp, known.civicrm
+    if is_large(conn, audience.list_id) and has_count(conn, audience.list_id):
+        return None
     return count_audience(conn, audience.list_id), count_group(conn, audience.group_id)
 
 

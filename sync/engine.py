@@ -132,7 +132,8 @@ async def _count_ends(run: Run) -> None:
     """Keep how many are at both ends now, for the day's figures; counted anew only where this run changed something."""
     anew = any(counts[name] for counts in run.counts.values() for name in daily.NEWS)
     ends = await run.ctx.store.read(daily.count_ends, run.audience, anew=anew)
-    await run.ctx.store.write(daily.note_ends, run.audience, datetime.now(UTC), *ends)
+    if ends is not None:
+        await run.ctx.store.write(daily.note_ends, run.audience, datetime.now(UTC), *ends)
 
 
 async def _say(run: Run, message: str) -> None:

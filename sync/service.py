@@ -21,6 +21,7 @@ from sqlalchemy import ColumnElement, Connection
 from civiapi.store.engine import Store
 from sync import abort, accounts, claims, daily, include, progress, results, runs, status
 from sync.audience import Audience
+from sync.balances import Balances
 from sync.batches import submit_pending
 from sync.claims import ClaimLost
 from sync.clients import Clients
@@ -75,6 +76,7 @@ class SyncService:
         self._watcher = Watcher(self.ctx)
         self._inbox = Inbox(self.ctx, self._watcher)
         self._workers = Workers(self.ctx, self._visit)
+        self._balances = Balances(store)
 
     async def start(self) -> None:
         """Begin to watch batches, to work on what webhooks told, and to share in syncs of all, in the background."""
@@ -97,6 +99,10 @@ class SyncService:
         await asyncio.gather(
             self._workers.stop(), self._inbox.stop(), self._watcher.stop(), *(end_task(task) for task in self._runs)
         )
+
+    async def close(self) -> None:
+        """Finish what must not be left half done when the store closes."""
+        await self._balances.finish()
 
     @contextmanager
     def listening(self, listener: Listener) -> Iterator[None]:
@@ -130,6 +136,7 @@ class SyncService:
         request = RunRequest(max_time or DAY, since, stop_on, force_restart, with_data, confirm)
         shared = len(links) > 1 and self._store.is_shared
         visited = await (self._workers.visit_all(links, request) if shared else self._visit_in_turn(links, request))
+        await self._balances.refresh(self._audience(link) for link in links if link.list_id in visited)
         failures = [error for error in visited.values() if error is not None]
         if failures:
             raise failures[0]
@@ -189,9 +196,10 @@ class SyncService:
         """The status of every linked audience by list id; with *batches*, unfinished ones as Mailchimp has them now."""
         now = datetime.now(UTC)
         shown = await self._store.read(status.read_statuses, self._store.clock, now, base_url=self._base_url)
+        config = await self._store.read(read_config)
+        await self._balances.refresh(self._audience(link) for link in config.links.values())
         if not batches:
             return shown
-        config = await self._store.read(read_config)
         known = await self._store.read(status.unfinished_batches)
         for link in config.links.values():
             theirs = [row for row in known if row.list_id == link.list_id]

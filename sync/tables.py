@@ -141,6 +141,18 @@ daily = Table(
     **PLAIN,
 )
 
+balance = Table(
+    "civiapi_balance",  # how a large audience and its group compared when they were last counted
+    METADATA,
+    Column("list_id", text_column(32), primary_key=True),
+    Column("group_id", row_id(), nullable=False),
+    Column("counts", long_text(), nullable=False),  # JSON: sync/stats.py, Balance
+    Column("counted_ms", big_number(), nullable=False),  # UTC milliseconds since 1970, when counting began
+    Column("took_ms", big_number(), nullable=False),
+    Column("fingerprint", text_column(64), nullable=False),  # of the database then; empty: somebody was at work
+    **PLAIN,
+)
+
 member = Table(
     "civiapi_member",  # what the cache has no column for, one row beside each member's; a full fetch rewrites it
     METADATA,

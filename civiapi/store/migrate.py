@@ -120,6 +120,7 @@ STEPS: tuple[Step, ...] = (
     Step("what each day brought", make_missing("civiapi_daily")),
     Step("whose turn it is in a sync of all", make_missing("civiapi_turn")),
     Step("an index from audience to Mailchimp's status", make_indexes("civicrm_mailchimpsync_cache")),
+    Step("counts of large audiences", make_missing("civiapi_balance")),
 )
 
 

@@ -1,0 +1,61 @@
+"""Counts large audiences beside whatever is going on, so that nobody who asks for the status waits for it.
+
+One count of an audience at a time in a process, each in a unit that only reads; the result is kept in the database,
+for every process. Small audiences are counted by whoever asks (``stats``), and never here.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import structlog
+from sqlalchemy import Connection
+
+from civiapi.store.engine import Store
+from civiapi.store.errors import StoreError
+from sync import claims, daily, stats
+from sync.audience import Audience
+
+log = structlog.get_logger(__name__)
+
+
+class Balances:
+    """Sees to it that counts that are kept are taken again."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def refresh(self, audiences: Iterable[Audience]) -> None:
+        """Begin to count those of these audiences anew whose kept counts are out of date; does not wait for it."""
+        mine = [one for one in audiences if one.list_id not in self._tasks]
+        for audience in await self._store.read(_stale, mine, claims.now_ms()):
+            task = asyncio.create_task(self._count(audience), name=f"count of {audience.list_id}")
+            self._tasks[audience.list_id] = task
+            task.add_done_callback(lambda _, list_id=audience.list_id: self._tasks.pop(list_id, None))  # type: ignore[misc]
+
+    async def finish(self) -> None:
+        """Wait for what was begun: a process that ends at once would keep no count ever."""
+        while self._tasks:
+            await asyncio.wait(list(self._tasks.values()))
+
+    async def _count(self, audience: Audience) -> None:
+        try:
+            found = await self._store.read(_take, audience, claims.now_ms())
+            await self._store.write(_keep, audience, *found)
+        except StoreError as error:
+            log.warning("an audience could not be counted", list_id=audience.list_id, error=str(error))
+
+
+def _stale(conn: Connection, audiences: Iterable[Audience], at_ms: int) -> list[Audience]:
+    return [one for one in audiences if stats.is_stale(conn, one.list_id, one.group_id, at_ms)]
+
+
+def _take(conn: Connection, audience: Audience, at_ms: int) -> tuple[stats.Count, int]:
+    count = stats.take_count(conn, audience.list_id, audience.group_id, at_ms)
+    return count, daily.count_group(conn, audience.group_id)
+
+
+def _keep(conn: Connection, audience: Audience, count: stats.Count, in_group: int) -> None:
+    stats.keep_count(conn, audience.list_id, audience.group_id, count)
+    daily.note_ends(conn, audience, datetime.now(UTC), count.balance.subscribed_at_mailchimp, in_group)
