@@ -125,7 +125,7 @@ def _jobs(conn: Connection, stale: str) -> list[Finding]:
 
 
 async def _syncs(app: App) -> AsyncIterator[Finding]:
-    answer = await app.api.respond(Call("Mailchimpsync", "getstatus"))
+    answer = await app.api.respond(Call("Mailchimpsync", "getstatus", {"health": 1}))
     values = answer.get("values") if isinstance(answer, dict) else None
     for list_id, status in (values or {}).items():
         crashed, stopped = status.get("crashed"), status.get("stopped")

@@ -148,6 +148,8 @@ def _check_filter(conn: Connection, request: Request, field: Field, value: Any) 
         operand = list(operand.values())
     if operator.endswith("BETWEEN") and (not isinstance(operand, list) or len(operand) != 2):
         raise ApiError(f"invalid criteria for {operator}", 2000)
+    if operand == []:
+        raise ApiError(f"invalid criteria for {operator}", 2000)
     loose = operator.endswith("LIKE") and field.type not in DATES
     if isinstance(operand, list):
         return {operator: [_checked(conn, request, "filter", field, one) for one in operand]}

@@ -11,7 +11,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, FromClause, Select, and_, bindparam, func, or_, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    String,
+    and_,
+    bindparam,
+    func,
+    or_,
+    select,
+    type_coerce,
+)
 from sqlalchemy.exc import DBAPIError
 
 from civiapi import options as lists
@@ -179,9 +192,14 @@ _PAIRS: Mapping[str, Callable[[ColumnElement[Any], Any], ColumnElement[bool]]] =
     "<=": lambda column, value: column <= value,
     ">": lambda column, value: column > value,
     ">=": lambda column, value: column >= value,
-    "LIKE": lambda column, value: column.like(value),
-    "NOT LIKE": lambda column, value: column.not_like(value),
+    "LIKE": lambda column, value: _as_text(column).like(value),
+    "NOT LIKE": lambda column, value: _as_text(column).not_like(value),
 }
+
+
+def _as_text(column: ColumnElement[Any]) -> ColumnElement[str]:
+    """A column of any type as LIKE may be asked of it; both databases compare its text."""
+    return column if isinstance(column.type, String) else type_coerce(column, String())
 
 
 @dataclass(frozen=True, slots=True)

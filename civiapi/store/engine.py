@@ -9,6 +9,7 @@ is over in a blink as a rule: SQLite answers it where it stands, and it takes th
 """
 
 import asyncio
+import math
 import random
 import re
 import sqlite3
@@ -176,26 +177,34 @@ class _Glance:
     """
 
     def __init__(self, path: Path) -> None:
-        self._until = 0.0
+        self._until = math.inf
         self._overran = False
         self._link = _Link(sqlite3.connect(path, isolation_level=None, cached_statements=512), writer=False)
         self._link.raw.execute("PRAGMA busy_timeout = 0")
         self._link.raw.set_progress_handler(self._is_late, GLANCE_STEPS)
 
     def _is_late(self) -> bool:
-        self._overran = time.perf_counter() > self._until
-        return self._overran
+        if time.perf_counter() > self._until:
+            self._overran = True
+        return self._overran and self._until < math.inf
+
+    def _timed(self, conn: Connection, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        self._until = time.perf_counter() + GLANCE_S
+        try:
+            return fn(conn, *args, **kwargs)
+        finally:
+            self._until = math.inf  # the transaction is to end, however late it is
 
     def run(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         """Run the unit here and now. Raises ``_TooLong`` if it has to be run elsewhere."""
         self._overran = False
-        self._until = time.perf_counter() + GLANCE_S
         try:
-            return self._link.unit(fn, args, kwargs)
+            result: T = self._link.unit(self._timed, (fn, args, kwargs), {})
         except (SQLAlchemyError, sqlite3.Error) as error:
             if self._overran or dialect.is_busy(error):
                 raise _TooLong from error
             raise dialect.translate(error) from error
+        return result
 
     def close(self) -> None:
         self._link.close()

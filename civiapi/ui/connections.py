@@ -128,7 +128,7 @@ def _state(one: Connection) -> State:
 
 async def read_connections(visit: Visit) -> list[Connection]:
     """Every connection, by the name of its group. Raises ``CallFailed``."""
-    statuses = await _values(visit, "Mailchimpsync", "getstatus")
+    statuses = await _values(visit, "Mailchimpsync", "getstatus", {"health": 1})
     if not statuses:
         return []
     stored = await read_stored(visit)

@@ -57,6 +57,14 @@ async def test_a_glance_after_a_long_one_is_short_again(sqlite: Store) -> None:
     assert await sqlite.glance(name_of_thread, "SELECT 7") == (7, threading.current_thread().name)
 
 
+async def test_any_number_of_long_ones_leave_no_transaction_open(
+    sqlite: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("civiapi.store.engine.GLANCE_S", 0.0)
+    for _ in range(400):  # SQLite counts a statement's steps over all its runs, that of ROLLBACK too
+        assert (await sqlite.glance(name_of_thread, ENDLESS.format(1_000)))[0] == 1_000
+
+
 async def test_a_glance_sees_what_was_written_before_it(store: Store) -> None:
     before = await store.glance(count)
     for number in range(1, 4):

@@ -48,7 +48,9 @@ def service(site: Site) -> SyncService:
 
 async def status_of(site: Site, service: SyncService) -> Any:
     """The audience in ``getstatus``, as any caller has it."""
-    answer = await Api(site.store, catalogue(), service).respond(Call("Mailchimpsync", "getstatus", {}, SYSTEM))
+    answer = await Api(site.store, catalogue(), service).respond(
+        Call("Mailchimpsync", "getstatus", {"health": 1}, SYSTEM)
+    )
     return answer["values"][site.list_id]
 
 
