@@ -373,5 +373,5 @@ async def test_all_actions_and_their_parameters_are_told(call: Ask) -> None:
     own = {"abortsync", "fetchaccountinfo", "fetchandreconcile", "getstatus", "includecontact", "submitbatches"}
     assert own | {"updateconfig", "updatewebhook"} <= set(actions)
     fields = (await call("Mailchimpsync", "getfields", {"api_action": "fetchandreconcile"}))["values"]
-    assert set(fields) == {"group_id", "max_time", "since", "stop_on", "force_restart", "with_data"}
+    assert set(fields) == {"group_id", "max_time", "since", "stop_on", "force_restart", "with_data", "confirm"}
     assert all(one["title"] and one["description"] for one in fields.values())
