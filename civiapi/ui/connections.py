@@ -150,7 +150,7 @@ async def read_connections(visit: Visit) -> list[Connection]:
                 account_and_audience[0].name if account_and_audience else "",
                 status,
                 progress[list_id],
-                schedules.get(group_id) or schedules.get("") or Schedule(),
+                _first([schedules[key] for key in (group_id, "") if key in schedules]),
             )
         )
     return sorted(found, key=lambda one: one.group.casefold())
@@ -182,12 +182,13 @@ async def _schedules(visit: Visit) -> dict[str, Schedule]:
         active = str(job.get("is_active")) == "1"
         schedule = Schedule(str(job["name"]), when.get("next_run") or "", bool(when.get("is_due")), active)
         group = _group_of(job)
-        found[group] = min(found.get(group, schedule), schedule, key=_order)
+        found[group] = _first([found.get(group, schedule), schedule])
     return found
 
 
-def _order(schedule: Schedule) -> tuple[bool, str]:
-    return not schedule.is_active, schedule.next_run or "never"
+def _first(schedules: list[Schedule]) -> Schedule:
+    """The one that comes first; those that are switched off never do."""
+    return min(schedules, key=lambda one: (not one.is_active, one.next_run or "never"), default=Schedule())
 
 
 def _is_sync(job: dict[str, Any]) -> bool:
