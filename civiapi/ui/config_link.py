@@ -4,6 +4,7 @@ A group that is not there yet is made on the spot, by ``Group.create``. The form
 it was filled in over: what somebody else saved meanwhile is never overwritten unseen.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -21,6 +22,13 @@ NEW = "new"
 SUBSCRIPTION = "subscription"
 NO_GROUP = "Choose the group that mirrors this audience, or make one."
 NO_TITLE = "Give the new group a name."
+NO_NUMBER = "A limit of the brake is a number that is not negative, or empty."
+BRAKE = {
+    "percent": ("Stop before removing more than this share of the group or the audience, in percent", "brake_percent"),
+    "people": ("… and more than this many people", "brake_people"),
+    "additions": ("Stop before adding more than this many members at Mailchimp", "brake_additions"),
+}
+LIMIT = re.compile(r"\d{1,8}(\.\d{1,4})?", re.ASCII)
 KEPT = " What you had entered stands in the form: save it to put it over what is stored."
 
 
@@ -32,6 +40,7 @@ class Choice:
     title: str
     interests: Mapping[str, str] = field(default_factory=dict)
     trust: Mapping[str, str] = field(default_factory=dict)
+    brake: Mapping[str, str] = field(default_factory=dict)
 
 
 async def form(visit: Visit) -> web.Response:
@@ -88,11 +97,11 @@ def _stored_choice(audience: Audience) -> Choice:
     link = audience.connection
     if link is None:
         return Choice(NEW, audience.name)
-    return Choice(link.group_id, audience.name, link.interests, link.trust)
+    return Choice(link.group_id, audience.name, link.interests, link.trust, link.brake)
 
 
 def _read(visit: Visit, audience: Audience) -> Choice:
-    interests, trust = as_map(visit.incoming.fields.get("interest")), as_map(visit.incoming.fields.get("trust"))
+    interests, trust, brake = (as_map(visit.incoming.fields.get(name)) for name in ("interest", "trust", "brake"))
     chosen = {one: forms.scalar(interests, one) for one in audience.interests}
     sides = {one: forms.scalar(trust, one) for one in (SUBSCRIPTION, *audience.interests)}
     return Choice(
@@ -100,13 +109,16 @@ def _read(visit: Visit, audience: Audience) -> Choice:
         visit.field("title").strip(),
         {one: group for one, group in chosen.items() if group},
         {one: side for one, side in sides.items() if side},
+        {one: limit for one in BRAKE if (limit := forms.scalar(brake, one).strip())},
     )
 
 
 def _problem(chosen: Choice) -> str:
     if not chosen.group:
         return NO_GROUP
-    return NO_TITLE if chosen.group == NEW and not chosen.title else ""
+    if chosen.group == NEW and not chosen.title:
+        return NO_TITLE
+    return "" if all(LIMIT.fullmatch(one) for one in chosen.brake.values()) else NO_NUMBER
 
 
 async def _with_groups(visit: Visit, audience: Audience, chosen: Choice) -> Choice:
@@ -132,8 +144,9 @@ def _link(stored: Stored, audience: Audience, chosen: Choice) -> dict[str, Any]:
     """The link as it is to be stored; what the form knows nothing of stays."""
     link = dict(as_map(stored.lists.get(audience.id)))
     link |= {"subscriptionGroup": chosen.group, "interests": dict(chosen.interests)}
-    if chosen.trust or link.get("trustOverride"):
-        link["trustOverride"] = dict(chosen.trust)
+    for name, given in (("trustOverride", chosen.trust), ("brake", chosen.brake)):
+        if given or link.get(name):
+            link[name] = dict(given)
     return link
 
 
@@ -154,6 +167,7 @@ async def _show(
         chosen=chosen,
         groups=await _ordinary_groups(visit),
         taken=taken,
+        brakes=BRAKE,
         titles={one: new_title(audience, one) for one in audience.interests},
         digest=stored.digest,
         wrong=wrong,

@@ -36,12 +36,12 @@ class Hooks:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """How an audience is linked: group ids as text, interest id → group id, and ``trustOverride``."""
+    """How an audience is linked: group ids as text, interest id → group id, ``trustOverride``, the brake's limits."""
 
     group_id: str
     interests: Mapping[str, str]
     trust: Mapping[str, str]
-    raw: Mapping[str, Any] = field(repr=False)
+    brake: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,8 @@ def _connection(link: Any) -> Connection | None:
         return None
     interests = {key: str(group) for key, group in as_map(link.get("interests")).items() if group}
     trust = {key: str(side) for key, side in as_map(link.get("trustOverride")).items() if side}
-    return Connection(str(link.get("subscriptionGroup") or ""), interests, trust, link)
+    brake = {name: str(limit) for name, limit in as_map(link.get("brake")).items() if limit not in (None, "")}
+    return Connection(str(link.get("subscriptionGroup") or ""), interests, trust, brake)
 
 
 def _hooks(known: Any, ours: Any, found: Any) -> Hooks:

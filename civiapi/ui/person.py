@@ -77,7 +77,7 @@ async def _show(visit: Visit, wrong: str = "", status: int = 200) -> web.Respons
         status,
         whom=whom,
         entries=entries,
-        name=next(iter(names), ""),
+        name=next(iter(names), "") or whom.get("email") or f"Contact {whom.get('contact_id')}",
         addresses=sorted({one["email"] for one in entries if one["email"]}),
         contacts=sorted({one["contact_id"] for one in entries if one["contact_id"]}),
         groups=await group_titles(visit, wanted),

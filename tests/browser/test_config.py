@@ -9,6 +9,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from sync.mailchimp.emulator.model import Interest, InterestCategory
+from tests.browser.looks import stands
 from tests.browser.whole import HOSTILE, Whole, a_tab, a_whole_site, log_in
 
 pytestmark = pytest.mark.browser
@@ -62,14 +63,16 @@ async def test_an_account_is_added_linked_with_new_groups_and_mended(tab: Page, 
     await tab.keyboard.press("Enter")
     await expect(tab.get_by_role("status")).to_contain_text("The account was added. Next, link")
     await expect(tab.locator("main")).to_contain_text(site.emulator.key[-8:])
-    await tab.screenshot(path=screenshots / "config-account.png", full_page=True)
+    await stands(tab, "config-account", screenshots)
 
     await tab.get_by_role("link", name="Link Newsletter with a group").click()
     await expect(tab.get_by_label("Name of the new group")).to_have_value("Newsletter")
     await tab.get_by_label("Topics: Trees").select_option("new")
     await tab.get_by_text("Trust one end, once").click()
     await tab.get_by_label("disagree about who is subscribed").select_option("Mailchimp is right in the next sync")
-    await tab.screenshot(path=screenshots / "config-link.png", full_page=True)
+    await tab.get_by_text("Brake", exact=True).click()
+    await tab.get_by_label("Stop before removing more than").fill("5")
+    await stands(tab, "config-link", screenshots)
     await tab.get_by_role("button", name="Save").click()
     await expect(tab.get_by_role("link", name="Preview the first sync")).to_be_visible()
     await tab.screenshot(path=screenshots / "config-linked.png", full_page=True)
@@ -77,7 +80,7 @@ async def test_an_account_is_added_linked_with_new_groups_and_mended(tab: Page, 
     link = (await stored(site))["lists"][site.list_id]
     assert link["subscriptionGroup"] == groups["Newsletter"]
     assert link["interests"] == {"i1": groups["Newsletter: Topics: Trees"]}
-    assert link["trustOverride"] == {"subscription": "Mailchimp"}
+    assert (link["trustOverride"], link["brake"]) == ({"subscription": "Mailchimp"}, {"percent": "5"})
 
     await tab.get_by_role("button", name="Set up the webhook of Newsletter").click()
     await expect(tab.get_by_text("arrive at once")).to_be_visible()
@@ -91,6 +94,25 @@ async def test_an_account_is_added_linked_with_new_groups_and_mended(tab: Page, 
     await expect(tab.get_by_role("status")).to_contain_text("The webhook was deleted")
     await expect(tab.get_by_text("arrive with a sync")).to_be_visible()
     assert site.emulator.audience().hooks == {}
+
+
+async def test_what_is_removed_is_counted_first(tab: Page, site: Whole, screenshots: Path) -> None:
+    for n in range(3):
+        site.emulator.admin("import", f"member{n}@example.org")
+    group_id = await site.link()
+    await site.sync(group_id)
+    await log_in(tab, site, CONFIG)
+    await tab.get_by_role("link", name="Remove the connection of Newsletter").click()
+    await expect(tab.locator("main")).to_contain_text("what is known of 3 people, 0 updates, 0 batches")
+    await stands(tab, "config-remove", screenshots)
+    await tab.get_by_role("button", name="Remove it").click()
+    await expect(tab.get_by_role("status")).to_contain_text("The connection was removed")
+    assert await site.call("GroupContact", "getcount", group_id=group_id) == 3
+    await tab.get_by_role("link", name="Remove this account").click()
+    await expect(tab.locator("main")).to_contain_text("nothing else goes with it")
+    await tab.get_by_role("button", name="Remove it").click()
+    await expect(tab.get_by_role("heading", level=2)).to_have_text("Connect your Mailchimp account")
+    await stands(tab, "config-empty", screenshots)
 
 
 async def test_two_tabs_do_not_overwrite_each_other(tab: Page, site: Whole, screenshots: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, expect
 
+from tests.browser.looks import stands
 from tests.browser.whole import HOSTILE, Whole, a_tab, a_whole_site, log_in
 
 pytestmark = pytest.mark.browser
@@ -40,7 +41,7 @@ async def test_a_job_is_run_edited_switched_off_and_its_log_is_read(tab: Page, s
     await card.get_by_label("How often").select_option("Daily")
     await card.get_by_label("Parameters of the call").fill("max_time=60\ngroup_id=3")
     await card.get_by_label("Run once at this time").fill("2099-01-31T10:00:00")
-    await tab.screenshot(path=screenshots / "jobs-edit.png", full_page=True)
+    await stands(tab, "jobs-edit", screenshots)
     await card.get_by_role("button", name="Save").click()
     await expect(card).to_contain_text("2099-01-31 10:00:00")
     saved = (await site.call("Job", "get", sequential=1))["values"][0]
@@ -49,12 +50,12 @@ async def test_a_job_is_run_edited_switched_off_and_its_log_is_read(tab: Page, s
     await card.get_by_role("button", name="Switch off").click()
     await expect(card).to_contain_text("switched off")
     await expect(card).to_contain_text("not by itself")
-    await tab.screenshot(path=screenshots / "jobs.png", full_page=True)
 
     await card.get_by_role("link", name="Log").click()
     await expect(tab.get_by_role("heading", level=1)).to_have_text("Job log")
     await expect(tab.get_by_role("row")).to_have_count(3)
     await expect(tab.get_by_role("row").nth(1)).to_contain_text("Finished execution")
+    await stands(tab, "jobs-log", screenshots)
 
 
 async def test_what_jobs_are_called_and_say_is_text(tab: Page, site: Whole) -> None:
