@@ -200,6 +200,7 @@ def _where_to_look(site: Site, list_id: str, console: Console) -> None:
     console.print(
         f"\nBoth are running (process {os.getpid()}); Ctrl-C stops them. "
         f"The API: {server.base_url}/civicrm/ajax/rest   Mailchimp: {site.emulator.base_url}\n"
+        f"The pages: {server.base_url}/ (user {site.settings.users[0].name}, key {site.settings.users[0].api_key})\n"
         "Three commands to try next:\n"
         f"  curl '{rest}?{secret}&json=1&entity=Mailchimpsync&action=getstatus&prettyprint=1'\n"
         f"  curl '{rest}?{secret}&entity=MailchimpsyncCache&action=get'"
