@@ -13,6 +13,7 @@ AUDIENCE = PATH + "/audience/{list_id}"
 PERMISSION = "administer CiviCRM"
 RUNS_SHOWN = 20
 DAYS_SHOWN = 90
+LEAST_DAYS = 14
 MEMBERS = {"mailchimp": "At Mailchimp", "civicrm": "In CiviCRM’s group"}
 JOINED = {"joined_civicrm": "Put into the group", "joined_mailchimp": "Subscribed at Mailchimp"}
 LEFT = {"left_civicrm": "Taken out of the group", "left_mailchimp": "Unsubscribed at Mailchimp"}
@@ -39,7 +40,8 @@ async def show(visit: Visit) -> web.Response:
     one = await read_whole(visit, list_id)
     if one is None:
         return no_connection(visit, list_id)
-    days = (await visit.ask("Mailchimpsync", "getdaily", {"group_id": one.group_id, "days": DAYS_SHOWN}))["values"]
+    asked = {"group_id": one.group_id, "days": DAYS_SHOWN}
+    days = _since_known((await visit.ask("Mailchimpsync", "getdaily", asked))["values"])
     return visit.show(
         "status_audience.html",
         c=one,
@@ -50,13 +52,21 @@ async def show(visit: Visit) -> web.Response:
         members=charts.draw_lines(days, tuple(MEMBERS)),
         changes=charts.draw_bars(days, tuple(JOINED), tuple(LEFT)),
         words={**MEMBERS, **JOINED, **LEFT},
-        told=[
-            day for day in days if day.get("mailchimp") is not None or any(day.get(name) for name in (*JOINED, *LEFT))
-        ],
+        told=[day for day in days if _is_told(day)],
         short=SHORT,
         any_number=any(day.get(name) is not None for day in days for name in MEMBERS),
         any_change=any(day.get(name) for day in days for name in (*JOINED, *LEFT)),
     )
+
+
+def _is_told(day: dict[str, Any]) -> bool:
+    return day.get("mailchimp") is not None or any(day.get(name) for name in (*JOINED, *LEFT))
+
+
+def _since_known(days: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The days from the first of which something is known, and in any case the last few."""
+    first = next((index for index, day in enumerate(days) if _is_told(day)), len(days))
+    return days[max(min(first, len(days) - LEAST_DAYS), 0) :]
 
 
 async def read_whole(visit: Visit, list_id: str) -> Connection | None:
