@@ -23,7 +23,9 @@ from civiapi.dispatch import Api
 from civiapi.lastresort import end_process_later
 from civiapi.metrics import Metrics, Readers, metrics_page
 from civiapi.settings import WEB, WORKER, Settings
+from civiapi.store.dialect import is_damaged
 from civiapi.store.engine import Store, open_store
+from civiapi.store.errors import StoreUnusable
 from civiapi.store.migrate import migrate
 from civiapi.ui.pages import lead_home, ui_pages
 from civiapi.web import make_runner, make_web_app, make_worker_app
@@ -31,6 +33,8 @@ from entities import catalogue
 from sync.clients import Clients
 from sync.context import SyncOptions
 from sync.service import SyncService
+
+CORRUPT = "The database cannot be used: it is corrupt. Restore a backup; civiapi check says what it finds."
 
 log = structlog.get_logger(__name__)
 
@@ -149,9 +153,12 @@ async def serve_app(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for name in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(name, _stop, stopping)
-    async with open_app(settings) as app, serving(app):
-        await stopping.wait()
-        log.info("stopping")
+    async with open_app(settings) as app:
+        if await app.store.read(is_damaged):
+            raise StoreUnusable(CORRUPT)
+        async with serving(app):
+            await stopping.wait()
+            log.info("stopping")
 
 
 def _stop(stopping: asyncio.Event) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 from pluggy import PluginManager
 
 from civiapi.store.engine import Store
+from sync.claims import Claim
 from sync.mailchimp.client import MailchimpClient
 from sync.stopping import Stop
 
@@ -46,6 +47,8 @@ class SyncContext:
     """Who we are in claims: one text for each process."""
     on_stage: Callable[[str, float, int], None] | None = None
     """Hears of every stage that a run did: its name, the seconds it took, how many members it worked on."""
+    kept: dict[str, Claim] = field(default_factory=dict)
+    """Claims by name that could not be given back (a full disk), until they can be."""
     stop: Stop = field(default_factory=Stop)
     """Asked when the process is to end: no new bit of work begins then."""
     on_queued: Callable[[], None] | None = None

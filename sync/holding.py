@@ -52,15 +52,20 @@ async def _take(ctx: SyncContext, name: str, *, brief: bool, patience: float) ->
     loop = asyncio.get_running_loop()
     until, pause = loop.time() + patience, FIRST_PAUSE
     while True:
-        claim, worth_waiting = await ctx.store.write(_try, name, holder, ctx.options.claim_seconds)
+        kept = ctx.kept.get(name)
+        claim, worth_waiting = await ctx.store.write(_try, name, holder, ctx.options.claim_seconds, kept)
+        if kept is not None and ctx.kept.get(name) is kept:
+            del ctx.kept[name]
         if claim is not None or not worth_waiting or loop.time() >= until:
             return claim
         await asyncio.sleep(pause)
         pause = min(pause * 2, LAST_PAUSE)
 
 
-def _try(conn: Connection, name: str, holder: str, seconds: float) -> tuple[Claim | None, bool]:
-    """The claim if it could be had; else whether its holder is a brief one."""
+def _try(conn: Connection, name: str, holder: str, seconds: float, kept: Claim | None) -> tuple[Claim | None, bool]:
+    """The claim if it could be had, *kept* given back first; else whether its holder is a brief one."""
+    if kept is not None:
+        claims.release(conn, kept)
     claim = claims.acquire(conn, name, holder, seconds, claims.now_ms())
     if claim is not None:
         return claim, False
@@ -88,5 +93,6 @@ async def _give_back(ctx: SyncContext, claim: Claim, beat: asyncio.Task[None]) -
     await asyncio.wait([beat])
     try:
         await ctx.store.write(claims.release, claim)
-    except StoreError as error:  # it lapses by itself
+    except StoreError as error:  # it lapses by itself, unless we come back to it before
+        ctx.kept[claim.name] = claim
         log.warning("a claim could not be given back", claim=claim.name, error=str(error))

@@ -20,6 +20,9 @@ from civiapi.store.errors import NoSuchReference, NotUnique, StoreBusy, StoreErr
 
 UTF8 = "utf8mb4_unicode_ci"
 
+LOOKED_THROUGH = 128 * 1024 * 1024
+"""Bytes of a database that are looked through as a server starts: a fraction of a second."""
+
 
 def text_column(length: int) -> TypeEngine[str]:
     """A short text that compares without regard to case, as CiviCRM's collation does (ASCII letters on SQLite)."""
@@ -153,6 +156,14 @@ def complaints(conn: Connection, tables: Sequence[str]) -> list[str]:
     ]
 
 
+def is_damaged(conn: Connection, up_to: int = LOOKED_THROUGH) -> bool:
+    """Whether a file of at most *up_to* bytes is corrupt, looked through quickly; a larger one is believed."""
+    if conn.dialect.name != "sqlite":
+        return False
+    pages, size = (int(conn.exec_driver_sql(f"PRAGMA page_{one}").scalar_one()) for one in ("count", "size"))
+    return pages * size <= up_to and str(conn.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()) != "ok"
+
+
 def last_row_id(conn: Connection, table: Table) -> int:
     """The highest id a table ever gave out, whether or not that row is still there."""
     if conn.dialect.name == "sqlite":
@@ -182,6 +193,7 @@ def is_lost(error: SQLAlchemyError) -> bool:
 
 
 _UNUSABLE = {
+    "is locked": "it is locked by another process",
     "readonly": "it is read-only",
     "unable to open": "it cannot be opened",
     "disk is full": "the disk is full",
@@ -191,6 +203,7 @@ _UNUSABLE = {
     "Access denied": "the user name or password is refused",
     "Unknown database": "there is no such database",
     "Can't connect": "the server does not answer",
+    "getaddrinfo": "the server does not answer",
 }
 
 
@@ -208,7 +221,12 @@ def translate(error: Exception) -> StoreError:
         return NoSuchReference("constraint violation")
     if is_busy(error):
         return StoreBusy("the database is locked by another process; try again")
-    for sign, words in _UNUSABLE.items():
-        if sign.lower() in text.lower():
-            return StoreUnusable(f"The database cannot be used: {words}.")
+    if words := why_unusable(error):
+        return StoreUnusable(f"The database cannot be used: {words}.")
     return StoreError("database error")
+
+
+def why_unusable(error: Exception) -> str:
+    """What keeps a database from being used at all, in words that follow a colon; ``""`` for anything else."""
+    text = _words(error).lower()
+    return next((words for sign, words in _UNUSABLE.items() if sign.lower() in text), "")

@@ -233,7 +233,7 @@ class SqliteStore(Store):
         except (sqlite3.Error, SQLAlchemyError) as error:
             for thread in threads:
                 await thread.close()
-            raise StoreUnusable(f"The database {path} cannot be opened: {error}.") from error
+            raise StoreUnusable(f"The database {path} cannot be opened: {_why_not_opened(path, error)}.") from error
         return cls(threads[0], threads[1:], glance, clock)
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -256,6 +256,12 @@ class SqliteStore(Store):
         self._glance.close()
         for thread in [*self._all_readers, self._writer]:
             await thread.close()
+
+
+def _why_not_opened(path: Path, error: Exception) -> str:
+    if not path.parent.is_dir():
+        return f"the folder {path.parent} does not exist"
+    return "it is a folder" if path.is_dir() else dialect.why_unusable(error) or str(error)
 
 
 class MariaStore(Store):

@@ -12,6 +12,7 @@ import asyncio
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -26,18 +27,30 @@ from typing import Any
 import httpx
 import stamina
 import time_machine
+import typer
 from httpx._transports import default
 from sqlalchemy import Connection, Engine, create_engine
 
-from civiapi.app import App, open_app
+from civiapi.adapters.terminal import complete
+from civiapi.app import App, open_app, serve_app
 from civiapi.call import Call
-from civiapi.settings import DatabaseSettings, LogSettings, MailchimpSettings, SchedulerSettings, Settings, SyncSettings
+from civiapi.settings import (
+    DatabaseSettings,
+    LogSettings,
+    MailchimpSettings,
+    SchedulerSettings,
+    ServerSettings,
+    Settings,
+    SyncSettings,
+    UserSettings,
+)
 from civiapi.store import engine as store_engine
 from civiapi.store.engine import MariaStore, SqliteStore
 from sync import engine, results
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.transport import Transport
 from sync.stages import additions, addresses, changes, contacts, data, fetch, queue
+from tests.program import ADMIN_KEY, SITE_KEY
 
 COMMIT_BEFORE, COMMIT_AFTER = "before the commit", "after the commit"
 CALL_BEFORE, CALL_SENT = "before sending", "sent, no answer yet"
@@ -220,8 +233,27 @@ def _marked(name: str, work: Callable[[Any], Awaitable[None]]) -> Callable[[Any]
     return marked
 
 
+def serve(job: dict[str, Any]) -> int:
+    """Be `civiapi serve`, under the limits of the job; the exit code."""
+    present.is_quiet = True
+    os.dup2(os.open(job["stderr"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+    store_engine.BUSY_TIMEOUT_MS = 200
+    if job.get("file_limit"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_limit"], resource.RLIM_INFINITY))
+    if job.get("uid"):
+        os.setuid(job["uid"])
+    try:
+        complete(lambda: serve_app(settings_of(job)))
+    except typer.Exit as ended:
+        return ended.exit_code
+    return 0
+
+
 def live(job: dict[str, Any]) -> int:
     """Do one job in this process; the exit code."""
+    say({"pid": os.getpid()})
+    if "stderr" in job:
+        return serve(job)
     try:
         if job.get("now"):
             with time_machine.travel(datetime.fromisoformat(job["now"]), tick=False):
@@ -246,6 +278,10 @@ async def _work(job: dict[str, Any]) -> None:
 
 def settings_of(job: dict[str, Any]) -> Settings:
     return Settings(
+        server=ServerSettings(
+            port=job.get("port", 0), site_key=SITE_KEY, base_url=f"http://127.0.0.1:{job.get('port', 0)}"
+        ),
+        users=(UserSettings("admin", ADMIN_KEY, frozenset({"*"})),),
         database=DatabaseSettings(url=job["database"]),
         mailchimp=MailchimpSettings(
             base_url=job["mailchimp"], batch_size=job.get("batch_size", OPERATIONS_A_BATCH), poll_seconds=0.05
