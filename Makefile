@@ -23,6 +23,7 @@ soak: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m bench.surface
 	$(BIN)/python -m bench.sync $(BENCH)
+	$(BIN)/python -m bench.screens
 
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

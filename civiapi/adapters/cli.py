@@ -24,7 +24,7 @@ from civiapi.adapters.terminal import (
     show,
     split_target,
 )
-from civiapi.settings import ROLES, Settings, SettingsError
+from civiapi.settings import ROLES, Settings, SettingsError, load_settings
 
 OUTS = ("json", "json-pretty", "json-strict", "table")  # the first three are cv's words
 
@@ -153,6 +153,10 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = DEFA
     except SettingsError as error:
         fail(str(error))
     typer.echo(f"Wrote {path}. Next: civiapi doctor --config {path}, then civiapi serve --config {path}")
+    made = load_settings(path, {})
+    [person, *_] = made.users
+    key = person.api_key if sys.stdout.isatty() else f"that stands in {path}"  # what is no terminal may be a log
+    typer.echo(f"Then open http://127.0.0.1:{made.server.port}/ and log in as {person.name} with the API key {key}")
 
 
 @cli.command()

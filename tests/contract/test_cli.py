@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from civiapi.adapters import cli
+from civiapi.settings import load_settings
 from civiapi.store import engine
 from sync.mailchimp.emulator import running
 from tests.program import ADMIN_KEY, civiapi, free_port, process, serving, stop, wait_until_served, write_settings
@@ -321,6 +322,8 @@ def test_init_writes_settings_that_serve_and_that_only_the_owner_reads(tmp_path:
     made = civiapi("init", cwd=tmp_path)
     assert made.returncode == 0, made.stderr
     assert stat.S_IMODE((tmp_path / "settings.ini").stat().st_mode) == 0o600
+    assert "log in as admin with the API key that stands in settings.ini" in made.stdout
+    assert load_settings(tmp_path / "settings.ini", {}).users[0].api_key not in made.stdout, "it may be a log"
     port = free_port()
     with process("serve", cwd=tmp_path, CIVIAPI_SERVER__PORT=str(port)) as child:
         wait_until_served(child, port)
