@@ -140,6 +140,15 @@ def load(conn: Connection, list_id: str, *, for_update: bool = False) -> Positio
     return position
 
 
+def find_stage(conn: Connection, list_id: str) -> str:
+    """The stage an audience stands at by the extension's table alone, where ours may not be yet."""
+    position = Position(list_id)
+    blob = conn.execute(select(status_table.c.data).where(status_table.c.list_id == list_id)).scalar_one_or_none()
+    if blob is not None:
+        _read_status(position, blob)
+    return position.stage
+
+
 def lock(conn: Connection, list_id: str) -> None:
     """Keep bits of work on this audience's rows one after the other, until this transaction ends (MariaDB).
 

@@ -277,6 +277,39 @@ def backup(
 
 
 @cli.command()
+def adopt(
+    check: Annotated[bool, typer.Option("--check", help="Only look and report; write nothing.")] = False,
+    config: Config = None,
+) -> None:
+    """Take over a database that CiviCRM and its mailchimpsync extension made: report what is there, then add tables.
+
+    Exit 1: something must be put right first; nothing was written.
+    """
+    from civiapi.adopt import look_over, take_over
+
+    settings = read_settings(config)
+
+    async def work() -> bool:
+        well = True
+        for section in await look_over(settings):
+            typer.echo(f"\n{section.title}")
+            for finding in section.findings:
+                well = well and finding.well
+                advice = "" if finding.well else f"  {finding.advice}"
+                typer.echo(f"  {'ok  ' if finding.well else 'LOOK'} {finding.what}{advice}")
+        if check:
+            typer.echo("\nNothing was written.")
+        elif well:
+            made = await take_over(settings)
+            typer.echo(f"\nAdded: {', '.join(made) or 'nothing, all is there'}. Next: civiapi doctor, civiapi serve.")
+        else:
+            typer.echo("\nNothing was written: see the lines that begin with LOOK.")
+        return well
+
+    raise typer.Exit(0 if complete(work) else 1)
+
+
+@cli.command()
 def docs(
     out: Annotated[Path, typer.Option(help="The folder to write to; made if missing.")] = Path("api-docs"),
 ) -> None:

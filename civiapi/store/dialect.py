@@ -4,9 +4,11 @@ Column types that must look alike from both, upserts, and what has to be said to
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import date, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import ColumnElement, Connection, Dialect, Insert, Integer, LargeBinary, String, Table, Text
 from sqlalchemy.dialects import mysql, sqlite
@@ -111,6 +113,48 @@ def upsert(
     else:
         minsert = mysql.insert(table)
         conn.execute(minsert.on_duplicate_key_update({n: minsert.inserted[n] for n in columns}), list(rows))
+
+
+@contextmanager
+def alone(conn: Connection, name: str, *, seconds: int = 120) -> Iterator[None]:
+    """Let one process at a time into the block; on MariaDB, what it wrote is committed before the next comes in.
+
+    On SQLite a writer is alone anyway. A Galera cluster keeps such locks on each node apart.
+    """
+    if conn.dialect.name == "sqlite":
+        yield
+        return
+    conn.exec_driver_sql("SELECT GET_LOCK(CONCAT(%s, '.', DATABASE()), %s)", (name, seconds)).scalar()
+    try:
+        yield
+        conn.exec_driver_sql("COMMIT")
+    finally:
+        conn.exec_driver_sql("SELECT RELEASE_LOCK(CONCAT(%s, '.', DATABASE()))", (name,)).scalar()
+
+
+def session_zone(zone: ZoneInfo) -> str:
+    """SQL for the zone a session tells times in: by name where the server knows it, else the offset of today."""
+    offset = datetime.now(zone).strftime("%z")
+    plain = f"{offset[:3]}:{offset[3:5]}"
+    if zone.key.upper() == "UTC":
+        return f"'{plain}'"
+    name = re.sub(r"[^A-Za-z0-9_+/-]", "", zone.key)
+    return f"IF(CONVERT_TZ('2026-01-01 00:00:00', '+00:00', '{name}') IS NULL, '{plain}', '{name}')"
+
+
+def zone_trouble(conn: Connection, zone: ZoneInfo) -> str:
+    """Why the database cannot tell times in this zone exactly, or nothing.
+
+    CiviCRM's ``timestamp`` columns are kept in UTC and told in the session's zone. A server without time zone tables
+    knows only offsets, and by one of those the other half of the year is an hour off.
+    """
+    year = datetime.now(zone).year
+    offsets = {datetime(year, month, 1, tzinfo=zone).utcoffset() for month in range(1, 13)}
+    if conn.dialect.name == "sqlite" or len(offsets) == 1:
+        return ""
+    known = conn.exec_driver_sql("SELECT CONVERT_TZ('2026-01-01 00:00:00', '+00:00', %s)", (zone.key,)).scalar()
+    load = "mysql_tzinfo_to_sql /usr/share/zoneinfo | mysql mysql"
+    return "" if known else f"the server has no time zone tables for {zone.key}; load them ({load})"
 
 
 def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:

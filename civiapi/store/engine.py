@@ -16,7 +16,6 @@ import sqlite3
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -283,7 +282,7 @@ class MariaStore(Store):
         @event.listens_for(engine.sync_engine, "connect")
         def _(raw: Any, _record: Any) -> None:
             cursor = raw.cursor()
-            cursor.execute(f"SET time_zone = '{_session_zone(clock)}'")
+            cursor.execute(f"SET time_zone = {dialect.session_zone(clock.zone)}")
             cursor.close()
 
         store = cls(engine, clock)
@@ -320,9 +319,3 @@ class MariaStore(Store):
 
     async def close(self) -> None:
         await self._engine.dispose()
-
-
-def _session_zone(clock: SiteClock) -> str:
-    """The session's zone as an offset: named zones need tables that many servers lack."""
-    text = datetime.now(clock.zone).strftime("%z")
-    return f"{text[:3]}:{text[3:5]}"

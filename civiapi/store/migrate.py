@@ -12,6 +12,7 @@ import orjson
 from sqlalchemy import Column, Connection, Integer, Table, delete, insert, inspect, select, update
 from sqlalchemy.schema import CreateColumn
 
+from civiapi.store.dialect import alone
 from civiapi.store.engine import Store
 from civiapi.store.errors import SchemaTooNew
 from civiapi.store.seed import seed, seed_job
@@ -145,11 +146,42 @@ def read_version(conn: Connection) -> int:
     return version
 
 
+def missing_tables(conn: Connection) -> list[str]:
+    """The tables that an upgrade would make."""
+    there = set(inspect(conn).get_table_names())
+    return [name for name in METADATA.tables if name not in there]
+
+
+def missing_indexes(conn: Connection) -> list[str]:
+    """Our own indexes that an upgrade would add to tables that are there."""
+    look = inspect(conn)
+    there = set(look.get_table_names())
+    found = []
+    for name in (name for name in METADATA.tables if name in there):
+        known = {index["name"] for index in look.get_indexes(name)}
+        ours = (str(index.name) for index in METADATA.tables[name].indexes)
+        found += [f"{one} on {name}" for one in ours if one.startswith("civiapi_") and one not in known]
+    return sorted(found)
+
+
+def missing_columns(conn: Connection) -> list[str]:
+    """Columns that we name and that tables made by somebody else lack."""
+    look = inspect(conn)
+    there = set(look.get_table_names())
+    found = []
+    for name, table in METADATA.tables.items():
+        if name in there and not name.startswith("civiapi_"):
+            known = {column["name"] for column in look.get_columns(name)}
+            found += [f"{name}.{column.name}" for column in table.columns if column.name not in known]
+    return found
+
+
 def _upgrade(conn: Connection) -> list[str]:
-    done = read_version(conn)
-    for step in STEPS[done:]:
-        step.make(conn)
-    METADATA.create_all(conn, tables=[schema], checkfirst=True)
-    conn.execute(delete(schema))
-    conn.execute(insert(schema).values(version=len(STEPS)))
-    return [step.what for step in STEPS[done:]]
+    with alone(conn, "civiapi_upgrade"):  # several processes may be started on one database at once
+        done = read_version(conn)
+        for step in STEPS[done:]:
+            step.make(conn)
+        METADATA.create_all(conn, tables=[schema], checkfirst=True)
+        conn.execute(delete(schema))
+        conn.execute(insert(schema).values(version=len(STEPS)))
+        return [step.what for step in STEPS[done:]]

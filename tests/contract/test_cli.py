@@ -17,6 +17,7 @@ from tests.program import ADMIN_KEY, civiapi, free_port, process, serving, stop,
 
 DATA = Path(__file__).parents[2] / "civiapi" / "demo" / "data"
 COMMANDS = [
+    "adopt",
     "api3",
     "backup",
     "check",
