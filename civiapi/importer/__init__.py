@@ -12,6 +12,10 @@ from civiapi.importer.reporting import FileReport, ImportRefused, ImportReport
 from civiapi.importer.sheets import SHEETS
 from civiapi.store.clock import site_clock
 from civiapi.store.engine import Store
+from civiapi.store.errors import NotUnique
+
+RIVALS = 3
+"""How often an import begins anew because somebody else made the same row at the same time."""
 
 __all__ = ["BadRow", "FileReport", "ImportRefused", "ImportReport", "import_folder"]
 
@@ -31,4 +35,9 @@ async def import_folder(store: Store, folder: Path, *, zone: str = "") -> Import
     if not found.files:
         names = ", ".join(sheet.file for sheet in SHEETS)
         raise ImportRefused([BadRow(str(folder), 0, f"holds none of {names}")])
+    for _ in range(RIVALS):
+        try:
+            return await store.write(load, found, times)
+        except NotUnique:  # somebody else made such a row while we looked: look again
+            continue
     return await store.write(load, found, times)

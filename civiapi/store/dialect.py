@@ -132,6 +132,22 @@ def alone(conn: Connection, name: str, *, seconds: int = 120) -> Iterator[None]:
         conn.exec_driver_sql("SELECT RELEASE_LOCK(CONCAT(%s, '.', DATABASE()))", (name,)).scalar()
 
 
+ONE_VIEW = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+"""Said to MariaDB at the start of a transaction that only reads."""
+
+
+def session_statements(zone: ZoneInfo, lock_wait_s: int) -> list[str]:
+    """What a MariaDB session is told when it begins: its zone, how long to wait for locks, to refuse what does not fit.
+
+    A server may be set to cut texts that are too long and to take dates that are none; both would be silent losses.
+    """
+    return [
+        f"SET time_zone = {session_zone(zone)}",
+        f"SET innodb_lock_wait_timeout = {lock_wait_s}",
+        "SET sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
+    ]
+
+
 def session_zone(zone: ZoneInfo) -> str:
     """SQL for the zone a session tells times in: by name where the server knows it, else the offset of today."""
     offset = datetime.now(zone).strftime("%z")
@@ -222,8 +238,10 @@ def last_row_id(conn: Connection, table: Table) -> int:
 
 _UNIQUE = re.compile(r"UNIQUE constraint|Duplicate entry|\b1062\b", re.I)
 _REFERENCE = re.compile(r"FOREIGN KEY constraint|foreign key constraint fails|\b145[12]\b|\b121[67]\b", re.I)
-_BUSY = re.compile(r"database (table )?is locked|\b1213\b|\b1205\b|Deadlock", re.I)
-_LOST = re.compile(r"\b(2006|2013|2003|2055|1927)\b|Lost connection|server has gone away|Connection.*closed", re.I)
+# 1213 deadlock (on Galera also a commit that another node was ahead of), 1205 lock wait, 1040 and 1203 too many
+# connections, 1047 a node that is not ready
+_BUSY = re.compile(r"database (table )?is locked|^\((1213|1205|1040|1203|1047)\b|Deadlock", re.I)
+_LOST = re.compile(r"\b(2006|2013|2003|2055|1927|1317)\b|Lost connection|server has gone away|Connection.*closed", re.I)
 
 
 def is_busy(error: Exception) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
+import structlog
 from sqlalchemy import Connection, StaticPool, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -28,12 +29,17 @@ from civiapi.store import dialect
 from civiapi.store.clock import SiteClock, site_clock
 from civiapi.store.errors import StoreError, StoreUnusable
 
+log = structlog.get_logger(__name__)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 READERS = 3
 BUSY_TIMEOUT_MS = 15_000
 TRIES = 6
+LOCK_WAIT_S = 15
+PATIENCE_S = 30.0
+"""On MariaDB: how long a statement waits for somebody's lock, and after how long a unit is not begun again."""
 GLANCE_S = 0.002
 GLANCE_STEPS = 500
 """After how many steps of SQLite's machine a glance is asked how long it has been at it: some ten microseconds."""
@@ -282,7 +288,8 @@ class MariaStore(Store):
         @event.listens_for(engine.sync_engine, "connect")
         def _(raw: Any, _record: Any) -> None:
             cursor = raw.cursor()
-            cursor.execute(f"SET time_zone = {dialect.session_zone(clock.zone)}")
+            for statement in dialect.session_statements(clock.zone, LOCK_WAIT_S):
+                cursor.execute(statement)
             cursor.close()
 
         store = cls(engine, clock)
@@ -294,26 +301,32 @@ class MariaStore(Store):
         return store
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._retried(fn, *args, **kwargs)
+        return await self._retried(True, fn, *args, **kwargs)
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._retried(fn, *args, **kwargs)
+        return await self._retried(False, fn, *args, **kwargs)
 
-    async def _retried(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _retried(
+        self, reads: bool, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        until = time.monotonic() + PATIENCE_S
         for attempt in range(1, TRIES + 1):
             committing = False
             try:
                 async with self._engine.connect() as conn:
                     transaction = await conn.begin()
+                    if reads:  # one view for all its statements; a writer sees what others committed meanwhile
+                        await conn.exec_driver_sql(dialect.ONE_VIEW)
                     result = await conn.run_sync(fn, *args, **kwargs)
                     committing = True
                     await transaction.commit()
                     return result
             except SQLAlchemyError as error:
                 # A connection lost at commit leaves it open whether the unit was written: only a deadlock is certain.
-                safe = dialect.is_busy(error) or (dialect.is_lost(error) and not committing)
-                if not safe or attempt == TRIES:
+                safe = dialect.is_busy(error) or (dialect.is_lost(error) and not (committing and not reads))
+                if not safe or attempt == TRIES or time.monotonic() >= until:
                     raise dialect.translate(error) from error
+                log.info("a unit of work is run again", attempt=attempt, reason=type(error).__name__)
                 await asyncio.sleep(random.uniform(0.01, 0.05 * 2**attempt))  # noqa: S311  spreads rivals, no secret
         raise AssertionError("unreachable")
 
