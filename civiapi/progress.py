@@ -12,7 +12,7 @@ from civiapi.call import Call
 from civiapi.errors import ApiError
 from civiapi.settings import Settings
 from civiapi.store.clock import site_clock
-from entities.mailchimpsync import read_since
+from entities.sync_words import read_since
 from sync.engine import StageProgress
 from sync.positions import STAGES
 from sync.service import SyncService

@@ -5,23 +5,20 @@ callers name it, what they may send, and which shape the answer has.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any
 
-from civiapi import dates
 from civiapi.dispatch import Context
 from civiapi.errors import ApiError
 from civiapi.request import Request, integer, is_empty
 from civiapi.spec import BOOLEAN, INT, TEXT, Action, Entity, Field, Result
-from civiapi.store.clock import SiteClock
 from civiapi.store.php import as_json
 from entities import mailchimpsync_people as people
+from entities import mailchimpsync_plan as plans
 from entities import mailchimpsync_views as views
-from entities.sync_words import told
+from entities.sync_words import read_since, told
 from sync.positions import STAGES
 
 DEFAULT_MAX_TIME = 300
-EVER: Literal["ever"] = "ever"
 
 
 async def fetch_and_reconcile(request: Request, ctx: Context) -> Result:
@@ -40,18 +37,6 @@ async def fetch_and_reconcile(request: Request, ctx: Context) -> Result:
             confirm=not is_empty(params.get("confirm")),
         )
     return Result(as_json(done), key=None)
-
-
-def read_since(value: Any, clock: SiteClock) -> datetime | Literal["ever"] | None:
-    """From when changes are wanted: an aware moment, ``ever`` for all, None for the last sync. Raises ``ApiError``."""
-    if is_empty(value):
-        return None
-    if str(value).strip().lower() == EVER:
-        return EVER
-    found = dates.parse(value, clock) if isinstance(value, str | int) else None
-    if found is None:
-        raise ApiError("Could not parse 'since' date.")
-    return found.replace(tzinfo=clock.zone).astimezone(UTC)
 
 
 def _stage(value: Any) -> str | None:
@@ -271,5 +256,5 @@ MAILCHIMPSYNC = Entity(
     "Mailchimpsync",
     title="Mailchimp Sync",
     description="Keeps CiviCRM groups and Mailchimp audiences in step.",
-    actions=(*ACTIONS, *views.ACTIONS, *people.ACTIONS),
+    actions=(*ACTIONS, *views.ACTIONS, *people.ACTIONS, *plans.ACTIONS),
 )

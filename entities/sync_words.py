@@ -2,14 +2,32 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from sqlalchemy import Connection, select
 
+from civiapi import dates
 from civiapi.errors import ApiError
-from civiapi.request import Request
+from civiapi.request import Request, is_empty
 from civiapi.spec import INT, Action, Field, Result
+from civiapi.store.clock import SiteClock
 from entities import crud
 from sync.errors import SyncError
+
+EVER: Literal["ever"] = "ever"
+
+
+def read_since(value: Any, clock: SiteClock) -> datetime | Literal["ever"] | None:
+    """From when changes are wanted: an aware moment, ``ever`` for all, None for the last sync. Raises ``ApiError``."""
+    if is_empty(value):
+        return None
+    if str(value).strip().lower() == EVER:
+        return EVER
+    found = dates.parse(value, clock) if isinstance(value, str | int) else None
+    if found is None:
+        raise ApiError("Could not parse 'since' date.")
+    return found.replace(tzinfo=clock.zone).astimezone(UTC)
 
 
 @contextmanager

@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pluggy import PluginManager
+from sqlalchemy import Connection
 
 from civiapi.store.engine import Store
 from sync.claims import Claim
 from sync.mailchimp.client import MailchimpClient
+from sync.reconcile import Plan
 from sync.stopping import Stop
+
+OnPlan = Callable[[Connection, Plan, str], None]
 
 
 class ClientPool(Protocol):
@@ -51,5 +55,7 @@ class SyncContext:
     """Claims by name that could not be given back (a full disk), until they can be."""
     stop: Stop = field(default_factory=Stop)
     """Asked when the process is to end: no new bit of work begins then."""
+    on_plan: OnPlan | None = None
+    """Hears of each plan, with its kind, in the unit that carries it out (``planning``)."""
     on_queued: Callable[[], None] | None = None
     """Called when batches were handed to Mailchimp, so that whoever watches them looks sooner."""

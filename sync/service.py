@@ -36,6 +36,7 @@ from sync.hook_health import look_after_hooks
 from sync.inbox import Inbox
 from sync.mailchimp.errors import MailchimpError
 from sync.one_person import sync_person
+from sync.planning import Wish, make_plan, read_plan
 from sync.stopping import GRACE, STOPPING, end_task
 from sync.watcher import Watcher
 from sync.workers import Workers
@@ -244,6 +245,21 @@ class SyncService:
         whom = Whom(contact_id, email.strip())
         privacy = self.ctx.options.respect_privacy
         return await self._store.write(explain, config, links, self._store.clock, whom, respect_privacy=privacy)
+
+    async def plan(
+        self, group_id: int, *, plan_id: str = "", since: datetime | str | None = None, wish: Wish | None = None
+    ) -> dict[str, Any]:
+        """What a sync of this group's audience would do: worked out now, or the one that *plan_id* names, still kept.
+
+        Writes nothing but the plan. Raises UnknownGroup, PlanGone, and SyncError as a sync does.
+        """
+        [link] = await self._links(group_id)
+        made = plan_id or await make_plan(self.ctx, self._audience(link), since)
+        clock = self._store.clock
+        found: dict[str, Any] = await self._store.read(
+            read_plan, made, link.list_id, link.group_id, clock, wish or Wish()
+        )
+        return found
 
     async def _links(self, group_id: int | None) -> list[Link]:
         config = await self._store.read(read_config)

@@ -153,6 +153,32 @@ balance = Table(
     **PLAIN,
 )
 
+plan = Table(
+    "civiapi_plan",  # what a sync would do, worked out and kept for a while
+    METADATA,
+    Column("id", text_column(32), primary_key=True),
+    Column("list_id", text_column(32), nullable=False),
+    Column("made_s", big_number(), nullable=False),  # UTC seconds since 1970
+    Column("counts", long_text(), nullable=False),  # JSON: kind → people
+    **PLAIN,
+)
+
+plan_person = Table(
+    "civiapi_plan_person",
+    METADATA,
+    Column("id", row_id(), primary_key=True, autoincrement=True),
+    Column("plan_id", text_column(32), nullable=False),
+    Column("kind", text_column(16), nullable=False),
+    Column("contact_id", row_id()),
+    Column("name", text_column(255)),
+    Column("email", text_column(255)),
+    Column("mailchimp_status", text_column(20)),
+    Column("civicrm_status", text_column(20)),
+    Column("reason", long_text()),
+    Index("civiapi_plan_person_plan", "plan_id", "kind"),
+    **NUMBERED,
+)
+
 member = Table(
     "civiapi_member",  # what the cache has no column for, one row beside each member's; a full fetch rewrites it
     METADATA,

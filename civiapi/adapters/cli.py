@@ -231,6 +231,31 @@ def sync(
 
 
 @cli.command()
+def plan(
+    group: Annotated[int | None, typer.Argument(metavar="[GROUP]", help="Only the audience of this group.")] = None,
+    config: Config = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every person to this file.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="Only people of this kind; may be repeated.")] = None,
+    since: Annotated[str, typer.Option(help="A date, or `ever` for everyone; left out: since the last sync.")] = "",
+) -> None:
+    """Say what a sync would do, without doing it: numbers by kind, and every person with the reason."""
+    from contextlib import nullcontext
+
+    from civiapi.plans import PlanFailed, write_plans
+
+    settings = read_settings(config)
+    asked: dict[str, Any] = {**({"kind": kind} if kind else {}), **({"since": since} if since else {})}
+    try:
+        with csv.open("w", encoding="utf-8", newline="") if csv else nullcontext() as out:
+            listed = complete(lambda: write_plans(settings, group, asked, Console(), out))
+    except PlanFailed as failed:
+        fail(str(failed), 1)
+    except OSError as error:
+        fail(f"{csv} cannot be written: {error.strerror}.", 1)
+    typer.echo(f"{listed} people" + (f" written to {csv}" if csv else ""))
+
+
+@cli.command()
 def doctor(config: Config = None) -> None:
     """Look over settings, database, Mailchimp keys, webhooks and jobs; say what to do. Exit 1: something is wrong."""
     from civiapi.app import open_app

@@ -156,6 +156,11 @@ class _Thread:
         except (SQLAlchemyError, sqlite3.Error) as error:
             raise dialect.translate(error) from error
 
+    async def pragmas(self, *words: str) -> None:
+        """Say these to SQLite, outside of any transaction."""
+        for one in words:
+            await _in_thread(self._owner, self._link.raw.execute, f"PRAGMA {one}")
+
     async def close(self) -> None:
         await _in_thread(self._owner, self._link.close)
         await self._owner.close()
@@ -256,6 +261,10 @@ class SqliteStore(Store):
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._writer.run(fn, *args, **kwargs)
+
+    async def relax(self) -> None:
+        """Hold to no reference between tables, and wait for no disk: for a copy that is thrown away soon."""
+        await self._writer.pragmas("foreign_keys = OFF", "synchronous = OFF")
 
     async def close(self) -> None:
         self._glance.close()

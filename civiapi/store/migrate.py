@@ -122,6 +122,7 @@ STEPS: tuple[Step, ...] = (
     Step("whose turn it is in a sync of all", make_missing("civiapi_turn")),
     Step("an index from audience to Mailchimp's status", make_indexes("civicrm_mailchimpsync_cache")),
     Step("counts of large audiences", make_missing("civiapi_balance")),
+    Step("what a sync would do", make_missing("civiapi_plan", "civiapi_plan_person")),
 )
 
 

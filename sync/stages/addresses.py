@@ -1,14 +1,14 @@
 """readyToProcessEmailChanges and readyToCleanUpDuplicates: one row, under one address, for each person."""
 
-from datetime import datetime
-
 from sqlalchemy import Connection, select
 
 from civiapi.store.tables import email
 from sync.apply import apply_plans
 from sync.audience import RECEIVES_MAIL
 from sync.cache import absorb
+from sync.context import OnPlan
 from sync.facts import facts_for
+from sync.kinds import kind_of_address
 from sync.reconcile import plan_address
 from sync.stages.base import ROWS_A_STATEMENT, Run, Step, count_rows, next_bound
 from sync.tables import cache
@@ -16,10 +16,15 @@ from sync.tables import cache
 
 async def process_email_changes(run: Run) -> None:
     """Have members whose address the contact gave up moved to the contact's best one."""
-    await run.repeat(_process)
+    watch = run.ctx.on_plan
+
+    def process(conn: Connection, step: Step) -> None:
+        _process(conn, step, watch)
+
+    await run.repeat(process)
 
 
-def _process(conn: Connection, step: Step) -> None:
+def _process(conn: Connection, step: Step, watch: OnPlan | None) -> None:
     cursor = step.position.cursor or {"after": 0, "changes": 0}
     after, full = int(cursor["after"]), step.question.is_full
     if not after:
@@ -29,12 +34,12 @@ def _process(conn: Connection, step: Step) -> None:
         step.say(f"Addresses: {cursor['changes']} members have another one in CiviCRM.")
         step.finish()
         return
-    changes = _move_members(conn, step, after, upto, step.at)
+    changes = _move_members(conn, step, after, upto, watch)
     step.counts.update(rows=size, changes=changes)
     step.stay(after=upto, changes=cursor["changes"] + changes)
 
 
-def _move_members(conn: Connection, step: Step, after: int, upto: int, at: datetime) -> int:
+def _move_members(conn: Connection, step: Step, after: int, upto: int, watch: OnPlan | None) -> int:
     owned = select(email.c.id).where(
         email.c.contact_id == cache.c.civicrm_contact_id, email.c.email == cache.c.mailchimp_email
     )
@@ -51,7 +56,10 @@ def _move_members(conn: Connection, step: Step, after: int, upto: int, at: datet
     ids = list(conn.execute(given_up).scalars())
     facts = facts_for(conn, step.audience, ids, with_person=True)
     plans = [plan for one in facts if (plan := plan_address(one, step.audience)) is not None]
-    apply_plans(conn, step.audience, plans, at)
+    if watch is not None:
+        for one in plans:
+            watch(conn, one, kind_of_address(one))
+    apply_plans(conn, step.audience, plans, step.at)
     return len(plans)
 
 

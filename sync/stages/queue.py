@@ -5,7 +5,9 @@ from sqlalchemy import Connection, select
 from sync.apply import apply_plans
 from sync.batches import count_waiting, submit_pending
 from sync.config import clear_trust_override
+from sync.context import OnPlan
 from sync.facts import facts_for
+from sync.kinds import kind_of
 from sync.progress import done_of
 from sync.reconcile import plan
 from sync.stages.base import ROWS_A_BIT, Run, Step, count_rows
@@ -16,10 +18,15 @@ ROWS_A_LOOK = ROWS_A_BIT // 2  # judging takes longest of all: a webhook may be 
 
 async def reconcile_queue(run: Run) -> None:
     """Decide about each row that is ``todo``: CiviCRM is changed now, what Mailchimp is owed is written down."""
-    await run.repeat(_reconcile)
+    watch = run.ctx.on_plan
+
+    def reconcile(conn: Connection, step: Step) -> None:
+        _reconcile(conn, step, watch)
+
+    await run.repeat(reconcile)
 
 
-def _reconcile(conn: Connection, step: Step) -> None:
+def _reconcile(conn: Connection, step: Step, watch: OnPlan | None) -> None:
     cursor = step.position.cursor or {"after": 0, "rows": 0, "updates": 0}
     if not cursor["after"]:
         step.total = count_rows(conn, step.audience.list_id, only_todo=True)
@@ -36,6 +43,9 @@ def _reconcile(conn: Connection, step: Step) -> None:
         ).scalars()
     )
     plans = [plan(one, step.audience) for one in facts_for(conn, step.audience, ids, lean=True)]
+    if watch is not None:
+        for one in plans:
+            watch(conn, one, kind_of(one))
     applied = apply_plans(conn, step.audience, plans, step.at)
     step.counts.update(applied.as_counts())
     rows, updates = cursor["rows"] + applied.rows, cursor["updates"] + applied.updates

@@ -17,7 +17,7 @@ from civiapi.store.clock import site_clock
 from civiapi.store.engine import Store
 from civiapi.store.tables import contact, email, group, group_contact, subscription_history
 from entities import catalogue
-from entities.mailchimpsync import read_since
+from entities.sync_words import read_since
 from sync import tables
 from sync.clients import Clients
 from sync.config import read_config

@@ -268,6 +268,21 @@ async def test_the_old_address_is_archived_where_the_new_one_is_a_member_already
     assert {row.sync_status for row in await site.rows()} == {"ok"}
 
 
+@pytest.mark.parametrize("since", [None, "ever"])
+async def test_an_old_address_is_archived_although_the_same_run_looks_at_its_row_again(
+    site: Site, since: str | None
+) -> None:
+    """Found by comparing plans with syncs: the look that followed dropped the archiving that was waiting."""
+    contact_id = await site.person("ada@example.org", at=BEFORE)
+    site.joined("ada@example.org", "byron@example.org")
+    await add_address(site, contact_id, "byron@example.org")
+    await sync_by_hand(site, since="ever")
+    await drop_address(site, contact_id, "ada@example.org")
+    await site.set_group(contact_id, "Added")
+    await sync_by_hand(site, since=since)
+    assert site.at_mailchimp("ada@example.org") == "archived"
+
+
 async def test_someone_unsubscribed_who_is_added_again_under_a_new_address_starts_anew(site: Site) -> None:
     contact_id = await site.person("ada@example.org", at=BEFORE)
     site.joined("ada@example.org")
