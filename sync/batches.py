@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, ex
 from sqlalchemy import update as change
 
 from civiapi.store.clock import SiteClock
-from civiapi.store.dialect import unindexed
+from civiapi.store.dialect import rare, unindexed
 from sync import claims
 from sync.audience import Audience
 from sync.batch_rows import ABORTED, ABORTING, CALLED_OFF, NOT_PROCESSED, OPEN, PENDING, PROCESSED, SUBMITTING
@@ -165,7 +165,11 @@ def count_waiting(conn: Connection, list_id: str) -> int:
     wanted = (
         select(func.count())
         .select_from(update.join(cache, cache.c.id == update.c.mailchimpsync_cache_id))
-        .where(update.c.completed == 0, update.c.mailchimpsync_batch_id.is_(None), cache.c.mailchimp_list_id == list_id)
+        .where(
+            rare(update.c.completed == 0),
+            update.c.mailchimpsync_batch_id.is_(None),
+            unindexed(cache.c.mailchimp_list_id) == list_id,
+        )
     )
     return int(conn.execute(wanted).scalar_one())
 
@@ -373,9 +377,9 @@ def _ready(list_id: str, cache_ids: Sequence[int] | None) -> Select[tuple[int]]:
         .join(cache, cache.c.id == update.c.mailchimpsync_cache_id)
         .outerjoin(update_detail, update_detail.c.update_id == update.c.id)
         .where(
-            update.c.completed == 0,
+            rare(update.c.completed == 0),  # few are open, and an audience has many rows
             update.c.mailchimpsync_batch_id.is_(None),
-            cache.c.mailchimp_list_id == list_id,
+            unindexed(cache.c.mailchimp_list_id) == list_id,
             ~blocked,
         )
         .order_by(update.c.id)

@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_,
 from civiapi.store.tables import group_contact
 from sync.audience import RECEIVES_MAIL, Audience
 from sync.context import SyncOptions
-from sync.daily import count_audience, count_group
+from sync.daily import find_sizes
 from sync.errors import SyncBraked
 from sync.facts import facts_for
 from sync.kinds import LEAVE_GROUP, SUBSCRIBE, UNSUBSCRIBE, kind_of
@@ -157,8 +157,7 @@ async def _weigh(run: Run, limits: Limits) -> Toll:
     ]
     if not kinds:
         return Toll()
-    group_size = await store.read(count_group, audience.group_id)
-    audience_size = await store.read(count_audience, audience.list_id)
+    audience_size, group_size = await store.read(find_sizes, audience)
     upmost = Toll(most[LEAVE_GROUP], most[UNSUBSCRIBE], most[SUBSCRIBE], group_size, audience_size)
     if upmost.exceeds(limits) is None:
         return Toll()

@@ -62,6 +62,16 @@ def count_ends(conn: Connection, audience: Audience, *, anew: bool) -> tuple[int
     return count_audience(conn, audience.list_id), count_group(conn, audience.group_id)
 
 
+def find_sizes(conn: Connection, audience: Audience) -> tuple[int, int]:
+    """How many are in the audience and in its group: of a large audience as last counted, else now."""
+    if is_large(conn, audience.list_id) and has_count(conn, audience.list_id):
+        mine = (daily.c.list_id == audience.list_id) & daily.c.mailchimp.is_not(None) & daily.c.civicrm.is_not(None)
+        known = conn.execute(select(daily).where(mine).order_by(daily.c.day.desc()).limit(1)).first()
+        if known is not None:
+            return known.mailchimp, known.civicrm
+    return count_audience(conn, audience.list_id), count_group(conn, audience.group_id)
+
+
 def count_audience(conn: Connection, list_id: str) -> int:
     """How many members are in an audience, as we know it."""
     inside = cache.c.mailchimp_status.in_(sorted(RECEIVES_MAIL))

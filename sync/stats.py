@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, and_, func, select
 
-from civiapi.store.dialect import change_mark, upsert
+from civiapi.store.dialect import change_mark, rare, unindexed, upsert
 from civiapi.store.tables import group_contact, subscription_history
 from sync.audience import RECEIVES_MAIL
 from sync.reconcile import ADDED
@@ -156,7 +156,7 @@ def _find_kept(conn: Connection, list_id: str, group_id: int) -> Any:
 def _as_kept(conn: Connection, list_id: str, counts: str) -> Balance:
     """A balance as kept; what is owed is counted where it is little: that is what one waits for."""
     balance = Balance(**orjson.loads(counts))
-    some = select(update.c.id).where(update.c.completed == 0).limit(MANY + 1).subquery()
+    some = select(update.c.id).where(rare(update.c.completed == 0)).limit(MANY + 1).subquery()
     if conn.execute(select(func.count()).select_from(some)).scalar_one() <= MANY:
         _count_owed(conn, list_id, balance)
     return balance
@@ -184,6 +184,6 @@ def _count_owed(conn: Connection, list_id: str, balance: Balance) -> None:
     owed = conn.execute(
         select(func.count(), func.count() - func.count(update.c.mailchimpsync_batch_id))
         .select_from(update.join(cache, cache.c.id == update.c.mailchimpsync_cache_id))
-        .where(update.c.completed == 0, cache.c.mailchimp_list_id == list_id)
+        .where(rare(update.c.completed == 0), unindexed(cache.c.mailchimp_list_id) == list_id)
     ).one()
     balance.mailchimp_updates_pending, balance.mailchimp_updates_unsubmitted = owed

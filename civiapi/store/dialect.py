@@ -13,7 +13,10 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import ColumnElement, Connection, Dialect, Insert, Integer, LargeBinary, String, Table, Text
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.operators import custom_op
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -180,6 +183,24 @@ def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
     a table. Where a better index is at hand, this keeps it from the worse one.
     """
     return UnaryExpression(column, operator=custom_op("+"))
+
+
+class rare(FunctionElement[int]):
+    """A condition that few rows meet, whatever SQLite's statistics say of its column (MariaDB looks for itself)."""
+
+    name = "rare"
+    inherit_cache = True
+    type = Integer()  # a Boolean would be compared with 1, and no index be used
+
+
+@compiles(rare)
+def _plainly(element: rare, compiler: SQLCompiler, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+@compiles(rare, "sqlite")
+def _with_likelihood(element: rare, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"likelihood({compiler.process(element.clauses, **kw)}, 0.0001)"
 
 
 def insert_new(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
