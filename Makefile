@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check bench soak clean
+.PHONY: demo test check bench soak reliability clean
 
 demo: $(STAMP)
 	$(BIN)/civiapi demo
@@ -19,6 +19,12 @@ check: $(STAMP)
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -s -m soak
+
+# The long tests of reliability, every test that docs/reliability.md names, and that page written anew.
+reliability: $(STAMP)
+	$(BIN)/python -m pytest -s -m soak tests/reliability
+	$(BIN)/python -m tests.reliability.claims
+	$(BIN)/python -m tests.reliability.report
 
 bench: $(STAMP)
 	$(BIN)/python -m bench.surface

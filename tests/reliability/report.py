@@ -15,7 +15,16 @@ from tests.reliability.results import FOLDER
 REPORT = ROOT / "docs" / "reliability.md"
 KEYS = {"title", "what", "columns", "rows", "made_by"}
 MAY_HAVE = {"seed"}
-ORDER = ("crash", "convergence", "fuzz", "frozen", "claims-webhooks", "claims-database", "claims-traps")
+ORDER = (
+    "crash",
+    "convergence",
+    "frozen",
+    "fuzz",
+    "claims-leases",
+    "claims-webhooks",
+    "claims-database",
+    "claims-traps",
+)
 """Tables whose name begins so come in this order; any other comes before the claims."""
 
 HEAD = """# Reliability: what was tried, how often, what failed
@@ -42,7 +51,7 @@ def place(path: Path) -> tuple[float, str, int, str]:
     """Where a table comes in the report; numbers at the end of a name count as numbers."""
     name, _, number = path.stem.rpartition("-")
     known = (float(at) for at, begin in enumerate(ORDER) if path.stem.startswith(begin))
-    middle = ORDER.index("claims-webhooks") - 0.5
+    middle = ORDER.index("claims-leases") - 0.5
     return next(known, middle), name, int(number) if number.isdigit() else 0, path.stem
 
 

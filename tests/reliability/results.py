@@ -9,12 +9,26 @@ from tests.program import ROOT
 FOLDER = ROOT / "reliability-results"
 
 
-def write_down(name: str, *, title: str, what: str, columns: list[str], rows: list[list[Any]], made_by: str) -> Path:
-    """Keep a table under this name."""
+def write_down(
+    name: str,
+    *,
+    title: str,
+    what: str,
+    columns: list[str],
+    rows: list[list[Any]],
+    made_by: str,
+    seed: int | str | None = None,
+) -> Path:
+    """Keep a table under this name, and write the report anew with it."""
+    from tests.reliability.report import main as write_report  # it reads what is kept here
+
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.json"
-    told = {"title": title, "what": what, "columns": columns, "rows": rows, "made_by": made_by}
+    told: dict[str, Any] = {"title": title, "what": what, "columns": columns, "rows": rows, "made_by": made_by}
+    if seed is not None:
+        told["seed"] = seed
     path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    write_report()
     return path
 
 
