@@ -14,7 +14,7 @@ from civiapi.store.clock import site_clock
 from civiapi.store.engine import Store
 from civiapi.store.errors import NotUnique
 
-RIVALS = 3
+RIVALS = 2
 """How often an import begins anew because somebody else made the same row at the same time."""
 
 __all__ = ["BadRow", "FileReport", "ImportRefused", "ImportReport", "import_folder"]
@@ -38,6 +38,8 @@ async def import_folder(store: Store, folder: Path, *, zone: str = "") -> Import
     for _ in range(RIVALS):
         try:
             return await store.write(load, found, times)
-        except NotUnique:  # somebody else made such a row while we looked: look again
-            continue
+        except (NotUnique, ImportRefused):
+            if not store.is_shared:
+                raise
+            # Somebody else may have made such a row after we had looked: look again.
     return await store.write(load, found, times)
