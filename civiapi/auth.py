@@ -13,13 +13,13 @@ database, so it gets what every account has and no more.
 import hashlib
 import hmac
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import structlog
 from sqlalchemy import Connection
 
 from civiapi.call import Caller
+from civiapi.policy import PERMISSION, SITE_KEY, Policy, read_policy
 from civiapi.settings import UserSettings
 from civiapi.store import users as rows
 from civiapi.store.engine import Store
@@ -32,20 +32,11 @@ log = structlog.get_logger(__name__)
 KEY_HOLDER_PERMISSIONS = frozenset({"access CiviCRM", "access AJAX API", "view my contact"})
 API_KEY_PERMISSION = "authenticate with api key"
 SESSION_SECONDS = 12 * 3600.0
+POLICY_SECONDS = 1.0  # how long a change of authx's settings may take to count
 RECHECK_SECONDS = 30.0  # how long the contact of a settings' user is taken to be still there
 
-# Which kinds of credentials each flow takes (authx's defaults; `header` as a fresh install has it).
-FLOWS: Mapping[str, frozenset[str]] = {
-    "xheader": frozenset({"jwt", "api_key"}),
-    "header": frozenset({"jwt", "api_key"}),
-    "param": frozenset({"jwt", "api_key"}),
-    "legacyrest": frozenset({"jwt", "api_key"}),
-    "auto": frozenset({"jwt"}),
-    "login": frozenset({"jwt"}),
-}
-
 INVALID = "Invalid credential"
-GUARDED = "Login not permitted. Must satisfy guard (site_key, perm)."
+GUARDED = "Login not permitted. Must satisfy guard ({guards})."
 MISMATCH = "Cannot login. A mismatched session is already active."
 NO_API_KEY = "FATAL: mandatory param 'api_key' (user key) missing"
 
@@ -100,6 +91,7 @@ class Auth:
         self._by_name = {user.name: user for user in users}
         self._by_contact = {user.contact_id: user for user in users if user.contact_id is not None}
         self._known: dict[str, tuple[int, float]] = {}
+        self._policy: tuple[Policy, float] | None = None
         self.tokens = Tokens(site_key)
 
     # ---- the two doors ----
@@ -120,14 +112,14 @@ class Auth:
 
         *param_flow* is the flow of ``_authx`` here: ``param``, ``auto`` or ``login``.
         """
-        flow, credential = _choose(shown, param_flow)
+        policy = await self._current_policy()
+        flow, credential = _choose(shown, param_flow, headers=bool(policy.credentials["header"]))
         if not flow:
             return await self._by_session(shown)
         if flow == "legacyrest":
-            return await self._by_legacy(shown)
+            return await self._by_legacy(shown, policy)
         principal = await self._principal(credential, flow, shown)
-        site_key_shown = self._is_site_key(shown.guard_key)
-        self._check_policy(principal, flow, guarded=site_key_shown)
+        _check_policy(policy, principal, flow, site_key=self._is_site_key(shown.guard_key))
         await self._check_session(principal, flow, shown)
         return principal.through(flow)
 
@@ -185,13 +177,18 @@ class Auth:
         except (TokenError, Refused):
             return None  # an old cookie is no login, and no attack either
 
-    async def _by_legacy(self, shown: Shown) -> Caller:
+    async def _current_policy(self) -> Policy:
+        if self._policy is None or time.monotonic() - self._policy[1] > POLICY_SECONDS:
+            self._policy = (await self._store.glance(read_policy), time.monotonic())
+        return self._policy[0]
+
+    async def _by_legacy(self, shown: Shown, policy: Policy) -> Caller:
         if not shown.api_key:
             raise Refused("mandatory param 'api_key' (user key) missing", "legacyrest")
         principal = await self._principal(f"Bearer {shown.api_key}", "legacyrest", shown)
         if not self._is_site_key(shown.key):
-            raise await self._refusal(GUARDED, "legacyrest", shown, guess=bool(shown.key))
-        self._check_policy(principal, "legacyrest", guarded=True)
+            raise await self._refusal(_guarded(policy), "legacyrest", shown, guess=bool(shown.key))
+        _check_policy(policy, principal, "legacyrest", site_key=True)
         await self._check_session(principal, "legacyrest", shown)
         return principal.through("legacyrest")
 
@@ -211,15 +208,6 @@ class Auth:
         if principal is None:
             raise await self._refusal(INVALID, flow, shown)
         return principal
-
-    def _check_policy(self, principal: _Principal, flow: str, *, guarded: bool) -> None:
-        if principal.cred not in FLOWS[flow]:
-            raise Refused(
-                f'Authentication type "{principal.cred}" with flow "{flow}" is not allowed for this principal.', flow
-            )
-        may = principal.through(flow).may(API_KEY_PERMISSION)
-        if principal.cred != "jwt" and not guarded and not may:
-            raise Refused(GUARDED, flow)
 
     async def _check_session(self, principal: _Principal, flow: str, shown: Shown) -> None:
         session = await self._by_session(shown)
@@ -275,13 +263,33 @@ class Auth:
         return Refused(message, flow)
 
 
-def _choose(shown: Shown, param_flow: str) -> tuple[str, str]:
-    """The flow that counts and its credential; no flow: nothing was shown but perhaps a session."""
+def _check_policy(policy: Policy, principal: _Principal, flow: str, *, site_key: bool) -> None:
+    """Raise ``Refused`` for a credential that the flow does not take, or an API key that no guard holds for."""
+    if principal.cred not in policy.credentials[flow]:
+        raise Refused(
+            f'Authentication type "{principal.cred}" with flow "{flow}" is not allowed for this principal.', flow
+        )
+    if principal.cred == "jwt" or not policy.guards:
+        return
+    holds = {SITE_KEY: site_key, PERMISSION: principal.through(flow).may(API_KEY_PERMISSION)}
+    if not any(holds.get(guard, False) for guard in policy.guards):
+        raise Refused(_guarded(policy), flow)
+
+
+def _guarded(policy: Policy) -> str:
+    return GUARDED.format(guards=", ".join(policy.guards))
+
+
+def _choose(shown: Shown, param_flow: str, *, headers: bool) -> tuple[str, str]:
+    """The flow that counts and its credential; no flow: nothing was shown but perhaps a session.
+
+    *headers*: whether ``Authorization`` is taken at all.
+    """
     if shown.x_civi_auth:
         return "xheader", shown.x_civi_auth
     others = bool(shown.authx or shown.key or shown.api_key or shown.session)
     # A Basic header that comes beside other credentials is for a proxy in front of us.
-    if shown.authorization and not (others and not shown.authorization.lower().startswith("bearer ")):
+    if headers and shown.authorization and not (others and not shown.authorization.lower().startswith("bearer ")):
         return "header", shown.authorization
     if shown.authx:
         return param_flow, shown.authx

@@ -6,6 +6,7 @@ Those that this program goes by, and those that scripts written for CiviCRM ask 
 from dataclasses import dataclass
 from typing import Any
 
+from civiapi.policy import CREDENTIALS, GUARDS_SETTING, PERMISSION, SITE_KEY, setting_of
 from civiapi.spec import BOOLEAN, INT, STRING, TEXT, Type
 
 
@@ -20,19 +21,24 @@ class KnownSetting:
     is_list: bool = False
 
 
-_CREDENTIALS = ["jwt", "api_key"]
+_FLOWS = {
+    "header": "Authorization",
+    "xheader": "X-Civi-Auth",
+    "param": "_authx",
+    "legacyrest": "key and api_key",
+    "login": "a login",
+    "auto": "a link that opens a session",
+}
 
 SETTINGS: dict[str, KnownSetting] = {
     one.name: one
     for one in (
         KnownSetting("mailchimpsync_config", "Mailchimp accounts and linked groups", TEXT, default=False),
-        KnownSetting("authx_guards", "Authentication guards", default=["site_key", "perm"], is_list=True),
-        KnownSetting("authx_header_cred", "Credentials in Authorization", default=_CREDENTIALS, is_list=True),
-        KnownSetting("authx_xheader_cred", "Credentials in X-Civi-Auth", default=_CREDENTIALS, is_list=True),
-        KnownSetting("authx_param_cred", "Credentials in _authx", default=_CREDENTIALS, is_list=True),
-        KnownSetting("authx_legacyrest_cred", "Credentials in key and api_key", default=_CREDENTIALS, is_list=True),
-        KnownSetting("authx_login_cred", "Credentials for a login", default=["jwt"], is_list=True),
-        KnownSetting("authx_auto_cred", "Credentials for a session by link", default=["jwt"], is_list=True),
+        KnownSetting(GUARDS_SETTING, "Authentication guards", default=[SITE_KEY, PERMISSION], is_list=True),
+        *(
+            KnownSetting(setting_of(flow), f"Credentials in {where}", default=list(CREDENTIALS[flow]), is_list=True)
+            for flow, where in _FLOWS.items()
+        ),
         KnownSetting("contact_undelete", "Contact Trash and Undelete", BOOLEAN, default=1),
         KnownSetting("debug_enabled", "Enable Debugging", BOOLEAN, default=0),
         KnownSetting("environment", "Environment", default="Production"),

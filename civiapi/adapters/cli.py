@@ -276,6 +276,31 @@ def doctor(config: Config = None) -> None:
 
 
 @cli.command()
+def token(
+    contact: Annotated[int, typer.Argument(min=1, help="The id of the contact it speaks for.")],
+    hours: Annotated[float, typer.Option(min=0.01, max=8784.0, help="How long it holds.")] = 24.0,
+    config: Config = None,
+) -> None:
+    """Print a bearer token (JWT) that speaks for a contact; whoever has it needs no key. Exit 1: no such contact."""
+    from civiapi.app import open_app
+    from civiapi.auth import Refused
+
+    settings = read_settings(config)
+    if not settings.server.site_key:
+        fail("Tokens are signed with [server] site_key, which is not set.")
+
+    async def work() -> str:
+        async with open_app(settings) as app:
+            await app.auth.caller_of(contact)
+            return app.auth.tokens.issue(contact, hours * 3600)
+
+    try:
+        typer.echo(complete(work))
+    except Refused as refusal:
+        fail(f"{refusal.message}.", 1)
+
+
+@cli.command()
 def check(config: Config = None) -> None:
     """Verify the database: its file, references, and every row that the sync goes by. Exit 1: something is to mend."""
     from civiapi.integrity import check_database

@@ -11,6 +11,7 @@ from civiapi.auth import KEY_HOLDER_PERMISSIONS, Auth, Refused, Shown
 from civiapi.settings import UserSettings
 from civiapi.store import users as rows
 from civiapi.store.engine import Store
+from civiapi.store.site_settings import write_setting
 from civiapi.store.tables import contact, uf_match
 from civiapi.throttle import FREE, Throttle
 from tests.contract.webkit import (
@@ -136,6 +137,33 @@ async def test_or_the_site_key(site: Site, mirror: Mirror, headers: dict[str, st
     await site.post(PATH, data={**CALL, **fields}, headers=shown)
     assert mirror.last.caller.name == "limited"
     assert "_authxSiteKey" not in mirror.last.params
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "headers", "message"),
+    [
+        ("authx_guards", [], {"X-Civi-Auth": f"Bearer {LIMITED_KEY}"}, None),
+        ("authx_guards", ["perm"], {"X-Civi-Auth": f"Bearer {LIMITED_KEY}", "X-Civi-Key": SITE_KEY}, "guard (perm)."),
+        ("authx_xheader_cred", ["jwt"], {"X-Civi-Auth": f"Bearer {ADMIN_KEY}"}, '"api_key" with flow "xheader"'),
+        ("authx_header_cred", [], {"Authorization": f"Bearer {ADMIN_KEY}", **AJAX}, "Authentication required"),
+        ("authx_param_cred", ["jwt"], {"X-Civi-Auth": f"Bearer {ADMIN_KEY}"}, None),
+    ],
+    ids=[
+        "no guard: a key alone will do",
+        "only the permission guards: the site key will not do",
+        "a flow that takes tokens alone",
+        "a flow that takes nothing is not looked at",
+        "other flows are left alone",
+    ],
+)
+async def test_the_site_s_settings_say_who_may_come_in_how(
+    store: Store, mirror: Mirror, name: str, value: list[str], headers: dict[str, str], message: str | None
+) -> None:
+    await store.write(write_setting, name, value)
+    async with serving(store, mirror) as site:
+        reply = await site.post(PATH, data=CALL, headers=headers)
+    assert (reply.status == 200) == (message is None)
+    assert message is None or message in reply.text
 
 
 async def test_someone_with_neither_ajax_permission_gets_a_page_that_says_so(site: Site, mirror: Mirror) -> None:

@@ -12,8 +12,19 @@ import pytest
 from civiapi.adapters import cli
 from civiapi.settings import load_settings
 from civiapi.store import engine
+from civiapi.tokens import Tokens
 from sync.mailchimp.emulator import running
-from tests.program import ADMIN_KEY, civiapi, free_port, process, serving, stop, wait_until_served, write_settings
+from tests.program import (
+    ADMIN_KEY,
+    SITE_KEY,
+    civiapi,
+    free_port,
+    process,
+    serving,
+    stop,
+    wait_until_served,
+    write_settings,
+)
 
 DATA = Path(__file__).parents[2] / "civiapi" / "demo" / "data"
 COMMANDS = [
@@ -32,6 +43,7 @@ COMMANDS = [
     "pipe",
     "serve",
     "sync",
+    "token",
 ]
 
 
@@ -338,6 +350,19 @@ def test_doctor_says_what_to_do_and_ends_with_1_while_something_is_wrong(site: P
     assert "ok   site key" in told.stdout
     assert "LOOK 0 audience(s) linked with groups  Link one:" in told.stdout
     assert ADMIN_KEY not in told.stdout + told.stderr
+
+
+def test_a_token_speaks_for_its_contact(site: Path) -> None:
+    made = civiapi("api3", "Contact.create", "contact_type=Individual", "first_name=Ada", cwd=site)
+    contact_id = json.loads(made.stdout)["id"]
+    told = civiapi("token", str(contact_id), "--hours", "1", cwd=site)
+    assert told.returncode == 0, told.stderr
+    assert Tokens(SITE_KEY).read(told.stdout.strip()).contact_id == contact_id
+
+
+def test_there_is_no_token_for_nobody(site: Path) -> None:
+    told = civiapi("token", "999", cwd=site)
+    assert (told.returncode, told.stdout, told.stderr) == (1, "", "Contact ID 999 is invalid.\n")
 
 
 def test_the_emulator_tells_where_it_answers_and_with_which_key(tmp_path: Path) -> None:
