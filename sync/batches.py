@@ -213,11 +213,16 @@ async def _send(ctx: SyncContext, client: MailchimpClient, claim: Claim, parcel:
     Raises MailchimpError: the updates wait again, or the outcome is unknown; ClaimLost, where whoever has the claim now
     finds out about it.
     """
+
+    async def make_sure() -> None:
+        await ctx.store.read(claims.look, claim)
+        claims.look_at_clock(claim)
+
     for attempt in range(1, SEND_TRIES + 1):
         updates = await ctx.store.read(in_batch, parcel.row_id)
         try:
             operations = [_operation(parcel, one) for one in updates]
-            sent = await client.submit_batch(operations, make_sure=lambda: claims.make_sure(claim))
+            sent = await client.submit_batch(operations, make_sure=make_sure)
         except MailchimpError as error:
             if not error.outcome_unknown:
                 await ctx.store.write(_unpack, claim, parcel)

@@ -2,9 +2,9 @@
 
 A row a name (an audience, or ``scheduler``), kept for ever so that its fence only grows. A claim lapses by itself when
 its holder stops renewing it; whoever claims next raises the fence, and the old holder finds its own number stale at its
-next commit (``check``), which undoes that commit. What was sent to somebody else cannot be undone: right before, a
-holder looks at its own clock (``make_sure``), as it may have been frozen for longer than its claim lives. Times are
-wall-clock milliseconds: several machines must agree to within the seconds that a claim lives longer than its heartbeat.
+next commit (``check``), which undoes that commit. What was sent cannot be undone: right before sending, a holder looks once
+more (``look``), and at its own clock, as it may have been frozen for longer than its claim lives. Times are wall-clock
+milliseconds: several machines must agree to within the seconds that a claim lives longer than its heartbeat.
 
 Every function is one step of a transaction and works alike on both databases.
 """
@@ -92,7 +92,13 @@ def check(conn: Connection, claim: Claim) -> None:
         raise ClaimLost(claim.name)
 
 
-def make_sure(claim: Claim) -> None:
+def look(conn: Connection, claim: Claim) -> None:
+    """Raise ClaimLost unless the claim is still ours, in a unit that only reads."""
+    if _fence(conn, claim.name) != claim.fence:
+        raise ClaimLost(claim.name)
+
+
+def look_at_clock(claim: Claim) -> None:
     """Raise ClaimLost where the claim has lapsed by our own clock, or could not be renewed because it was lost."""
     if now_ms() >= claim.expires_ms:
         raise ClaimLost(claim.name)

@@ -13,7 +13,7 @@ something (POST of members, batches, webhooks) are sent once only when their out
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import IO, Any, Self, cast
@@ -282,7 +282,7 @@ class MailchimpClient:
     # Batches
 
     async def submit_batch(
-        self, operations: Iterable[BatchOperation], *, make_sure: Callable[[], None] | None = None
+        self, operations: Iterable[BatchOperation], *, make_sure: Callable[[], Awaitable[None]] | None = None
     ) -> Batch:
         """Hand over a batch and return it as first told: pending, with all counts 0.
 

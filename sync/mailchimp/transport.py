@@ -84,7 +84,7 @@ class Call:
     params: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     repeatable: bool = True
-    make_sure: Callable[[], None] | None = None
+    make_sure: Callable[[], Awaitable[None]] | None = None
 
     @property
     def name(self) -> str:
@@ -340,12 +340,12 @@ class Transport:
             self._on_call(CallRecord(call.method, call.route, outcome, status, time.monotonic() - started))
 
 
-def _right_before_sending(make_sure: Callable[[], None]) -> Callable[[str, object], Awaitable[None]]:
+def _right_before_sending(make_sure: Callable[[], Awaitable[None]]) -> Callable[[str, object], Awaitable[None]]:
     """What httpcore tells of a request's progress, as a call of *make_sure* before each of its two parts leaves."""
 
     async def trace(event: str, _info: object) -> None:
         if event in ("http11.send_request_headers.started", "http11.send_request_body.started"):
-            make_sure()
+            await make_sure()
 
     return trace
 

@@ -68,7 +68,7 @@ def _by_history(conn: Connection, step: Step, after: int) -> Following:
 
 
 def _by_comparison(conn: Connection, step: Step, after: int) -> Following:
-    """Where group and audience disagree, whatever history says; everybody, when other interests are linked now."""
+    """Where group and audience disagree or somebody failed, whatever history says; everybody, with other interests."""
     upto, _ = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=False)
     if upto is None:
         return 0, None
@@ -87,6 +87,7 @@ def _by_comparison(conn: Connection, step: Step, after: int) -> Following:
         or_(cache.c.sync_status != "todo", cache.c.sync_status.is_(None)),
     )
     if step.position.interests == dict(step.audience.interests):
-        rows = and_(rows, or_(and_(in_group, ~in_audience), and_(~in_group, in_audience)))
+        failed = cache.c.sync_status == "fail"  # what was called off by an abort is owed still
+        rows = and_(rows, or_(and_(in_group, ~in_audience), and_(~in_group, in_audience), failed))
     marked = conn.execute(change(cache).where(rows).values(sync_status="todo")).rowcount
     return marked, {"phase": "all", "after": upto}

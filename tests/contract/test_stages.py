@@ -25,6 +25,7 @@ from time_machine import Traveller
 from civiapi.store.engine import Store, open_store
 from civiapi.store.tables import contact, email, entity_tag, group_contact, subscription_history, tag
 from sync import data_sync, positions
+from sync.abort import abort_sync
 from sync.clients import Clients
 from sync.config import read_config, write_config
 from sync.context import SyncContext, SyncOptions
@@ -462,6 +463,23 @@ async def test_tags_are_sent_once_removed_when_gone_and_nobody_elses_touched(sit
     await site.store.write(lambda conn: conn.execute(delete(entity_tag)).rowcount)
     await sync_by_hand(site, with_data=True)
     assert tags_at_mailchimp(site) == {"Theirs"}
+
+
+async def test_what_an_abort_called_off_is_thought_about_again_by_the_next_full_sync(site: Site) -> None:
+    """Who is a member and in the group differs in nothing that a comparison sees; interests and tags were owed."""
+    trees = await with_trees(site)
+    contact_id = await site.person("ada@example.org", at=BEFORE)
+    site.joined("ada@example.org")
+    await site.set_group(contact_id, "Added", group_id=TREES_GROUP, at=LATER)
+    await give_tag(site, contact_id, "Volunteer")
+    await stop_before(site, "readyToSubmitUpdates", with_data=True)
+    await abort_sync(site.ctx, await site.audience())
+    assert [row.sync_status for row in await site.rows()] == ["fail"]
+    await sync_by_hand(site, since="ever", with_data=True)
+    found = site.emulator.member("ada@example.org")
+    assert found is not None
+    assert trees in found.interests
+    assert [row.sync_status for row in await site.rows()] == ["ok"]
 
 
 async def test_without_data_asked_for_no_tag_is_sent(site: Site) -> None:

@@ -22,7 +22,7 @@ from civiapi.store.engine import open_store
 from civiapi.store.tables import METADATA
 from sync.mailchimp.emulator.running import Emulator
 from tests.contract.databases import KINDS, a_database
-from tests.contract.sites import a_site
+from tests.contract.sites import GROUP, a_site
 from tests.reliability.child import CALL_AFTER, CALL_BEFORE, CALL_LOST, CALL_SENT, COMMIT_AFTER, COMMIT_BEFORE
 from tests.reliability.matrix import a_run, at_rest
 from tests.reliability.picture import Picture, differences, picture
@@ -52,12 +52,13 @@ class Pair:
     first: Forker
     second: Forker
     frozen: int | None = None
+    claim_seconds: float = CLAIM_SECONDS
 
     def job(self, *steps: list[Any], **more: Any) -> dict[str, Any]:
         return {
             "database": self.url,
             "mailchimp": self.emulator.root_url,
-            "claim_seconds": CLAIM_SECONDS,
+            "claim_seconds": self.claim_seconds,
             "steps": list(steps),
             **more,
         }
@@ -181,6 +182,31 @@ async def frozen_and_let_go(kind: str, where: str, forker: Forker, second: Forke
         await pair.second_syncs()
         found = await picture(pair.url, pair.emulator, with_times=False)
     return wrong + differences(await uninterrupted(tmp_path, forker, second), found)
+
+
+@pytest.mark.parametrize("how", ["force_restart", "abortsync"])
+async def test_a_holder_that_was_called_off_sends_nothing_more_though_its_lease_is_long(
+    how: str, forker: Forker, second: Forker, tmp_path: Path
+) -> None:
+    async with a_pair("sqlite", tmp_path, forker, second) as pair:
+        pair.claim_seconds = 600
+        pid = await pair.freeze(**FREEZES["when a batch is to be sent"])
+        if how == "abortsync":
+            step = ["call", "Mailchimpsync", "abortsync", {"group_id": GROUP}]
+        else:
+            step = a_run(since="ever", with_data=1, force_restart=1)
+        (await second.run(pair.job(step, ["settle", PATIENCE_S]))).assert_ended_well()
+        rows, sent = await pair.everything(), len(writes(pair.emulator))
+        stopped = await pair.let_go(pid)
+        assert "lost to another process or withdrawn" in stopped.find("answer")["error_message"]
+        del rows["civiapi_run_log"]  # where it may write how its run ended
+        assert differences(rows, await pair.everything()) == []
+        assert writes(pair.emulator)[sent:] == []
+        await pair.second_syncs()
+        found = await picture(pair.url, pair.emulator, with_times=False)
+    for left in ("updates", "batches"):  # what was called off is written down as called off
+        found[left] = (await uninterrupted(tmp_path, forker, second))[left]
+    assert differences(await uninterrupted(tmp_path, forker, second), found) == []
 
 
 async def test_a_server_frozen_inside_a_transaction_of_sqlite_goes_on_where_it_was(
