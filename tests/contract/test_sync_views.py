@@ -125,9 +125,9 @@ async def test_sent_updates_are_told_batch_by_batch(site: Site, ask: Asked, monk
 
     submit = site.client.submit_batch
 
-    async def submit_and_look(*args: Any) -> Any:
+    async def submit_and_look(*args: Any, **how: Any) -> Any:
         await look()
-        return await submit(*args)
+        return await submit(*args, **how)
 
     monkeypatch.setattr(site.client, "submit_batch", submit_and_look)
     await site.run(since="ever")
