@@ -2,9 +2,9 @@
 
 A row a name (an audience, or ``scheduler``), kept for ever so that its fence only grows. A claim lapses by itself when
 its holder stops renewing it; whoever claims next raises the fence, and the old holder finds its own number stale at its
-next commit (``check``), which undoes that commit. What was sent cannot be undone: right before sending, a holder looks once
-more (``look``), and at its own clock, as it may have been frozen for longer than its claim lives. Times are wall-clock
-milliseconds: several machines must agree to within the seconds that a claim lives longer than its heartbeat.
+next commit (``check``), which undoes that commit. What was sent cannot be undone: right before sending, a holder looks
+once more (``look``), and at its own clock, as it may have been frozen for longer than its claim lives. Times are
+wall-clock milliseconds: several machines must agree to within the seconds that a claim lives longer than its heartbeat.
 
 Every function is one step of a transaction and works alike on both databases.
 """
