@@ -135,7 +135,7 @@ class Bench:
         await let_claims_lapse(f"sqlite:///{path}")
         emulator.turn(auto_batches=True)
         settled = ["settle", SETTLE_S]
-        steps = [settled, *self.scenario.steps, settled, a_run(with_data=1), settled]
+        steps = [*self.scenario.steps, settled, a_run(with_data=1), settled]
         told = await self._run(path, emulator, steps)
         told.assert_ended_well()
         assert [line["settled"] for line in told.lines if line.get("settled") is not None][-1], told.lines

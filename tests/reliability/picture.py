@@ -96,7 +96,13 @@ def read_ours(conn: Connection) -> Picture:
         "open updates": len(conn.execute(select(update.c.id).where(update.c.completed == 0)).all()),
         "batches": _sorted({(row.status, row.response_processed) for row in conn.execute(select(batch))}),
         "webhooks": _sorted((row.type, row.status) for row in conn.execute(select(webhook_event))),
-        "place": (position.stage, position.question, position.cursor, position.last_sync_time, position.interests),
+        "place": (
+            position.stage,
+            position.question,
+            position.cursor,
+            bool(position.last_sync_time),
+            position.interests,
+        ),
     }
 
 

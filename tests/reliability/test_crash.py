@@ -45,6 +45,7 @@ async def test_killed_at_every_point_and_continued_it_ends_as_an_uninterrupted_o
             for number in range(1, len(bench.points) + 1):
                 death = await bench.tried(number)
                 deaths.extend([death] if death else [])
+            print(f"{bench.scenario.name}: {len(bench.points)} points", flush=True)
 
     with forking() as one, forking() as other:
         benches += [await a_bench(scenario, tmp_path, noon, one) for scenario in reversed(SCENARIOS)]
