@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import Connection, func, select, text
 
 from bench.measure import Measured, measuring, peak_mb
-from civiapi.app import App, open_app, serving
+from civiapi.app import App, open_app, serving, settle_in
 from civiapi.call import Call
 from civiapi.settings import load_settings
 from civiapi.store.tables import contact, email, group_contact
@@ -63,6 +63,7 @@ class Site:
 async def opened(given: dict[str, Any]) -> AsyncIterator[Site]:
     """The program over the settings file of this case."""
     async with open_app(load_settings(Path(given["settings"]))) as app:
+        settle_in()
         site = Site(app, given)
         client: MailchimpClient = app.clients.client_for(given["key"])
         client._transport._on_call = site.note

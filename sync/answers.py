@@ -53,7 +53,7 @@ def rows_now(conn: Connection, cache_ids: Sequence[int]) -> dict[int, Row[Any]]:
             cache.c.sync_status,
             cache.c.civicrm_contact_id,
         ).where(cache.c.id.in_(part))
-        found.update({row.id: row for row in conn.execute(query.with_for_update())})
+        found.update({row.id: row for row in conn.execute(query.with_for_update()).all()})
     return found
 
 

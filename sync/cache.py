@@ -340,9 +340,8 @@ def _suspects(conn: Connection, list_id: str, unknown: Sequence[News], suspect: 
 def _rows_by_member(conn: Connection, list_id: str, member_ids: Sequence[str]) -> dict[str, Row[Any]]:
     found: dict[str, Row[Any]] = {}
     for part in _parts(member_ids):
-        rows: Iterable[Row[Any]] = conn.execute(
-            select(*_ROW).where(cache.c.mailchimp_list_id == list_id, cache.c.mailchimp_member_id.in_(part))
-        )
+        wanted = select(*_ROW).where(cache.c.mailchimp_list_id == list_id, cache.c.mailchimp_member_id.in_(part))
+        rows: Sequence[Any] = conn.execute(wanted).all()
         for row in rows:
             other = found.get(row.mailchimp_member_id)
             if other is None or row.id < other.id:  # of two rows the older stands

@@ -125,13 +125,13 @@ class LatestWords:
         stands = select(group_contact.c.contact_id, group_contact.c.group_id, group_contact.c.status).where(
             group_contact.c.contact_id.in_(contact_ids), group_contact.c.group_id.in_(audience.group_ids)
         )
-        for contact_id, group_id, status in conn.execute(stands):
+        for contact_id, group_id, status in conn.execute(stands).all():
             self.now[contact_id, group_id] = status
         history = subscription_history.c
         rows = select(history.contact_id, history.group_id, history.date, history.status, history.method).where(
             history.contact_id.in_(contact_ids), unindexed(history.group_id).in_(audience.group_ids)
         )
-        for contact_id, group_id, date, status, method in conn.execute(rows.order_by(history.id)):
+        for contact_id, group_id, date, status, method in conn.execute(rows.order_by(history.id)).all():
             self.latest[contact_id, group_id] = (date, status, method)
 
     def standing(self, contact_id: int, group_id: int, echoes: datetime | None) -> Standing | None:
@@ -223,7 +223,7 @@ def _interests(
 def _persons(conn: Connection, audience: Audience, rows: Sequence[RowFacts]) -> dict[int, Person]:
     ids = list({one.contact_id for one in rows if one.contact_id is not None})
     columns = (contact.c.id, contact.c.first_name, contact.c.last_name, *(contact.c[name] for name, _ in _OBJECTIONS))
-    contacts = {row.id: row for row in conn.execute(select(*columns).where(contact.c.id.in_(ids)))}
+    contacts = {row.id: row for row in conn.execute(select(*columns).where(contact.c.id.in_(ids))).all()}
     addresses = addresses_of(conn, ids)
     best = {contact_id: best_email(addresses.get(contact_id, ())) for contact_id in ids}
     siblings = _siblings(conn, audience, ids)
@@ -266,7 +266,9 @@ def _siblings(conn: Connection, audience: Audience, contact_ids: Sequence[int]) 
         )
     )
     found: dict[int, list[Any]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: row.id):  # ordered in SQL, SQLite walks the whole audience in that order
+    for row in sorted(
+        rows.all(), key=lambda row: row.id
+    ):  # ordered in SQL, SQLite walks the whole audience in that order
         found[row.civicrm_contact_id].append(row)
     return found
 
@@ -281,7 +283,7 @@ def _holders(conn: Connection, audience: Audience, addresses: Sequence[str]) -> 
         )
     )
     found: dict[str, list[tuple[int, int | None]]] = defaultdict(list)
-    for cache_id, address, contact_id in rows:
+    for cache_id, address, contact_id in rows.all():
         found[address.lower()].append((cache_id, contact_id))
     return found
 

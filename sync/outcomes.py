@@ -139,7 +139,7 @@ def _read_cases(conn: Connection, row_id: int, told: Sequence[Told]) -> list[Cas
     for start in range(0, len(ids), CHUNK):
         part = ids[start : start + CHUNK]
         query = select_updates().add_columns(update.c.completed)
-        for row in conn.execute(query.where(update.c.id.in_(part), update.c.mailchimpsync_batch_id == row_id)):
+        for row in conn.execute(query.where(update.c.id.in_(part), update.c.mailchimpsync_batch_id == row_id)).all():
             found.append((read_update(row), not row.completed))
     rows = rows_now(conn, [one.cache_id for one, _ in found])
     return [Case(one, by_id[one.id], was_open, rows[one.cache_id]) for one, was_open in found if one.cache_id in rows]

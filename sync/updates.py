@@ -20,9 +20,10 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, select
 from sqlalchemy import update as change
 
+from civiapi.store.bulk import insert_rows
 from civiapi.store.dialect import unindexed
 from sync.mailchimp.wire import subscriber_hash
 from sync.tables import cache, update, update_detail
@@ -99,7 +100,7 @@ def open_updates(conn: Connection, cache_ids: Sequence[int]) -> dict[int, list[O
         rows = conn.execute(
             select_updates().where(update.c.mailchimpsync_cache_id.in_(part), unindexed(update.c.completed) == 0)
         )
-        for row in rows:
+        for row in rows.all():
             found[row.cache_id].append(read_update(row))
     return dict(found)
 
@@ -304,20 +305,18 @@ def _write_replaced(conn: Connection, replaced: Sequence[OpenUpdate]) -> None:
     conn.execute(_REWRITE, [{"key": one.id, "body": write_body(one.wanted.body)} for one in replaced])
     ids = [one.id for one in replaced]
     conn.execute(delete(update_detail).where(update_detail.c.update_id.in_(ids)))
-    conn.execute(insert(update_detail), [_detail(one, one.id) for one in replaced])
+    insert_rows(conn, update_detail, _DETAIL, [_detail(one, one.id) for one in replaced])
 
 
 def _write_fresh(conn: Connection, fresh: Sequence[OpenUpdate]) -> dict[int, int]:
     if not fresh:
         return {}
     newest = conn.execute(select(func.max(update.c.id))).scalar() or 0
-    conn.execute(
-        insert(update),
-        [{"mailchimpsync_cache_id": one.cache_id, "data": write_body(one.wanted.body)} for one in fresh],
-    )
+    bodies = [(one.cache_id, write_body(one.wanted.body)) for one in fresh]
+    insert_rows(conn, update, ("mailchimpsync_cache_id", "data"), bodies)
     numbers = _ids_of_fresh(conn, {one.cache_id for one in fresh}, newest)
     ids = {one.id: numbers[one.cache_id].pop(0) for one in fresh}
-    conn.execute(insert(update_detail), [_detail(one, ids[one.id]) for one in fresh])
+    insert_rows(conn, update_detail, _DETAIL, [_detail(one, ids[one.id]) for one in fresh])
     return ids
 
 
@@ -334,13 +333,10 @@ def _ids_of_fresh(conn: Connection, cache_ids: set[int], newest: int) -> dict[in
     return found
 
 
-def _detail(one: OpenUpdate, update_id: int) -> dict[str, Any]:
+_DETAIL = ("update_id", "kind", "method", "path_tail", "cause_s", "tries")
+
+
+def _detail(one: OpenUpdate, update_id: int) -> tuple[Any, ...]:
     wanted = one.wanted
-    return {
-        "update_id": update_id,
-        "kind": wanted.kind,
-        "method": wanted.method,
-        "path_tail": wanted.path_tail,
-        "cause_s": None if wanted.cause is None else int(wanted.cause.timestamp()),
-        "tries": one.tries,
-    }
+    cause_s = None if wanted.cause is None else int(wanted.cause.timestamp())
+    return update_id, wanted.kind, wanted.method, wanted.path_tail, cause_s, one.tries

@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, case, func, insert, select, update
+from sqlalchemy import Connection, case, func, select, update
 
+from civiapi.store.bulk import insert_rows
 from civiapi.store.tables import contact, email, location_type
 
 CHUNK = 500  # keeps an IN list under every driver's limit
@@ -52,49 +53,37 @@ def create_individuals(conn: Connection, people: Sequence[NewPerson], at: str) -
     for start in range(0, len(people), CHUNK):
         part = people[start : start + CHUNK]
         new = _insert_people(conn, part, at)
-        conn.execute(
-            insert(email),
-            [
-                {
-                    "contact_id": contact_id,
-                    "location_type_id": location,
-                    "email": person.email.lower(),
-                    "is_primary": 1,
-                    "on_hold": 0,
-                }
-                for contact_id, person in zip(new, part, strict=True)
-            ],
-        )
+        addresses = [(i, location, person.email.lower(), 1, 0) for i, person in zip(new, part, strict=True)]
+        insert_rows(conn, email, ("contact_id", "location_type_id", "email", "is_primary", "on_hold"), addresses)
         ids += new
     return ids
 
 
 def _insert_people(conn: Connection, people: Sequence[NewPerson], at: str) -> list[int]:
     """Insert the contact rows; they are found again by their hash, which works on every driver."""
-    rows = []
-    for person in people:
-        display, sort = individual_names(person.first_name, person.last_name)
-        rows.append(
-            {
-                "contact_type": "Individual",
-                "first_name": person.first_name[:64] or None,
-                "last_name": person.last_name[:64] or None,
-                "display_name": display or person.email[:NAME_LIMIT],
-                "sort_name": sort or person.email[:NAME_LIMIT],
-                "hash": new_hash(),
-                "created_date": at,
-                "modified_date": at,
-            }
-        )
+    hashes, rows = [new_hash() for _ in people], []
+    for person, own_hash in zip(people, hashes, strict=True):
+        first, last, address = person.first_name, person.last_name, person.email[:NAME_LIMIT]
+        display, sort = individual_names(first, last)
+        names = (first[:64] or None, last[:64] or None, display or address, sort or address)
+        rows.append(("Individual", *names, own_hash, at, at))
     top = conn.execute(select(func.max(contact.c.id))).scalar() or 0
-    conn.execute(insert(contact), rows)
-    made = conn.execute(
-        select(contact.c.id, contact.c.hash).where(
-            contact.c.id > top, contact.c.hash.in_([row["hash"] for row in rows])
-        )
-    )
-    by_hash = {row_hash: row_id for row_id, row_hash in made}
-    return [by_hash[row["hash"]] for row in rows]
+    insert_rows(conn, contact, _NEW_PERSON, rows)
+    made = conn.execute(select(contact.c.id, contact.c.hash).where(contact.c.id > top, contact.c.hash.in_(hashes)))
+    by_hash = {own_hash: row_id for row_id, own_hash in made.all()}
+    return [by_hash[own_hash] for own_hash in hashes]
+
+
+_NEW_PERSON = (
+    "contact_type",
+    "first_name",
+    "last_name",
+    "display_name",
+    "sort_name",
+    "hash",
+    "created_date",
+    "modified_date",
+)
 
 
 def addresses_of(conn: Connection, contact_ids: Sequence[int]) -> dict[int, list[Any]]:
@@ -111,7 +100,7 @@ def addresses_of(conn: Connection, contact_ids: Sequence[int]) -> dict[int, list
             .where(theirs, email.c.email.is_not(None), email.c.email != "")
             .order_by(email.c.contact_id, email.c.is_bulkmail.desc(), email.c.is_primary.desc(), email.c.id)
         )
-        for row in rows:
+        for row in rows.all():
             found[row.contact_id].append(row)
     return found
 

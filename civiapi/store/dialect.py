@@ -77,6 +77,9 @@ class SiteTime(TypeDecorator[str]):
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         return value.strftime(SITE_FORMAT) if isinstance(value, datetime) else value
 
+    def result_processor(self, dialect: Dialect, coltype: object) -> Any:
+        return None if dialect.name == "sqlite" else super().result_processor(dialect, coltype)  # text there already
+
 
 class SiteDate(TypeDecorator[str]):
     """A date as text ``YYYY-MM-DD``."""

@@ -5,10 +5,10 @@ its highest id for a contact and a group is what CiviCRM last said. Dates are si
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, delete, select, update
 
+from civiapi.store.bulk import insert_rows
 from civiapi.store.tables import group_contact, subscription_history
 
 CHUNK = 500  # keeps an IN list under every driver's limit
@@ -50,22 +50,9 @@ def set_status(
     _move(conn, group_id, [i for i in ids if i in known], status)
     new = [i for i in ids if i not in known] if status != "Deleted" else []
     if new:
-        rows: list[dict[str, Any]] = [{"group_id": group_id, "contact_id": i, "status": status} for i in new]
-        conn.execute(insert(group_contact), rows)
-    conn.execute(
-        insert(subscription_history),
-        [
-            {
-                "contact_id": i,
-                "group_id": group_id,
-                "date": at,
-                "method": method,
-                "status": status,
-                "tracking": tracking,
-            }
-            for i in ids
-        ],
-    )
+        insert_rows(conn, group_contact, ("group_id", "contact_id", "status"), [(group_id, i, status) for i in new])
+    columns = ("contact_id", "group_id", "date", "method", "status", "tracking")
+    insert_rows(conn, subscription_history, columns, [(i, group_id, at, method, status, tracking) for i in ids])
 
 
 def _move(conn: Connection, group_id: int, contact_ids: Sequence[int], status: str) -> None:
