@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from civiapi.store.clock import SiteClock
+from civiapi.store.dialect import unindexed
 from civiapi.store.tables import contact, email, group, subscription_history
 from sync import kinds, positions
 from sync.audience import CIVICRM, MAILCHIMP, Audience
@@ -236,7 +237,7 @@ def _words(conn: Connection, audience: Audience, contact_id: int | None) -> list
     history = subscription_history.c
     rows = conn.execute(
         select(history.id, history.group_id, history.date, history.status, history.method)
-        .where(history.contact_id == (contact_id or 0), history.group_id.in_(audience.group_ids))
+        .where(history.contact_id == (contact_id or 0), unindexed(history.group_id).in_(audience.group_ids))
         .order_by(history.id.desc())
         .limit(WORDS)
     )

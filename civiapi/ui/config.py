@@ -23,10 +23,13 @@ CHANGED = (
     "Below is how it stands now."
 )
 NO_KEY = "Paste the API key of your Mailchimp account first."
+KNOWN_KEY = "This key is in the configuration already."
+OTHER_ACCOUNT = "This key is one of another account: it does not show {}, which is linked here. Nothing was changed."
 
 DONE = {
     "added": "The account was added. Next, link one of its audiences with a group.",
     "looked": "The account was looked at again; below is what Mailchimp has now.",
+    "rekeyed": "The account has its new key. The old one is used no more; delete it at Mailchimp.",
     "hooked": "The webhook is set up: Mailchimp tells us of changes as they happen.",
     "unhooked": "The webhook was deleted at Mailchimp.",
     "linked": "The connection was saved.",
@@ -45,7 +48,7 @@ async def index(visit: Visit) -> web.Response:
 
 
 async def change(visit: Visit) -> web.Response:
-    """A posted form: ``do`` is ``add``, ``look`` or a process of ``updatewebhook``."""
+    """A posted form: ``do`` is ``add``, ``look``, ``rekey`` or a process of ``updatewebhook``."""
     do = visit.field("do")
     try:
         if do == "add":
@@ -57,6 +60,8 @@ async def change(visit: Visit) -> web.Response:
         if do == "look":
             await _look_at(visit, key)
             return done(visit, "looked", account=visit.field("account"))
+        if do == "rekey":
+            return await _replace_key(visit, stored, key)
         if do in HOOKS:
             asked = {"process": do, "api_key": key, "list_id": visit.field("list_id"), "id": visit.field("id")}
             await visit.ask("Mailchimpsync", "updatewebhook", asked)
@@ -88,6 +93,23 @@ async def _look_at(visit: Visit, key: str) -> None:
     kept = {list_id: one for list_id, one in as_map(old.get("audiences")).items() if list_id in stored.lists}
     account = old | told | {"apiKey": key, "audiences": kept | as_map(told.get("audiences"))}
     await save(visit, stored.changed(accounts=accounts | {key: account}, lists=stored.lists), stored.digest)
+
+
+async def _replace_key(visit: Visit, stored: Stored, old: str) -> web.Response:
+    """Give an account another key of the same account; its links, people and webhooks stay."""
+    new, accounts = visit.field("mailchimp_key").strip(), as_map(stored.raw.get("accounts"))
+    if not new or new in accounts:
+        return await show_index(visit, KNOWN_KEY if new else NO_KEY, 422)
+    told = (await visit.ask("Mailchimpsync", "fetchaccountinfo", {"api_key": new}))["values"]
+    links = {list_id: link for list_id, link in stored.lists.items() if as_map(link).get("apiKey") == old}
+    if missing := links.keys() - as_map(told.get("audiences")).keys():
+        return await show_index(visit, OTHER_ACCOUNT.format(", ".join(sorted(missing))), 422)
+    changed = {new if key == old else key: value for key, value in accounts.items()}
+    changed[new] = as_map(accounts[old]) | {"apiKey": new}
+    lists = stored.lists | {list_id: {**link, "apiKey": new} for list_id, link in links.items()}
+    await save(visit, stored.changed(accounts=changed, lists=lists), stored.digest)
+    await _look_at(visit, new)
+    return done(visit, "rekeyed")
 
 
 # ── Removing ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,5 +1,6 @@
 """People, Config and Jobs over HTTP, over a whole server and the emulator: who gets in, secrets, escaping."""
 
+import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -122,3 +123,30 @@ async def test_a_removal_that_was_shown_before_something_changed_is_shown_again(
     again = form | {"digest": re.findall(r'name="digest" value="(\w+)"', answer.text)[0]}
     assert (await browser.post(f"{BASE}/config/remove", data=again)).status == 303
     assert await site.call("Mailchimpsync", "getstatus") == {"is_error": 0, "version": 3, "count": 0, "values": []}
+
+
+async def test_a_key_is_replaced_and_everybody_stays_known(site: Whole, browser: Browser) -> None:
+    old, new = site.emulator.key, "f" * 28 + "beef-us1"
+    site.emulator.world.default_account.users[0].keys.append(new)
+    await site.call("Mailchimpsync", "updatewebhook", process="add_webhook", api_key=old, list_id=site.list_id)
+    page = await browser.get(f"{BASE}/config")
+    account = re.findall(r'name="account" value="(\w+)"', page.text)[0]
+    form = {"token": page.token, "account": account, "do": "rekey", "mailchimp_key": new}
+    assert (await browser.post(f"{BASE}/config", data=form)).status == 303
+    stored = json.loads(await site.call("Setting", "getvalue", name="mailchimpsync_config"))
+    assert list(stored["accounts"]) == [new]
+    assert stored["lists"][site.list_id]["apiKey"] == new
+    assert stored["accounts"][new]["audiences"][site.list_id]["webhookFound"] is True
+    assert await site.call("MailchimpsyncCache", "getcount", mailchimp_list_id=site.list_id) == 3
+    shown = (await browser.get(f"{BASE}/config")).text
+    assert ("beef-us1" in shown, new in shown) == (True, False)
+
+
+async def test_a_key_of_another_account_replaces_nothing(site: Whole, browser: Browser) -> None:
+    other = site.emulator.world.add_account("Other")
+    page = await browser.get(f"{BASE}/config")
+    account = re.findall(r'name="account" value="(\w+)"', page.text)[0]
+    form = {"token": page.token, "account": account, "do": "rekey", "mailchimp_key": other.users[0].keys[0]}
+    answer = await browser.post(f"{BASE}/config", data=form)
+    assert (answer.status, "one of another account" in answer.text) == (422, True)
+    assert await site.call("MailchimpsyncCache", "getcount", mailchimp_list_id=site.list_id) == 3
