@@ -30,6 +30,7 @@ MAY_IMPORT = {
         "civiapi.query",
         "civiapi.params",
         "civiapi.dates",
+        "civiapi.policy",
     ),
 }
 
