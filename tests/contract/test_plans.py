@@ -17,6 +17,7 @@ from sqlalchemy import Connection, event, func, select, update
 from sqlalchemy.engine import Engine
 
 from civiapi.store.bulk import insert_rows
+from civiapi.store.groups import set_status
 from civiapi.store.tables import contact, email, group_contact, subscription_history
 from sync import daily, positions, search, stats, tables
 from sync.config import read_config
@@ -211,3 +212,17 @@ async def test_a_walk_is_recognized() -> None:
     assert _is_walk(f"{cache} ref civiapi_cache_list 4000 Using where")
     assert _is_walk(f"{cache} ALL None 4000 Using where")
     assert not _is_walk(f"{cache} eq_ref PRIMARY 1 ")
+
+
+async def test_a_first_push_sends_as_many_statements_for_two_hundred_people_as_for_twenty(tmp_path: Path) -> None:
+    counts = []
+    for people in (20, 200):
+        async with a_site(f"sqlite:///{tmp_path / f'{people}.sqlite'}") as site:
+            ids = range(1, people + 1)
+            await site.store.write(insert_rows, contact, ("id", "contact_type"), [(one, "Individual") for one in ids])
+            await site.store.write(insert_rows, email, ("contact_id", "email"), [(one, address(one)) for one in ids])
+            await site.store.write(set_status, GROUP, list(ids), "Added", method="Admin", at=BEFORE)
+            with _catching() as found:
+                await site.run()
+            counts.append(found.count)
+    assert counts[1] <= counts[0] + 5
