@@ -133,7 +133,12 @@ async def _count_ends(run: Run) -> None:
     anew = any(counts[name] for counts in run.counts.values() for name in daily.NEWS)
     ends = await run.ctx.store.read(daily.count_ends, run.audience, anew=anew)
     if ends is not None:
-        await run.ctx.store.write(daily.note_ends, run.audience, datetime.now(UTC), *ends)
+        await run.ctx.store.write(_note_ends, run, datetime.now(UTC), *ends)
+
+
+def _note_ends(conn: Connection, run: Run, at: datetime, mailchimp: int, civicrm: int) -> None:
+    daily.note_ends(conn, run.audience, at, mailchimp, civicrm)
+    claims.check(conn, run.claim)
 
 
 async def _say(run: Run, message: str) -> None:

@@ -142,14 +142,16 @@ ONE_VIEW = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"
 """Said to MariaDB at the start of a transaction that only reads."""
 
 
-def session_statements(zone: ZoneInfo, lock_wait_s: int) -> list[str]:
+def session_statements(zone: ZoneInfo, lock_wait_s: int, idle_s: int) -> list[str]:
     """What a MariaDB session is told when it begins: its zone, how long to wait for locks, to refuse what does not fit.
 
     A server may be set to cut texts that are too long and to take dates that are none; both would be silent losses.
+    A transaction that nobody has spoken in for *idle_s* (its process is frozen, its machine gone) is undone, and its
+    locks with it; MySQL has no such thing and reads that part as a comment.
     """
     return [
         f"SET time_zone = {session_zone(zone)}",
-        f"SET innodb_lock_wait_timeout = {lock_wait_s}",
+        f"SET innodb_lock_wait_timeout = {lock_wait_s} /*M!100300 , idle_transaction_timeout = {idle_s} */",
         "SET sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",
     ]
 

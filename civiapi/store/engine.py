@@ -38,6 +38,8 @@ READERS = 3
 BUSY_TIMEOUT_MS = 15_000
 TRIES = 6
 LOCK_WAIT_S = 15
+IDLE_S = 60
+"""Seconds that a transaction on MariaDB may rest between two statements."""
 PATIENCE_S = 30.0
 """On MariaDB: how long a statement waits for somebody's lock, and after how long a unit is not begun again."""
 GLANCE_S = 0.002
@@ -297,7 +299,7 @@ class MariaStore(Store):
         @event.listens_for(engine.sync_engine, "connect")
         def _(raw: Any, _record: Any) -> None:
             cursor = raw.cursor()
-            for statement in dialect.session_statements(clock.zone, LOCK_WAIT_S):
+            for statement in dialect.session_statements(clock.zone, LOCK_WAIT_S, IDLE_S):
                 cursor.execute(statement)
             cursor.close()
 

@@ -1,11 +1,14 @@
 """Claims: one holder at a time, lapsing by themselves, and a fence that stops whoever lost one. On both databases."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, insert, select
 
+from civiapi.store import engine
 from civiapi.store.engine import Store, open_store
 from civiapi.store.migrate import migrate
 from civiapi.store.tables import tag
@@ -85,6 +88,49 @@ async def test_a_commit_under_a_lost_claim_writes_nothing(store: Store, how: str
     with pytest.raises(ClaimLost, match="abc123"):
         await store.write(work)
     assert await store.read(lambda conn: conn.execute(select(tag.c.name)).all()) == []
+
+
+async def test_the_locks_of_a_process_frozen_inside_a_transaction_on_mariadb_are_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server undoes what nobody goes on with; whoever was frozen runs its unit again and finds its claim lost."""
+    monkeypatch.setattr(engine, "IDLE_S", 1)
+    asleep, taken = threading.Event(), threading.Event()
+    with a_database("mariadb", tmp_path) as url:
+        mine, other = await open_store(url), await open_store(url)
+        try:
+            await migrate(mine)
+            first = await take(mine, "one")
+            assert first is not None
+
+            def work(conn: Connection) -> None:
+                conn.execute(insert(tag).values(name="written"))
+                claims.check(conn, first)  # which locks the row
+                if not asleep.is_set():
+                    asleep.set()
+                    taken.wait(10)  # holding the loop, as a frozen process does
+                claims.check(conn, first)
+
+            frozen = asyncio.create_task(asyncio.to_thread(asyncio.run, _alone(url, work)))
+            await asyncio.to_thread(asleep.wait, 10)
+            second = await take(other, "two", NOW + 120_000)
+            taken.set()
+            assert second is not None
+            with pytest.raises(ClaimLost):
+                await frozen
+            assert await other.read(lambda conn: conn.execute(select(tag.c.name)).all()) == []
+        finally:
+            await mine.close()
+            await other.close()
+
+
+async def _alone(url: str, work: Callable[[Connection], None]) -> None:
+    """A unit in a loop of its own."""
+    store = await open_store(url)
+    try:
+        await store.write(work)
+    finally:
+        await store.close()
 
 
 async def test_a_lapsed_claim_that_nobody_took_still_lets_its_holder_commit(store: Store) -> None:
