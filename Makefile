@@ -4,13 +4,16 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test check bench soak reliability clean
+.PHONY: demo test test-mariadb check bench soak reliability clean
 
 demo: $(STAMP)
 	$(BIN)/civiapi demo
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2 -m "not soak and not browser"
+
+test-mariadb: $(STAMP)
+	$(BIN)/python -m pytest -n 2 --database mariadb -m "not soak and not browser"
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Replays the requests recorded from a real CiviCRM (../shared/golden) against a fresh server of ours.
+# GOLDEN_DATABASE=mysql://… replays on an empty MariaDB database instead of SQLite.
 # Usage: tests/golden.sh [further options of replay.py, such as --only contact --show 5]
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,7 +16,7 @@ port = $port
 base_url = http://127.0.0.1:$port
 site_key = golden-site-key
 [database]
-url = sqlite:///$work/golden.sqlite
+url = ${GOLDEN_DATABASE:-sqlite:///$work/golden.sqlite}
 [scheduler]
 enabled = no
 [log]

@@ -10,7 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Table, bindparam, insert, update
 from sqlalchemy.sql.dml import UpdateBase
 
-from civiapi.store.dialect import upsert_statement
+from civiapi.store.dialect import joined_update, one_by_one, upsert_statement
+
+AT_ONCE = 500
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -31,7 +33,12 @@ def upsert_rows(
 
 def update_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
     """Set *columns* of the rows whose ``id`` is the last value of each tuple."""
-    if rows:
+    if rows and one_by_one(conn):
+        for start in range(0, len(rows), AT_ONCE):
+            part = rows[start : start + AT_ONCE]
+            statement = joined_update(conn.dialect, table, columns, len(part))
+            conn.exec_driver_sql(statement, tuple(value for row in part for value in row))
+    elif rows:
         statement = update(table).where(table.c.id == bindparam("v_id")).values(_bound(columns))
         _run(conn, statement, [*columns, "id"], rows)
 

@@ -181,6 +181,24 @@ def zone_trouble(conn: Connection, zone: ZoneInfo) -> str:
     return "" if known else f"the server has no time zone tables for {zone.key}; load them ({load})"
 
 
+def one_by_one(conn: Connection) -> bool:
+    """Whether the driver sends the updates of an executemany one after another, each a trip to the server.
+
+    On MariaDB it does; inserts it sends together on both.
+    """
+    return conn.dialect.name != "sqlite"
+
+
+def joined_update(dialect: Dialect, table: Table, columns: Sequence[str], count: int) -> str:
+    """SQL for MariaDB that sets *columns* of *count* rows, each given as its values in their order, then its ``id``."""
+    quote = dialect.identifier_preparer.quote
+    first = ", ".join(f"%s AS v{place}" for place in range(len(columns) + 1))
+    more = " UNION ALL SELECT " + ", ".join(["%s"] * (len(columns) + 1))
+    sets = ", ".join(f"t.{quote(name)} = v.v{place}" for place, name in enumerate(columns))
+    joined = f"(SELECT {first}{more * (count - 1)}) AS v ON t.id = v.v{len(columns)}"
+    return f"UPDATE {quote(table.name)} AS t JOIN {joined} SET {sets}"  # noqa: S608  names of ours
+
+
 def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
     """The column as a value that SQLite does not look up in an index (a leading ``+``; MariaDB ignores it).
 
