@@ -36,8 +36,8 @@ def update_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Ro
     if rows and one_by_one(conn):
         for start in range(0, len(rows), AT_ONCE):
             part = rows[start : start + AT_ONCE]
-            statement = joined_update(conn.dialect, table, columns, len(part))
-            conn.exec_driver_sql(statement, tuple(value for row in part for value in row))
+            words = joined_update(conn.dialect, table, columns, len(part))
+            conn.exec_driver_sql(words, tuple(value for row in part for value in row))
     elif rows:
         statement = update(table).where(table.c.id == bindparam("v_id")).values(_bound(columns))
         _run(conn, statement, [*columns, "id"], rows)
