@@ -126,7 +126,7 @@ async def read(request: web.Request, *, raw_body: bool, max_body: int, proxies: 
                     fields = forms.merge(query, _read_fields(content_type, body))
         except web.HTTPRequestEntityTooLarge as error:
             raise too_large(max_body) from error
-        except (web.RequestPayloadError, HttpProcessingError) as error:
+        except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:  # or the caller hung up
             raise BadBody("The body cannot be read.") from error
     remote = request.remote or ""
     trusted = proxies.trusts(remote)

@@ -1,12 +1,16 @@
 """REST over HTTP: what a request means, how it is answered, what goes wrong (contract/apiv3.md section 1)."""
 
+import asyncio
 import random
+import socket
+import struct
 from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from civiapi.store.engine import Store
 from tests.contract.webkit import ADMIN, AJAX, KEYS, SITE_KEY, Mirror, Site, serving
@@ -468,3 +472,20 @@ async def test_a_trusted_proxy_is_believed_about_the_address(store: Store, mirro
 async def test_anyone_else_is_not(site: Site) -> None:
     hops = {"X-Forwarded-For": quote("203.0.113.9")}
     assert (await site.get(_url(action="create"), headers=hops)).json["IP"] == "127.0.0.1"
+
+
+async def test_who_hangs_up_in_the_middle_of_a_request_is_no_fault_of_ours(site: Site, mirror: Mirror) -> None:
+    """A reset, as of a process that was killed, breaks off the reading of the body."""
+    with capture_logs() as logs:
+        host, _, port = site.base.removeprefix("http://").partition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"POST {REST} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n\r\nkey=".encode())
+        await writer.drain()
+        assert (await site.get("/healthz")).status == 200  # by now the request is being read
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+        assert (await site.get("/healthz")).status == 200
+        assert (await site.get("/healthz")).status == 200
+    assert [one for one in logs if one["log_level"] == "error"] == []
+    assert mirror.calls == []

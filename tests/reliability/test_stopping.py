@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import random
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from civiapi.store.engine import open_store
 from sync import positions
@@ -22,6 +24,7 @@ from tests.program import ADMIN_KEY, civiapi, free_port, process, wait_until_ser
 
 LIMIT_S = 10.0
 PATIENCE_S = 30.0
+DEMOS, SEED = 12, 20260109
 AUTH = {"X-Civi-Auth": f"Bearer {ADMIN_KEY}"}
 
 
@@ -126,3 +129,34 @@ async def test_with_everything_waiting_for_a_mailchimp_that_hangs_it_still_ends_
 async def test_a_server_that_has_nothing_to_do_ends_at_once(tmp_path: Path) -> None:
     async with a_server(tmp_path) as server:
         assert await server.stop() < LIMIT_S / 2
+
+
+@pytest.mark.soak
+async def test_the_demo_ends_whenever_it_is_told_to(tmp_path: Path) -> None:
+    """It once did not: everything it does is told to stop here, at moments of which no two are alike."""
+    rng = random.Random(SEED)
+    slowest = 0.0
+    for number in range(DEMOS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with process("demo", "--folder", folder / "data", cwd=folder) as child:
+            assert child.stdout is not None
+            await asyncio.to_thread(child.stdout.readline)  # it is up, and about to sync
+            await asyncio.sleep(rng.uniform(0.0, 8.0))
+            began = time.monotonic()
+            child.send_signal(signal.SIGTERM)
+            await asyncio.to_thread(child.communicate, None, LIMIT_S)
+            slowest = max(slowest, time.monotonic() - began)
+            assert child.returncode == 143, child.returncode
+    print(f"\n{DEMOS} demos ended, the slowest in {slowest:.1f} s (seed {SEED})")
+
+
+async def test_the_demo_ends_in_the_middle_of_its_first_sync(tmp_path: Path) -> None:
+    with process("demo", "--folder", tmp_path / "data", cwd=tmp_path) as child:
+        assert child.stdout is not None
+        while "Linked group" not in await asyncio.to_thread(child.stdout.readline):
+            assert child.poll() is None
+        child.send_signal(signal.SIGTERM)
+        _, told = await asyncio.to_thread(child.communicate, None, LIMIT_S)
+        assert child.returncode == 143, told
+        assert "Traceback" not in told, told
