@@ -11,11 +11,26 @@ waits here until that is completed, not merely sent.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, delete, exists, func, insert, or_, select
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Select,
+    String,
+    and_,
+    bindparam,
+    case,
+    delete,
+    exists,
+    func,
+    insert,
+    or_,
+    select,
+)
 from sqlalchemy import update as change
 
 from civiapi.store.clock import SiteClock
@@ -31,6 +46,8 @@ from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import MailchimpError
 from sync.mailchimp.wire import SKIP_MERGE_VALIDATION, Batch, BatchOperation, path_segment
 from sync.merging import Sent
+from sync.resending import find_overruled, take_out
+from sync.skew import steady_skew
 from sync.tables import batch, cache, update, update_detail
 from sync.updates import CHUNK, SLOT_ORDER, SLOTS, OpenUpdate, read_update, select_updates
 
@@ -91,7 +108,7 @@ async def submit_pending(
         parcel = await ctx.store.write(_pack, audience, claim, ctx.options.batch_size, cache_ids)
         if parcel is None:
             break
-        await _send(ctx, client, claim, parcel)
+        await _send(ctx, client, audience, claim, parcel)
         updates, batches = updates + parcel.size, batches + 1
         if sent is not None:
             await sent(parcel.size)
@@ -116,7 +133,7 @@ async def settle_unknown(ctx: SyncContext, audience: Audience, claim: Claim) -> 
             log.info("a batch whose answer was lost was found", list_id=parcel.list_id, batch_id=found.id)
             await _note_sent(ctx, client, claim, parcel, found)
         else:
-            await _send(ctx, client, claim, parcel)
+            await _send(ctx, client, audience, claim, parcel, is_again=True)
     return len(parcels)
 
 
@@ -176,7 +193,7 @@ def count_waiting(conn: Connection, list_id: str) -> int:
 
 def has_ready(conn: Connection, list_id: str) -> bool:
     """Whether any update of an audience waits and could go now."""
-    return conn.execute(_ready(list_id, None).limit(1)).first() is not None
+    return conn.execute(_FIRST_READY, {"list_id": list_id}).first() is not None
 
 
 def free_stranded(conn: Connection, list_id: str) -> int:
@@ -207,8 +224,16 @@ def operation_id(row_id: int, update_id: int) -> str:
 # ── One parcel ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _send(ctx: SyncContext, client: MailchimpClient, claim: Claim, parcel: Parcel) -> None:
-    """Post a parcel and note the answer.
+async def _send(
+    ctx: SyncContext,
+    client: MailchimpClient,
+    audience: Audience,
+    claim: Claim,
+    parcel: Parcel,
+    *,
+    is_again: bool = False,
+) -> None:
+    """Post a parcel and note the answer; with *is_again* it may have been posted before.
 
     Raises MailchimpError: the updates wait again, or the outcome is unknown; ClaimLost, where whoever has the claim now
     finds out about it.
@@ -218,6 +243,10 @@ async def _send(ctx: SyncContext, client: MailchimpClient, claim: Claim, parcel:
         await ctx.store.read(claims.look, claim)
         claims.look_at_clock(claim)
 
+    parcel = await _without_overruled(ctx, client, audience, claim, parcel, is_again)
+    if parcel.size == 0:
+        await ctx.store.write(_forget, claim, parcel)
+        return
     for attempt in range(1, SEND_TRIES + 1):
         updates = await ctx.store.read(in_batch, parcel.row_id)
         try:
@@ -235,6 +264,19 @@ async def _send(ctx: SyncContext, client: MailchimpClient, claim: Claim, parcel:
             sent = found
         await _note_sent(ctx, client, claim, parcel, sent)
         return
+
+
+async def _without_overruled(
+    ctx: SyncContext, client: MailchimpClient, audience: Audience, claim: Claim, parcel: Parcel, is_again: bool
+) -> Parcel:
+    """The parcel without those whom it would bring back although they left since their update was sent before."""
+    updates = await ctx.store.read(in_batch, parcel.row_id)
+    overruled = await find_overruled(client, audience, [one for one in updates if is_again or one.tries])
+    if not overruled:
+        return parcel
+    skew = steady_skew(client.clock_offset())
+    size = await ctx.store.write(take_out, audience, claim, parcel.row_id, overruled, skew)
+    return replace(parcel, size=size)
 
 
 async def _note_sent(ctx: SyncContext, client: MailchimpClient, claim: Claim, parcel: Parcel, sent: Batch) -> None:
@@ -356,7 +398,7 @@ def _rank(kind: ColumnElement[str]) -> ColumnElement[int]:
     return case(_RANKS, value=func.coalesce(kind, "member"), else_=_RANKS["member"])
 
 
-def _ready(list_id: str, cache_ids: Sequence[int] | None) -> Select[tuple[int]]:
+def _ready(list_id: str | BindParameter[str], cache_ids: Sequence[int] | None) -> Select[tuple[int]]:
     """The ids of waiting updates whose row has nothing in flight and nothing that must be done before, oldest first."""
     other, other_detail = update.alias("other"), update_detail.alias("other_detail")
     rank, other_rank = _rank(update_detail.c.kind), _rank(other_detail.c.kind)
@@ -390,6 +432,10 @@ def _ready(list_id: str, cache_ids: Sequence[int] | None) -> Select[tuple[int]]:
         .order_by(update.c.id)
     )
     return found if cache_ids is None else found.where(update.c.mailchimpsync_cache_id.in_(cache_ids))
+
+
+_FIRST_READY = _ready(bindparam("list_id", type_=String()), None).limit(1)
+"""Made once: the watcher asks it whenever it looks."""
 
 
 def _has_room(conn: Connection, audience: Audience) -> bool:

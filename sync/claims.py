@@ -12,7 +12,7 @@ Every function is one step of a transaction and works alike on both databases.
 import time
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, bindparam, select, update
 
 from civiapi.store.dialect import insert_new
 from sync.tables import claim as claim_table
@@ -80,14 +80,15 @@ def withdraw(conn: Connection, name: str) -> None:
     conn.execute(update(claim_table).where(claim_table.c.name == name).values(fence=fence + 1, expires_ms=0))
 
 
+_LOCKED_FENCE = select(claim_table.c.fence).where(claim_table.c.name == bindparam("claim")).with_for_update()
+
+
 def check(conn: Connection, claim: Claim) -> None:
     """Raise ClaimLost unless the claim is still ours, and keep it so until this transaction ends.
 
     Called last in a unit: on MariaDB the row stays locked until the commit, and nobody should wait longer than that.
     """
-    found = conn.execute(
-        select(claim_table.c.fence).where(claim_table.c.name == claim.name).with_for_update()
-    ).scalar_one_or_none()
+    found = conn.execute(_LOCKED_FENCE, {"claim": claim.name}).scalar_one_or_none()
     if found != claim.fence:
         raise ClaimLost(claim.name)
 

@@ -2,7 +2,8 @@
 
 A field whose value did not change keeps its time. A changed one gets the member's ``last_changed``, or, when the new
 value is what we ourselves asked for, the time of the CiviCRM word that made us ask: our own write, coming back to us,
-never outranks a word that CiviCRM spoke before Mailchimp carried it out.
+never outranks a word that CiviCRM spoke before Mailchimp carried it out. Who leaves within the second that
+their being in has for its time leaves a second later: a tie would bring them back, though we saw which came last.
 """
 
 from collections.abc import Iterable, Mapping
@@ -10,12 +11,13 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeGuard
 
-from sync.audience import Audience
+from sync.audience import RECEIVES_MAIL, Audience
 from sync.mailchimp.wire import Member, parse_instant
 from sync.member_data import ECHO, INTEREST, SENT, Fields, entry
 
 NAMES = (("first_name", "FNAME"), ("last_name", "LNAME"))
 NO_TIME = "19700101000000"
+COMPACT = "%Y%m%d%H%M%S"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,9 @@ def merge(old: Fields, news: News, *, before: str | None, sent: Iterable[tuple[S
             fields[key + "@"] = old.get(key + "@") or before or news.stamp
         else:
             fields[key + "@"] = (
-                _caused(echoes.get(key, ()), value) or (old.get(note + "@") if noted == value else None) or news.stamp
+                _caused(echoes.get(key, ()), value)
+                or (old.get(note + "@") if noted == value else None)
+                or (_after(news.stamp, old.get(key + "@")) if _is_leaving(key, old, value) else news.stamp)
             )
         if noted is not None and noted != value:
             fields[note], fields[note + "@"] = noted, old.get(note + "@") or NO_TIME
@@ -150,6 +154,17 @@ def is_different(old: Fields, new: Fields) -> bool:
     """True when a sync has something to think about: another status, or another interest."""
     keys = {key for key in (*old, *new) if key == "status" or (key.startswith(INTEREST) and not key.endswith("@"))}
     return any(old.get(key) != new.get(key) for key in keys)
+
+
+def _is_leaving(key: str, old: Fields, value: object) -> bool:
+    return key == "status" and old.get(key) in RECEIVES_MAIL and value not in RECEIVES_MAIL
+
+
+def _after(stamp: str, before: object) -> str:
+    """*stamp*, but a second later where the value that it replaces, which we have seen, has the same time."""
+    if stamp != before or stamp == NO_TIME:
+        return stamp
+    return (datetime.strptime(stamp, COMPACT) + timedelta(seconds=1)).strftime(COMPACT)
 
 
 def _caused(echoes: Iterable[tuple[Any, str]], value: Any) -> str | None:

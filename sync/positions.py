@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 import phpserialize
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from civiapi.store.dialect import upsert
 from sync.tables import run as run_table
@@ -116,14 +116,20 @@ class Position:
         }
 
 
+_STATUS = select(status_table.c.data).where(status_table.c.list_id == bindparam("list_id"))
+_LOCKED_STATUS = _STATUS.with_for_update()
+_RUN = select(run_table).where(run_table.c.list_id == bindparam("list_id"))
+"""Made once: a stage loads its position with every commit."""
+
+
 def load(conn: Connection, list_id: str, *, for_update: bool = False) -> Position:
     """The position of an audience; that of one never run where there is none. *for_update* locks it on MariaDB."""
     position = Position(list_id)
-    wanted = select(status_table.c.data).where(status_table.c.list_id == list_id)
-    blob = conn.execute(wanted.with_for_update() if for_update else wanted).scalar_one_or_none()
+    mine = {"list_id": list_id}
+    blob = conn.execute(_LOCKED_STATUS if for_update else _STATUS, mine).scalar_one_or_none()
     if blob is not None:
         _read_status(position, blob)
-    row = conn.execute(select(run_table).where(run_table.c.list_id == list_id)).one_or_none()
+    row = conn.execute(_RUN, mine).one_or_none()
     if row is not None:
         state = _json(row.state)
         cursor = _json(row.cursor)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -109,16 +110,18 @@ def upsert(
     conn: Connection, table: Table, rows: Sequence[dict[str, Any]], *, key: Iterable[str], set_: Iterable[str]
 ) -> None:
     """Insert *rows*; where a row with the same *key* stands, set its columns *set_* instead."""
-    if not rows:
-        return
-    columns = list(set_)
-    if conn.dialect.name == "sqlite":
-        insert = sqlite.insert(table)
-        updates = {name: insert.excluded[name] for name in columns}
-        conn.execute(insert.on_conflict_do_update(index_elements=list(key), set_=updates), list(rows))
-    else:
-        minsert = mysql.insert(table)
-        conn.execute(minsert.on_duplicate_key_update({n: minsert.inserted[n] for n in columns}), list(rows))
+    if rows:
+        conn.execute(_upserting(conn.dialect.name == "sqlite", table, tuple(key), tuple(set_)), list(rows))
+
+
+@cache
+def _upserting(is_sqlite: bool, table: Table, key: tuple[str, ...], set_: tuple[str, ...]) -> Insert:
+    """Made once: a stage saves its position with every commit."""
+    if is_sqlite:
+        lite = sqlite.insert(table)
+        return lite.on_conflict_do_update(index_elements=list(key), set_={n: lite.excluded[n] for n in set_})
+    maria = mysql.insert(table)
+    return maria.on_duplicate_key_update({n: maria.inserted[n] for n in set_})
 
 
 @contextmanager

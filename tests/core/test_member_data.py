@@ -194,3 +194,9 @@ def test_what_is_archived_by_us_is_sent_with_an_empty_body() -> None:
 def test_a_member_met_for_the_first_time_is_written_as_any_other() -> None:
     found = news_of(interests={"i1": True, "i2": False})
     assert encode_new(found.values, found.stamp) == encode(merge({}, found, before=None))
+
+
+def test_whoever_leaves_within_the_second_of_the_word_that_brought_them_has_left() -> None:
+    joined = merge({}, news_of(), before=None, sent=[(Sent("subscribed"), "20260109120000")])
+    left = merge(joined, news_of(status="unsubscribed", last_changed="2026-01-09T12:00:00+00:00"), before=None)
+    assert (joined["status@"], left["status@"]) == ("20260109120000", "20260109120001")

@@ -282,6 +282,8 @@ class Ends:
             now = Known(member.email, member.status in RECEIVES, member.last_changed, member.interests)
             if before is None:
                 self._arrived(member)
+                if is_person and TREES not in member.interests:  # not chosen when first met counts as their word
+                    ledger.say(now.email.lower(), TREES, "mailchimp", False, self.now)
                 before = Known(member.email, False, 0, frozenset())
             if before.email.lower() != now.email.lower():
                 if not self.unit(crm.is_linked, before.email):  # nobody can know whose the new address is

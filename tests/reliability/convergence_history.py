@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from civiapi.store.tables import email
+from sync.mailchimp.emulator.exchange import Request
 from sync.mailchimp.emulator.faults import FaultAction
 from tests.contract.sites import TREES_GROUP
 from tests.reliability import convergence_civicrm as crm
@@ -301,10 +302,19 @@ async def _slow_batches(tale: Tale, step: Step) -> None:
 
 
 async def _lose_batch(tale: Tale, step: Step) -> None:
-    """Another program deletes our batch, done or not; or its results have expired."""
+    """Another program deletes our batch; or it was carried out, and its results have expired."""
     batches = tale.ends.world.default_account.batches
+    if step.how % 2:
+        tale.ends.world.run_batches()
     if batches:
         del batches[sorted(batches)[step.who % len(batches)]]
+
+
+async def _foreign_batch(tale: Tale, step: Step) -> None:
+    """Another program hands Mailchimp a batch as large as ours are."""
+    account = tale.ends.world.default_account
+    operations = [{"method": "GET", "path": "/lists", "operation_id": f"other-{i}"} for i in range(1 + step.how % 2)]
+    tale.ends.world.handle(Request("POST", "/batches", {}, {"operations": operations}, account))
 
 
 async def _break(tale: Tale, step: Step) -> None:
@@ -344,6 +354,7 @@ _MACHINE: set[Any] = {
     _keep_webhooks,
     _slow_batches,
     _lose_batch,
+    _foreign_batch,
     _break,
     _break_writes,
     _mend,
@@ -385,6 +396,7 @@ STEPS: dict[str, Any] = {
     "keep_webhooks": _keep_webhooks,
     "slow_batches": _slow_batches,
     "lose_batch": _lose_batch,
+    "foreign_batch": _foreign_batch,
     "break": _break,
     "break_writes": _break_writes,
     "mend": _mend,

@@ -27,6 +27,12 @@ FINDINGS = {
     ),
     "Put into an interest's group while their subscribing was under way: that Mailchimp made them without the interest "
     "is nobody's word.": happened(("slow_batches", 0, 1, 0), ("sync", 0, 0, 0), ("interest", 1, 0, 60)),
+    "Subscribed by a batch whose results got lost, then taken out by an admin: the batch is not sent again for them.": (
+        happened(("sync", 0, 0, 0), ("lose_batch", 0, 1, 5), ("admin_unsubscribe", 1, 0, 60), ("webhooks", 0, 4, 60))
+    ),
+    "Subscribed by a batch whose results got lost, then left: nobody is asked to confirm what they did not ask for.": (
+        happened(("sync", 0, 0, 0), ("lose_batch", 0, 1, 5), ("unsubscribe", 1, 0, 60), ("webhooks", 0, 4, 60))
+    ),
 }
 
 
