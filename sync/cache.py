@@ -19,7 +19,7 @@ from sqlalchemy import update as change
 from civiapi.store.bulk import insert_rows, update_rows, upsert_rows
 from civiapi.store.dialect import unindexed
 from sync.address_changes import follow_member
-from sync.audience import Audience
+from sync.audience import RECEIVES_MAIL, Audience
 from sync.mailchimp.wire import Member
 from sync.member_data import Fields, decode, encode, encode_new
 from sync.merging import (
@@ -160,7 +160,10 @@ def mark_gone(
     stamp = audience.compact(at - skew)
     for part in _parts(cache_ids):
         for row in conn.execute(select(*_ROW).where(cache.c.id.in_(part))):
-            fields = decode(row.mailchimp_data) | {"status": "archived", "status@": stamp}
+            known = decode(row.mailchimp_data)
+            was_out = row.mailchimp_status is not None and row.mailchimp_status not in RECEIVES_MAIL
+            since = known.get("status@") if was_out else None  # they have been out since then: this is no new word
+            fields = known | {"status": "archived", "status@": since or stamp}
             changed.append(("archived", audience.clock.write(at), encode(without_notes(fields)), "todo", row.id))
     update_rows(conn, cache, ("mailchimp_status", "mailchimp_updated", "mailchimp_data", "sync_status"), changed)
     wake_siblings(conn, audience.list_id, cache_ids)

@@ -85,10 +85,39 @@ async def _look(ctx: SyncContext, audience: Audience, client: MailchimpClient, h
     member = None
     for member_id in dict.fromkeys([*known, subscriber_hash(hint.email)]):
         member = member or await client.find_member(audience.list_id, member_id)
-    moved_row = await _moved_row(ctx, audience, client, hint, member) if member is not None else None
+    if member is None:
+        member, moved_row = await _look_elsewhere(ctx, audience, client, hint)
+    else:
+        moved_row = await _moved_row(ctx, audience, client, hint, member)
     offset = client.clock_offset()
     at = (datetime.now(UTC) + (offset or timedelta(0))).replace(microsecond=0)
     return _Seen(member, moved_row, at, steady_skew(offset))
+
+
+async def _look_elsewhere(
+    ctx: SyncContext, audience: Audience, client: MailchimpClient, hint: Hint
+) -> tuple[Member | None, int | None]:
+    """Whoever is not there under an address may have changed it again: the member with the contact id we know.
+
+    Returns it with the row that it was; nothing where it is gone, or has a row of its own already.
+    """
+    for cache_id, contact_id in await ctx.store.read(_contact_ids, audience.list_id, hint.email):
+        found = await client.find_member(audience.list_id, contact_id)
+        if found is not None:
+            known = await ctx.store.read(_rows_of, audience.list_id, found.get("id") or "", "")
+            return (None, None) if known else (found, cache_id)
+    return None, None
+
+
+def _contact_ids(conn: Connection, list_id: str, address: str) -> list[tuple[int, str]]:
+    """The rows of the member with this address, and Mailchimp's contact id of each."""
+    ids = [cache_id for cache_id, _ in _rows_of(conn, list_id, subscriber_hash(address), address)]
+    rows = conn.execute(
+        select(contact_ids.c.cache_id, contact_ids.c.contact_id).where(
+            contact_ids.c.cache_id.in_(ids), contact_ids.c.contact_id.is_not(None)
+        )
+    )
+    return [(row.cache_id, row.contact_id) for row in rows]
 
 
 async def _moved_row(

@@ -33,6 +33,20 @@ FINDINGS = {
     "Subscribed by a batch whose results got lost, then left: nobody is asked to confirm what they did not ask for.": (
         happened(("sync", 0, 0, 0), ("lose_batch", 0, 1, 5), ("unsubscribe", 1, 0, 60), ("webhooks", 0, 4, 60))
     ),
+    "Deleted for good after having been out for long: that is no new word against who joined in CiviCRM since.": (
+        happened(("admin_unsubscribe", 2, 0, 0), ("sync", 0, 0, 0), ("delete", 2, 0, 0), ("join", 2, 0, 7))
+    ),
+    "Moved twice at Mailchimp, told of the first move late: they have not gone, and CiviCRM's last word stands.": (
+        happened(
+            ("move", 0, 0, 0),
+            ("sync_and_settle", 0, 0, 0),
+            ("move", 0, 0, 0),
+            ("leave", 0, 0, 0),
+            ("open_mail", 0, 0, 61),
+            ("webhooks", 0, 0, 400),
+            begins_in_step=True,
+        )
+    ),
 }
 
 
