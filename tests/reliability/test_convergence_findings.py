@@ -34,7 +34,13 @@ FINDINGS = {
         happened(("sync", 0, 0, 0), ("lose_batch", 0, 1, 5), ("unsubscribe", 1, 0, 60), ("webhooks", 0, 4, 60))
     ),
     "Deleted for good after having been out for long: that is no new word against who joined in CiviCRM since.": (
-        happened(("admin_unsubscribe", 2, 0, 0), ("sync", 0, 0, 0), ("delete", 2, 0, 0), ("join", 2, 0, 7))
+        happened(
+            ("admin_unsubscribe", 2, 0, 0),
+            ("sync", 0, 0, 0),
+            ("delete", 2, 0, 0),
+            ("join", 2, 0, 7),
+            ("webhooks", 0, 0, 2),
+        )
     ),
     "Moved twice at Mailchimp, told of the first move late: they have not gone, and CiviCRM's last word stands.": (
         happened(
