@@ -18,12 +18,12 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_,
 from civiapi.store.tables import group_contact
 from sync.audience import RECEIVES_MAIL, Audience
 from sync.context import SyncOptions
-from sync.daily import find_sizes
+from sync.daily import count_group, find_sizes
 from sync.errors import SyncBraked
 from sync.facts import facts_for
-from sync.kinds import LEAVE_GROUP, SUBSCRIBE, UNSUBSCRIBE, kind_of
+from sync.kinds import INTERESTS, LEAVE_GROUP, SUBSCRIBE, UNSUBSCRIBE, kind_of
 from sync.positions import READY_TO_FETCH, Position
-from sync.reconcile import ADDED, plan
+from sync.reconcile import ADDED, REMOVED, plan
 from sync.stages.base import ROWS_A_BIT, ROWS_A_STATEMENT, Run, Step, next_bound
 from sync.tables import cache
 
@@ -62,6 +62,8 @@ class Toll:
     additions: int = 0
     group_size: int = 0
     audience_size: int = 0
+    group_id: int = 0
+    """Which group `removals_group` and `group_size` are of: the subscription group, or the one of an interest."""
 
     def exceeds(self, limits: Limits) -> str | None:
         """Which limit this is over: the kind of brake, or None."""
@@ -79,7 +81,7 @@ async def check_brake(run: Run) -> None:
         toll = await _weigh(run, limits)
         kind = toll.exceeds(limits)
         if kind is not None:
-            sentence = _sentence(kind, toll, limits)
+            sentence = _sentence(kind, toll, limits, run.audience.group_id)
             await run.commit(_pull, kind, toll, limits, sentence)
             raise SyncBraked(f"Audience {run.audience.list_id} stopped at {run.position.stage}: {sentence}")
     if run.position.brake is not None:
@@ -117,7 +119,7 @@ def _pull(conn: Connection, step: Step, kind: str, toll: Toll, limits: Limits, s
     step.say(sentence)
 
 
-def _sentence(kind: str, toll: Toll, limits: Limits) -> str:
+def _sentence(kind: str, toll: Toll, limits: Limits, group_id: int) -> str:
     if kind == ADDITIONS:
         would = f"add {toll.additions} people at Mailchimp; the limit is {limits.additions}"
     else:
@@ -126,6 +128,8 @@ def _sentence(kind: str, toll: Toll, limits: Limits) -> str:
             if kind == GROUP
             else (toll.removals_audience, toll.audience_size, "the audience at Mailchimp")
         )
+        if kind == GROUP and toll.group_id != group_id:
+            where = f"the interest group {toll.group_id}"
         limit = f"{limits.percent:g} % and {limits.people} people"
         would = f"remove {removals} of {size} people from {where}; the limit is {limit}"
     return (
@@ -155,31 +159,47 @@ async def _weigh(run: Run, limits: Limits) -> Toll:
         )
         if wanted
     ]
-    if not kinds:
+    interests = await _interest_sizes(run, limits) if limits.percent and most[INTERESTS] > limits.people else {}
+    if not kinds and not interests:
         return Toll()
     audience_size, group_size = await store.read(find_sizes, audience)
-    upmost = Toll(most[LEAVE_GROUP], most[UNSUBSCRIBE], most[SUBSCRIBE], group_size, audience_size)
-    if upmost.exceeds(limits) is None:
+    upmost = Toll(most[LEAVE_GROUP], most[UNSUBSCRIBE], most[SUBSCRIBE], group_size, audience_size, audience.group_id)
+    if upmost.exceeds(limits) is None and not interests:
         return Toll()
-    exact = await _judge(run, kinds, upmost)
-    if exact.exceeds(limits) is None or len(kinds) == len(_CANDIDATES):
+    exact = await _judge(run, [*kinds, *([INTERESTS] if interests else [])], upmost, limits, interests)
+    if exact.exceeds(limits) is None:
         return exact
-    return await _judge(run, list(_CANDIDATES), upmost)  # a person will look at these numbers: all of them
+    return await _judge(run, list(_CANDIDATES), upmost, limits, interests)  # people will look at these numbers: all
 
 
-async def _judge(run: Run, kinds: Sequence[str], upmost: Toll) -> Toll:
-    """What the run would do about the rows that may be of these kinds."""
+async def _interest_sizes(run: Run, limits: Limits) -> dict[int, int]:
+    """The interests' groups from which too many could be removed, with how many are in each."""
+    sizes = {
+        group_id: await run.ctx.store.read(count_group, group_id)
+        for group_id in run.audience.group_ids
+        if group_id != run.audience.group_id
+    }
+    return {group_id: size for group_id, size in sizes.items() if size > limits.people}
+
+
+async def _judge(run: Run, kinds: Sequence[str], upmost: Toll, limits: Limits, interests: Mapping[int, int]) -> Toll:
+    """What the run would do about the rows that may be of these kinds; of the groups, the first that loses too many."""
     found: Counter[str] = Counter()
     after: int | None = 0
     while after is not None:
         part, after = await run.ctx.store.read(_judge_part, run.audience, kinds, after)
         found += part
-    return replace(
+    toll = replace(
         upmost,
         removals_group=found[LEAVE_GROUP],
         removals_audience=found[UNSUBSCRIBE],
         additions=found[SUBSCRIBE],
     )
+    if toll.exceeds(limits) is None:
+        for group_id, size in interests.items():
+            if limits.are_exceeded_by(found[_left(group_id)], size):
+                return replace(toll, removals_group=found[_left(group_id)], group_size=size, group_id=group_id)
+    return toll
 
 
 def _inside() -> ColumnElement[bool]:
@@ -194,8 +214,14 @@ _CANDIDATES: Mapping[str, ColumnElement[bool]] = {
     LEAVE_GROUP: and_(_inside(), ~_receives(), cache.c.mailchimp_status.is_not(None)),
     UNSUBSCRIBE: and_(~_inside(), _receives()),
     SUBSCRIBE: and_(_inside(), ~_receives()),
+    INTERESTS: cache.c.mailchimp_status.is_not(None),
 }
 """Where a row must stand for each of these to be decided about it (`reconcile.decide`)."""
+
+
+def _left(group_id: int) -> str:
+    """What leaving an interest's group is counted by."""
+    return f"left {group_id}"
 
 
 def _todo(audience: Audience, columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
@@ -239,5 +265,13 @@ def _judge_part(
     candidates = or_(*(_CANDIDATES[kind] for kind in kinds))
     wanted = _todo(audience, [cache.c.id]).where(cache.c.id > after, candidates).order_by(cache.c.id).limit(ROWS_A_BIT)
     ids = list(conn.execute(wanted).scalars())
-    found = Counter(kind_of(plan(one, audience)) for one in facts_for(conn, audience, ids, lean=True))
+    found: Counter[str] = Counter()
+    for one in facts_for(conn, audience, ids, lean=True):
+        planned = plan(one, audience)
+        found[kind_of(planned)] += 1
+        found.update(
+            _left(change.group_id)
+            for change in planned.group_changes
+            if change.status == REMOVED and change.group_id != audience.group_id
+        )
     return found, ids[-1] if len(ids) == ROWS_A_BIT else None

@@ -17,10 +17,11 @@ from sync import brake, positions
 from sync.config import read_config, write_config
 from sync.context import SyncOptions
 from sync.errors import SyncBraked
+from sync.mailchimp.emulator.model import Interest, InterestCategory
 from sync.stages import queue
 from tests.contract.apikit import Asked
 from tests.contract.databases import KINDS, a_database
-from tests.contract.sites import GROUP, TREES_GROUP, Site, a_site
+from tests.contract.sites import GROUP, TREES_GROUP, Site, a_site, link
 
 NOON = datetime(2026, 1, 9, 12, 0, tzinfo=UTC)
 PEOPLE = [f"member{n}@example.org" for n in range(8)]
@@ -83,6 +84,7 @@ async def test_a_sync_that_would_empty_the_audience_stops_before_it_does(site: S
         "additions": 0,
         "group_size": 0,
         "audience_size": 8,
+        "group_id": GROUP,
         "limits": {"percent": 25.0, "people": 2, "additions": 0},
         "sentence": sentence,
         "since": "2026-01-09 12:01:00",
@@ -102,6 +104,28 @@ async def test_a_sync_that_would_empty_the_group_stops_before_it_does(site: Site
     shown = (await status(site, ask))["brake"]
     assert (shown["kind"], shown["removals_group"], shown["group_size"]) == ("group", 8, 8)
     assert [await site.standing(one.id) for one in await site.contacts()] == ["Added"] * 8
+
+
+async def test_a_sync_that_would_empty_the_group_of_an_interest_stops_too(
+    site: Site, ask: Asked, clock: Traveller
+) -> None:
+    trees = "9143cf3bd1"
+    category = InterestCategory("c" * 10, "Topics")
+    category.interests[trees] = Interest(trees, category.id, "Trees")
+    site.emulator.audience().categories[category.id] = category
+    await site.store.write(link, site.emulator.key, site.list_id, {trees: str(TREES_GROUP)})
+    for address in PEOPLE:
+        site.emulator.person("edit_profile", address, interests={trees: True})
+    await site.sync()
+    assert [await site.standing(one.id, TREES_GROUP) for one in await site.contacts()] == ["Added"] * 8
+    clock.shift(60)
+    for address in PEOPLE:
+        site.emulator.person("edit_profile", address, interests={trees: False})
+    answer = await ask.answer("fetchandreconcile")
+    assert f"would remove 8 of 8 people from the interest group {TREES_GROUP}" in answer["error_message"]
+    assert (await status(site, ask))["brake"]["group_id"] == TREES_GROUP
+    await ask("fetchandreconcile", confirm=1)
+    assert [await site.standing(one.id, TREES_GROUP) for one in await site.contacts()] == ["Removed"] * 8
 
 
 async def test_a_braked_sync_is_not_called_crashed_however_long_it_waits(
