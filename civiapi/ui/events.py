@@ -95,9 +95,9 @@ async def follow(visit: Visit) -> web.StreamResponse:
         response = web.StreamResponse(headers={**GUARDS, **HEADERS, "X-Accel-Buffering": "no"})
         response.content_type = "text/event-stream"
         response.charset = "utf-8"
-        await response.prepare(visit.request)
         if visit.request.method != "GET":  # HEAD asks for the headers only
             return response
+        await response.prepare(visit.request)
         try:
             async for event in _events(visit, streams.stopping):
                 async with asyncio.timeout(PATIENCE):

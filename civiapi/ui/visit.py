@@ -175,6 +175,8 @@ def page(site: Site, show: Page, permission: str | None) -> Handler:
             return await _visit(site, request, incoming, show, permission)
         except BadBody as bad:
             return _plain(bad.message, bad.status if bad.status >= 400 else 400)
+        except ConnectionError:
+            raise  # the visitor left while the answer was on its way; aiohttp lets go of the connection
         except Exception:
             log.exception("a page could not be shown", method=request.method, path=request.rel_url.path)
             return _plain("Something went wrong here; the server's log says what.", 500)
