@@ -9,9 +9,9 @@ is read.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Text, cast, func, select
+from sqlalchemy import ColumnElement, Connection, func, select
 
-from civiapi.store.dialect import unindexed
+from civiapi.store.dialect import loose_text, unindexed
 from civiapi.store.tables import subscription_history
 from sync.config import Link, read_config
 from sync.errors import BadConfig, SyncError
@@ -48,7 +48,7 @@ def failure_words() -> ColumnElement[Any]:
         .correlate(cache)
         .scalar_subquery()
     )
-    return func.coalesce(cast(cache.c.civicrm_data, Text), "") + " " + func.coalesce(refusal, "")
+    return loose_text(cache.c.civicrm_data, refusal)
 
 
 def latest_status(link: Link) -> ColumnElement[Any]:

@@ -229,6 +229,26 @@ def _with_likelihood(element: rare, compiler: SQLCompiler, **kw: Any) -> str:
     return f"likelihood({compiler.process(element.clauses, **kw)}, 0.0001)"
 
 
+class loose_text(FunctionElement[str]):
+    """Columns, bytes among them, as one text that LIKE searches without regard to case; nothing is an empty text."""
+
+    inherit_cache = True
+    type = Text()
+
+
+@compiles(loose_text)
+def _joined_bytes(element: loose_text, compiler: SQLCompiler, **kw: Any) -> str:
+    parts = (f"coalesce(CAST({compiler.process(one, **kw)} AS TEXT), '')" for one in element.clauses)
+    return f"({' || '.join(parts)})"
+
+
+@compiles(loose_text, "mysql")
+@compiles(loose_text, "mariadb")
+def _joined_and_collated(element: loose_text, compiler: SQLCompiler, **kw: Any) -> str:
+    parts = (f"coalesce(CONVERT({compiler.process(one, **kw)} USING utf8mb4), '')" for one in element.clauses)
+    return f"(concat({', '.join(parts)}) COLLATE {UTF8})"
+
+
 def insert_new(conn: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> None:
     """Insert *rows*, leaving out those whose key is taken."""
     if not rows:
