@@ -36,7 +36,7 @@ from sync.hook_health import BATCH_HOOK, MEMBER_HOOK, note, note_health
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import InvalidApiKey, MailchimpError, Refused, Throttled
 from sync.mailchimp.wire import Audience as RemoteAudience
-from sync.tables import balance, batch, cache, claim, daily, hook_health, run, status, update
+from sync.tables import balance, batch, cache, claim, daily, hook_health, plan, plan_person, run, status, update
 from sync.webhooks import HookHealth, HookUrls
 
 T = TypeVar("T")
@@ -237,6 +237,9 @@ def _forget_others(conn: Connection, kept: list[str]) -> None:
     conn.execute(delete(run).where(run.c.list_id.not_in(kept)))
     conn.execute(delete(hook_health).where(hook_health.c.list_id.not_in(kept)))
     conn.execute(delete(daily).where(daily.c.list_id.not_in(kept)))
+    gone = select(plan.c.id).where(plan.c.list_id.not_in(kept))
+    conn.execute(delete(plan_person).where(plan_person.c.plan_id.in_(gone)))
+    conn.execute(delete(plan).where(plan.c.list_id.not_in(kept)))
     conn.execute(delete(balance).where(balance.c.list_id.not_in(kept)))
 
 

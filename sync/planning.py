@@ -158,7 +158,7 @@ def _highest_contact(conn: Connection) -> int:
 async def _keep(store: Store, scratch: Store, audience: Audience, notes: _Notes) -> str:
     """Bring what was noted into the store, a page at a time; nobody knows the plan's id until all is there."""
     plan_id, after = secrets.token_hex(16), 0
-    await store.write(_forget_old, claims.now_ms() // 1000)
+    await forget_old_plans(store)
     await store.write(_note_plan, plan_id, audience.list_id, notes.counts)
     while True:
         people = await scratch.read(_noted, notes.known_upto, after)
@@ -199,10 +199,20 @@ def _note_plan(conn: Connection, plan_id: str, list_id: str, counts: Counter[str
     conn.execute(insert(plan).values(**values))
 
 
-def _forget_old(conn: Connection, now_s: int) -> None:
-    """Let plans go whose time is over, with their people."""
-    conn.execute(delete(plan).where(plan.c.made_s < now_s - KEPT_SECONDS))
-    conn.execute(delete(plan_person).where(plan_person.c.plan_id.not_in(select(plan.c.id))))
+async def forget_old_plans(store: Store) -> None:
+    """Let plans go whose time is over, with their people: they are named in them."""
+    old = await store.read(_old_plans, claims.now_ms() // 1000)
+    if old:
+        await store.write(_forget, old)
+
+
+def _old_plans(conn: Connection, now_s: int) -> list[str]:
+    return list(conn.execute(select(plan.c.id).where(plan.c.made_s < now_s - KEPT_SECONDS)).scalars())
+
+
+def _forget(conn: Connection, plan_ids: Sequence[str]) -> None:
+    conn.execute(delete(plan_person).where(plan_person.c.plan_id.in_(plan_ids)))
+    conn.execute(delete(plan).where(plan.c.id.in_(plan_ids)))
 
 
 def read_plan(conn: Connection, plan_id: str, list_id: str, group_id: int, clock: SiteClock, wish: Wish) -> Any:

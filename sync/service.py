@@ -36,7 +36,7 @@ from sync.hook_health import look_after_hooks
 from sync.inbox import Inbox
 from sync.mailchimp.errors import MailchimpError
 from sync.one_person import sync_person
-from sync.planning import Wish, make_plan, read_plan
+from sync.planning import Wish, forget_old_plans, make_plan, read_plan
 from sync.stopping import GRACE, STOPPING, end_task
 from sync.watcher import Watcher
 from sync.workers import Workers
@@ -138,6 +138,7 @@ class SyncService:
         shared = len(links) > 1 and self._store.is_shared
         visited = await (self._workers.visit_all(links, request) if shared else self._visit_in_turn(links, request))
         await self._balances.refresh(self._audience(link) for link in links if link.list_id in visited)
+        await forget_old_plans(self._store)
         failures = [error for error in visited.values() if error is not None]
         if failures:
             raise failures[0]

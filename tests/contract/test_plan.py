@@ -179,10 +179,26 @@ async def test_a_plan_is_kept_for_half_an_hour(site: Site, ask: Asked, clock: Tr
     answer = await ask.answer("plan", group_id=GROUP, plan_id=made["plan_id"])
     assert answer["error_message"] == "That plan is not kept any more; make a new one (leave plan_id out)."
     await ask("plan", group_id=GROUP)
-    kept = await site.store.read(
+    assert await kept(site) == (1, 1)
+
+
+async def kept(site: Site) -> tuple[int, int]:
+    """How many plans are kept, and how many people of them."""
+    return await site.store.read(
         lambda conn: (len(conn.execute(select(plan)).all()), len(conn.execute(select(plan_person)).all()))
     )
-    assert kept == (1, 1)
+
+
+async def test_the_people_of_a_plan_are_not_kept_for_ever(site: Site, ask: Asked, clock: Traveller) -> None:
+    site.joined("ada@example.org")
+    await ask("plan", group_id=GROUP)
+    clock.shift(1900)
+    await ask("fetchandreconcile")
+    assert await kept(site) == (0, 0)
+    site.joined("bob@example.org")
+    await ask("plan", group_id=GROUP)
+    await ask("updateconfig", config=dict((await site.store.read(read_config)).raw) | {"lists": {}})
+    assert await kept(site) == (0, 0)
 
 
 @pytest.mark.parametrize(
