@@ -19,6 +19,8 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/bandit -q -r civiapi entities sync --severity-level medium --confidence-level medium
+	$(BIN)/python -m pip check
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -s -m soak
