@@ -18,7 +18,7 @@ def write_reference(registry: Registry, folder: Path) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     reference = make_reference(registry)
-    templates = Environment(**template_options())  # noqa: S701  # nosec B701: the options escape
+    templates = Environment(**template_options())  # noqa: S701  # nosec B701
     texts = {
         "index.html": templates.get_template("docs_index.html").render(reference=reference, common=COMMON),
         "ui.css": (HERE / "static" / "ui.css").read_text("utf-8"),
