@@ -92,7 +92,7 @@ def measure(rows: int, times: int) -> dict[str, float]:
         config, port = settings_file(Path(folder))
         asyncio.run(_link(config))
         fill(Path(folder) / "bench.sqlite", rows)
-        with running([sys.executable, "-m", "civiapi", "serve", "--config", str(config)], port):
+        with running([sys.executable, "-m", "civiapi", "serve", "--config", str(config)], port, patience=120):
             return asyncio.run(_visit(f"http://127.0.0.1:{port}", pages(rows), times))
 
 
