@@ -145,7 +145,7 @@ async def test_two_tabs_show_the_same_sync(site: Whole, tab: Page) -> None:
     await log_in(tab, site, page_of(site))
     other = await tab.context.new_page()
     await other.goto(f"{site.base}{STATUS}")
-    site.emulator.turn(latency_routes={f"GET /lists/{site.list_id}/members": 2500.0})
+    site.emulator.turn(latency_routes={f"GET /lists/{site.list_id}/members": 4000.0})
     await tab.get_by_role("button", name="Sync now").click()
     await expect(other.locator(".pill")).to_have_text("running")
     await expect(other.locator("#spoken")).to_contain_text("Newsletter: running")
