@@ -1,5 +1,6 @@
 """What a soak found, written down for ``docs/reliability.md``."""
 
+import fcntl
 import json
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,17 @@ def write_down(
     path.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", "utf-8")
     write_report()
     return path
+
+
+def write_rows_down(name: str, *, rows: list[list[Any]], order: list[str], **more: Any) -> None:
+    """Put rows, told by their first cell, into a table that several tests fill; only rows named in *order* stay."""
+    FOLDER.mkdir(exist_ok=True)
+    with (FOLDER / f".{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        path = FOLDER / f"{name}.json"
+        known = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
+        merged = {row[0]: row for row in [*known, *rows]}
+        write_down(name, rows=[merged[one] for one in order if one in merged], **more)
 
 
 def show(columns: list[str], rows: list[list[Any]]) -> str:

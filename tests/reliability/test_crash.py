@@ -6,17 +6,15 @@ second here is the same second, so times are compared too. `make test` tries a f
 all of them, and writes down how many there were.
 """
 
-import asyncio
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from time_machine import Traveller
 
 from tests.reliability.child import KINDS
-from tests.reliability.matrix import SCENARIOS, Bench, Death, Scenario, a_bench, by_scenario, by_stage, sample
-from tests.reliability.processes import Forker, forking
-from tests.reliability.results import show, write_down
+from tests.reliability.matrix import SCENARIOS, Death, Scenario, a_bench, by_scenario, by_stage, sample
+from tests.reliability.processes import Forker
+from tests.reliability.results import show, write_rows_down
 
 POINTS_IN_A_TEST = 6
 MADE_BY = "make soak (tests/reliability/test_crash.py)"
@@ -33,26 +31,16 @@ async def test_killed_at_some_points_and_continued_it_ends_as_an_uninterrupted_o
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
 async def test_killed_at_every_point_and_continued_it_ends_as_an_uninterrupted_one(
-    noon: Traveller, tmp_path: Path
+    scenario: Scenario, forker: Forker, noon: Traveller, tmp_path: Path
 ) -> None:
-    benches: list[Bench] = []
-    deaths: list[Death] = []
-
-    async def work(forker: Forker) -> None:
-        while benches:
-            bench = replace(benches.pop(), forker=forker)
-            for number in range(1, len(bench.points) + 1):
-                death = await bench.tried(number)
-                deaths.extend([death] if death else [])
-            print(f"{bench.scenario.name}: {len(bench.points)} points", flush=True)
-
-    with forking() as one, forking() as other:
-        benches += [await a_bench(scenario, tmp_path, noon, one) for scenario in reversed(SCENARIOS)]
-        await asyncio.gather(work(one), work(other))
+    bench = await a_bench(scenario, tmp_path, noon, forker)
+    tried = [await bench.tried(number) for number in range(1, len(bench.points) + 1)]
+    deaths = [one for one in tried if one is not None]
     columns = ["Scenario", *(f"killed {kind}" for kind in KINDS), "Differences"]
     print(f"\n{show(['Scenario and stage', *columns[1:]], by_stage(deaths))}\n\n{show(columns, by_scenario(deaths))}")
-    write_down(
+    write_rows_down(
         "crash-matrix",
         title="Killed and started again",
         what="A process doing a sync kills itself with SIGKILL at every commit and around every call to Mailchimp; "
@@ -61,6 +49,7 @@ async def test_killed_at_every_point_and_continued_it_ends_as_an_uninterrupted_o
         columns=columns,
         rows=by_scenario(deaths),
         made_by=MADE_BY,
+        order=[one.name for one in SCENARIOS],
     )
     assert not told(deaths)
 
