@@ -153,6 +153,7 @@ def session_statements(zone: ZoneInfo, lock_wait_s: int, idle_s: int) -> list[st
     locks with it; MySQL has no such thing and reads that part as a comment.
     """
     return [
+        f"SET NAMES utf8mb4 COLLATE {UTF8}",  # what is no column compares as CiviCRM's columns do
         f"SET time_zone = {session_zone(zone)}",
         f"SET innodb_lock_wait_timeout = {lock_wait_s} /*M!100300 , idle_transaction_timeout = {idle_s} */",
         "SET sql_mode = 'STRICT_TRANS_TABLES,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION'",

@@ -74,6 +74,7 @@ class TestBackup:
             assert contacts - owners == {1}  # the one who was there before
             assert owners <= contacts
 
+    @pytest.mark.sqlite_only("a server's database is copied by mysqldump, which the command names")
     def test_the_command_copies_the_database_of_a_running_server(self, tmp_path: Path) -> None:
         port = free_port()
         settings = write_settings(tmp_path, port=port)
