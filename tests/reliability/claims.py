@@ -119,6 +119,16 @@ CHAPTERS = (
                     test_stopping.py::test_a_running_sync_stops_after_its_present_bit_its_caller_is_answered_and_the_next_goes_on
                     test_stopping.py::test_with_everything_waiting_for_a_mailchimp_that_hangs_it_still_ends_in_time
                     test_stopping.py::test_a_server_that_has_nothing_to_do_ends_at_once""",
+                "A database that is missing, locked, read-only, full or corrupt is one sentence and exit code 1": """
+                    test_starting.py::test_a_missing_folder
+                    test_starting.py::test_a_folder_in_its_place
+                    test_starting.py::test_a_database_that_another_program_keeps_locked
+                    test_starting.py::test_a_full_disk
+                    test_starting.py::test_a_file_that_is_no_database
+                    test_starting.py::test_a_corrupt_database
+                    test_starting.py::test_a_mariadb_that_cannot_be_reached""",
+                "A disk that is full during a sync stops it with an error, and the next goes on": """
+                    test_full_disk.py::test_a_full_disk_stops_a_sync_with_an_error_and_the_next_one_goes_on""",
             }
         ),
     ),
