@@ -22,8 +22,8 @@ from sync.tables import cache, claim, update
 
 KEPT = "civiapi.stats"
 MISSING = "missing"
-MANY = 20_000
-"""Rows that are counted in some ten milliseconds."""
+MANY = 10_000
+"""Rows that are counted in some thirty milliseconds."""
 
 BREATHER = 20
 """How many times as long as a count took the next one of that audience waits."""

@@ -36,6 +36,10 @@ T = TypeVar("T")
 
 READERS = 3
 BUSY_TIMEOUT_MS = 15_000
+WRITER_CACHE_KB, READER_CACHE_KB = 32_000, 8_000
+CHECKPOINT_PAGES = 8_000
+"""32 MB: at SQLite's own 4 MB a large sync copies the same pages of its indexes into the file at every commit."""
+
 TRIES = 6
 LOCK_WAIT_S = 15
 IDLE_S = 60
@@ -98,7 +102,8 @@ class _Link:
             "journal_mode = WAL",
             "synchronous = NORMAL",
             "foreign_keys = ON",
-            "cache_size = -32000",
+            f"cache_size = -{WRITER_CACHE_KB if writer else READER_CACHE_KB}",
+            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
             "temp_store = MEMORY",
         ):
             raw.execute(f"PRAGMA {pragma}")
