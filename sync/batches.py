@@ -35,7 +35,7 @@ from sqlalchemy import update as change
 
 from civiapi.store.clock import SiteClock
 from civiapi.store.dialect import rare, unindexed
-from sync import claims
+from sync import claims, positions
 from sync.audience import Audience
 from sync.batch_rows import ABORTED, ABORTING, CALLED_OFF, NOT_PROCESSED, OPEN, PENDING, PROCESSED, SUBMITTING
 from sync.cache import note_sent
@@ -57,6 +57,9 @@ WINDOW_BATCHES = 100
 More waits here, where it can still be called off and does not delay other programs' batches."""
 
 SEND_TRIES = 3
+OLD = timedelta(minutes=15)
+"""After this, what a fetch told is no longer taken for the present: whoever would join is looked at first."""
+
 LOOK_BACK, LOOK_AHEAD = timedelta(minutes=2), timedelta(minutes=15)
 """How far the time Mailchimp gives a batch may be from when we sent it."""
 
@@ -74,12 +77,16 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A batch row that is not sent yet, or of which we do not know. *since* is when it was first tried."""
+    """A batch row that is not sent yet, or of which we do not know. *since* is when it was first tried.
+
+    *is_old*: Mailchimp was last looked at so long ago that people may have left since.
+    """
 
     row_id: int
     list_id: str
     since: datetime
     size: int
+    is_old: bool = False
 
 
 def _never() -> bool:
@@ -271,7 +278,8 @@ async def _without_overruled(
 ) -> Parcel:
     """The parcel without those whom it would bring back although they left since their update was sent before."""
     updates = await ctx.store.read(in_batch, parcel.row_id)
-    overruled = await find_overruled(client, audience, [one for one in updates if is_again or one.tries])
+    is_risky = is_again or parcel.is_old
+    overruled = await find_overruled(client, audience, [one for one in updates if is_risky or one.tries])
     if not overruled:
         return parcel
     skew = steady_skew(client.clock_offset())
@@ -337,8 +345,16 @@ def _pack(
         ],
     )
     _set_live(conn, [one.cache_id for one in updates])
+    is_old = cache_ids is None and _is_old(conn, audience.list_id, since)
     claims.check(conn, claim)
-    return Parcel(row_id, audience.list_id, since, len(updates))
+    return Parcel(row_id, audience.list_id, since, len(updates), is_old)
+
+
+def _is_old(conn: Connection, list_id: str, now: datetime) -> bool:
+    """Whether the fetch these updates were decided by began long ago: the run was stopped, or they had to wait."""
+    position = positions.load(conn, list_id)
+    began = position.question.started if position.question is not None else position.last_started
+    return began is not None and now - datetime.fromtimestamp(began, UTC) > OLD
 
 
 def _unpack(conn: Connection, claim: Claim, parcel: Parcel) -> None:

@@ -1,9 +1,9 @@
-"""Before somebody is subscribed by an update that was sent before: a look whether they have left meanwhile.
+"""Before somebody is subscribed by an update that was sent before, or waited long: have they left meanwhile?
 
 What became of the first sending may be unknown, or known and undone: they were subscribed, and then they, or an admin
-at Mailchimp, said otherwise. Sent again blindly, the update would bring them back without a word of CiviCRM's. So the
-member is looked at, and where Mailchimp spoke after the word behind the update, the update is forgotten, what was seen
-is kept, and the row is thought about anew.
+at Mailchimp, said otherwise. A run may have been stopped between deciding and sending. Sent blindly, the update would
+bring them back without a word of CiviCRM's. So the member is looked at, and where Mailchimp spoke after the word behind
+the update, the update is forgotten, what was seen is kept, and the row is thought about anew.
 """
 
 import asyncio

@@ -332,7 +332,8 @@ class Ends:
         address = member.email.lower()
         words = self.ledger.spoken(address, "status")
         about = words if not self.ledger.soul(address) & self.ledger.tangled else self.ledger.words[address, "status"]
-        left = [w for w in about if w.side == "mailchimp" and not w.is_in]
+        there = [w for w in about if w.side == "mailchimp"]
+        left = there if there and not there[-1].is_in else []
         joined = [w for w in words if w.side == "civicrm" and w.is_in]
         if left and not any(word.at >= left[-1].at - self.slack for word in joined):
             self.wrongs.append(f"{address} left at Mailchimp and was brought back without a later word in CiviCRM")

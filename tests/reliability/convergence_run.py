@@ -87,10 +87,10 @@ async def _get_in_step(ends: Ends) -> None:
 
 async def _to_the_end(tale: Tale) -> list[str]:
     await tale.act_out()
-    return await _come_to_rest(tale) or verdict(tale.ends)
+    return await come_to_rest(tale) or verdict(tale.ends)
 
 
-async def _come_to_rest(tale: Tale) -> list[str]:
+async def come_to_rest(tale: Tale) -> list[str]:
     """Quiet: nothing breaks any more, nobody does anything, what was held back arrives or never does.
 
     Then syncs, full and incremental by turns, until one has sent nothing and changed nothing.

@@ -26,7 +26,7 @@ from tests.reliability.convergence_history import History, history_strategy
 from tests.reliability.convergence_run import Count, live
 from tests.reliability.results import show, write_down
 
-SHARDS, HISTORIES_A_SHARD = 8, 25
+SHARDS, HISTORIES_A_SHARD = 8, int(os.environ.get("CONVERGENCE_A_SHARD", "40"))
 SEED = int(os.environ.get("CONVERGENCE_SEED", "20260109"))
 SOAK = int(os.environ.get("CONVERGENCE_HISTORIES", "20000"))
 SOAK_SHARD = 500

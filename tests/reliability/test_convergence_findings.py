@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.reliability.convergence_ends import Bench
-from tests.reliability.convergence_history import History, Step
-from tests.reliability.convergence_run import live
+from tests.reliability.convergence_history import History, Step, Tale
+from tests.reliability.convergence_oracle import verdict
+from tests.reliability.convergence_run import begin, come_to_rest, live
 
 
 @pytest.fixture(scope="module")
@@ -59,3 +60,19 @@ FINDINGS = {
 @pytest.mark.parametrize("history", FINDINGS.values(), ids=FINDINGS.keys())
 def test_found_by_the_model(bench: Bench, history: History) -> None:
     assert live(bench, history) == []
+
+
+@pytest.mark.parametrize("how", ["unsubscribe", "archive"])
+def test_who_came_and_left_while_a_run_was_stopped_is_not_brought_back_when_it_goes_on(bench: Bench, how: str) -> None:
+    tale = Tale(begin(bench, happened()), happened())
+
+    async def stopped_and_continued() -> list[str]:
+        await tale.sync(stop_on="readyToSubmitUpdates")
+        bench.clock.advance(1000)
+        tale.ends.act("person", "sign_up", "p1@example.org")
+        bench.clock.advance(60)
+        tale.ends.act("admin", how, "p1@example.org")
+        await tale.sync()
+        return await come_to_rest(tale) or verdict(tale.ends)
+
+    assert bench.loop.run(stopped_and_continued()) == []
