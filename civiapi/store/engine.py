@@ -280,9 +280,12 @@ class SqliteStore(Store):
 
 
 def _why_not_opened(path: Path, error: Exception) -> str:
-    if not path.parent.is_dir():
-        return f"the folder {path.parent} does not exist"
-    return "it is a folder" if path.is_dir() else dialect.why_unusable(error) or str(error)
+    try:
+        if not path.parent.is_dir():
+            return f"the folder {path.parent} does not exist"
+        return "it is a folder" if path.is_dir() else dialect.why_unusable(error) or str(error)
+    except PermissionError:
+        return f"the folder {path.parent} may not be looked into"
 
 
 class MariaStore(Store):

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,6 +66,15 @@ async def test_a_database_that_may_not_be_written(forker: Forker, site: Path) ->
     }
 
 
+async def test_a_folder_that_may_not_be_looked_into(forker: Forker, site: Path, tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can become somebody who may not look")
+    let_everybody_look(site)
+    site.parent.chmod(0o700)
+    said = await start(forker, tmp_path, f"sqlite:///{site}", uid=NOBODY)
+    assert said == f"The database {site} cannot be opened: the folder {site.parent} may not be looked into."
+
+
 async def test_a_full_disk(forker: Forker, tmp_path: Path) -> None:
     said = await start(forker, tmp_path, f"sqlite:///{tmp_path / 'new.sqlite'}", file_limit=8192)
     assert said.endswith(("the disk cannot be read or written.", "the disk is full.")), said
@@ -100,8 +110,9 @@ def let_everybody_look(path: Path) -> None:
     """Anybody may read the file, nobody but root may write it or beside it."""
     path.chmod(0o444)
     for folder in path.parents:
-        if "pytest" in folder.name or folder == path.parent:
-            folder.chmod(folder.stat().st_mode | 0o055)
+        if folder == Path(tempfile.gettempdir()):
+            break
+        folder.chmod(folder.stat().st_mode | 0o055)
 
 
 def damage(path: Path, how: str) -> None:
