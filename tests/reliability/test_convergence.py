@@ -1,7 +1,8 @@
 """Whatever people do at both ends, and whatever breaks on the way: in the end both sides agree, and the last word won.
 
 Each history (`convergence_history.py`) is acted out by the real engine and the real client against the emulator, on
-virtual time, and judged by an oracle of its own (`convergence_oracle.py`). `make test` tries 2,000, `make soak` 20,000.
+virtual time, and judged by an oracle of its own (`convergence_oracle.py`). `make test` tries 320 (eight times
+``CONVERGENCE_A_SHARD``; 250 makes it 2,000), `make soak` 20,000.
 
 A failure prints the smallest history that hypothesis found for it, and the seed. To see it once more, step by step:
 
@@ -56,6 +57,22 @@ def try_histories(shard_seed: int, histories: int) -> Count:
     return count
 
 
+def write_report(total: Count, seeds: str, made_by: str) -> None:
+    """Write down what was tried, for docs/reliability.md."""
+    write_down(
+        "convergence",
+        title="Whatever people and networks do, both ends come to agree",
+        what="Random histories over both ends: people join, leave, delete, merge, change addresses, interests and "
+        "tags, at either end and in the middle of syncs; clocks differ by up to ten minutes; webhooks are lost, "
+        "doubled, late and out of order; requests and operations of batches fail in every way Mailchimp knows; "
+        "processes are killed. Then quiet, and syncs until one changes nothing. An oracle that knows nothing of the "
+        f"sync's rules then looks whether both ends agree and whose word was the last. Seeds {seeds}.",
+        columns=total.columns(),
+        rows=[total.row()],
+        made_by=made_by,
+    )
+
+
 @pytest.mark.parametrize("shard", range(SHARDS))
 def test_both_ends_come_to_agree_and_the_last_word_of_a_person_wins(shard: int) -> None:
     count = try_histories(SEED + shard, HISTORIES_A_SHARD)
@@ -78,19 +95,6 @@ def test_thousands_of_new_histories_come_to_agree() -> None:
             else:
                 total += one.result()
             print(".", end="", flush=True, file=sys.stderr)
-    columns, row = total.columns(), total.row()
-    print(f"\n{show(columns, [row])}\n{time.monotonic() - began:.0f} s")
-    write_down(
-        "convergence",
-        title="Whatever people and networks do, both ends come to agree",
-        what="Random histories over both ends: people join, leave, delete, merge, change addresses, interests and "
-        "tags, at either end and in the middle of syncs; clocks differ by up to ten minutes; webhooks are lost, "
-        "doubled, late and out of order; requests and operations of batches fail in every way Mailchimp knows; "
-        "processes are killed. Then quiet, and syncs until one changes nothing. An oracle that knows nothing of the "
-        "sync's rules then looks whether both ends agree and whose word was the last. "
-        f"Seeds {first} to {seeds[-1]}.",
-        columns=columns,
-        rows=[row],
-        made_by=MADE_BY,
-    )
+    print(f"\n{show(total.columns(), [total.row()])}\n{time.monotonic() - began:.0f} s")
+    write_report(total, f"{first} to {seeds[-1]}", MADE_BY)
     assert not told, "\n\n".join(told)
