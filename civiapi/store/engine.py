@@ -42,8 +42,8 @@ CHECKPOINT_PAGES = 8_000
 
 TRIES = 6
 LOCK_WAIT_S = 15
-IDLE_S = 60
-"""Seconds that a transaction on MariaDB may rest between two statements."""
+IDLE_S = 20
+"""Seconds that a transaction on MariaDB may rest between two statements; others wait for its locks longer than that."""
 PATIENCE_S = 30.0
 """On MariaDB: how long a statement waits for somebody's lock, and after how long a unit is not begun again."""
 GLANCE_S = 0.002
