@@ -5,6 +5,7 @@ for every process. Small audiences are counted by whoever asks (``stats``), and 
 """
 
 import asyncio
+import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -16,6 +17,9 @@ from civiapi.store.errors import StoreError
 from sync import claims, daily, stats
 from sync.audience import Audience
 
+CATCH_UP_S = 2.0
+"""Seconds; about what the count of two million rows takes."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -24,31 +28,58 @@ class Balances:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, asyncio.Task[bool]] = {}
 
     async def refresh(self, audiences: Iterable[Audience]) -> None:
         """Begin to count those of these audiences anew whose kept counts are out of date; does not wait for it."""
         mine = [one for one in audiences if one.list_id not in self._tasks]
         for audience in await self._store.read(_stale, mine, claims.now_ms()):
-            task = asyncio.create_task(self._count(audience), name=f"count of {audience.list_id}")
-            self._tasks[audience.list_id] = task
-            task.add_done_callback(lambda _, list_id=audience.list_id: self._tasks.pop(list_id, None))  # type: ignore[misc]
+            self._begin(audience)
+
+    async def catch_up(self, audiences: Iterable[Audience]) -> None:
+        """Have the counts of those of these audiences that are at rest be those of now; waits `CATCH_UP_S` at most.
+
+        While somebody is at work on one nobody waits: no count would be true for long.
+        """
+        until = time.monotonic() + CATCH_UP_S
+        mine = list(audiences)
+        while behind := await self._store.read(_behind, mine, claims.now_ms()):
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            counting = [self._tasks.get(one.list_id) or self._begin(one) for one in behind]
+            await asyncio.wait(counting, timeout=left)
+            if all(one.done() and one.result() is False for one in counting):
+                return
+
+    def _begin(self, audience: Audience) -> asyncio.Task[bool]:
+        task = asyncio.create_task(self._count(audience), name=f"count of {audience.list_id}")
+        self._tasks[audience.list_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(audience.list_id, None))
+        return task
 
     async def finish(self) -> None:
         """Wait for what was begun: a process that ends at once would keep no count ever."""
         while self._tasks:
             await asyncio.wait(list(self._tasks.values()))
 
-    async def _count(self, audience: Audience) -> None:
+    async def _count(self, audience: Audience) -> bool:
+        """Whether it could be counted."""
         try:
             found = await self._store.read(_take, audience, claims.now_ms())
             await self._store.write(_keep, audience, *found)
         except StoreError as error:
             log.warning("an audience could not be counted", list_id=audience.list_id, error=str(error))
+            return False
+        return True
 
 
 def _stale(conn: Connection, audiences: Iterable[Audience], at_ms: int) -> list[Audience]:
     return [one for one in audiences if stats.is_stale(conn, one.list_id, one.group_id, at_ms)]
+
+
+def _behind(conn: Connection, audiences: Iterable[Audience], at_ms: int) -> list[Audience]:
+    return [one for one in audiences if stats.is_behind(conn, one.list_id, one.group_id, at_ms)]
 
 
 def _take(conn: Connection, audience: Audience, at_ms: int) -> tuple[stats.Count, int]:

@@ -197,9 +197,11 @@ class SyncService:
     async def get_status(self, *, batches: bool = False) -> dict[str, dict[str, Any]]:
         """The status of every linked audience by list id; with *batches*, unfinished ones as Mailchimp has them now."""
         now = datetime.now(UTC)
-        shown = await self._store.read(status.read_statuses, self._store.clock, now, base_url=self._base_url)
         config = await self._store.read(read_config)
-        await self._balances.refresh(self._audience(link) for link in config.links.values())
+        audiences = [self._audience(link) for link in config.links.values()]
+        await self._balances.catch_up(audiences)
+        shown = await self._store.read(status.read_statuses, self._store.clock, now, base_url=self._base_url)
+        await self._balances.refresh(audiences)
         if not batches:
             return shown
         known = await self._store.read(status.unfinished_batches)

@@ -2,8 +2,8 @@
 
 Counting walks every row of the audience. Up to `MANY` rows it is done whenever asked, unless the database says that
 nothing changed since (``dialect.change_mark``). The count of a larger audience is kept in a table of ours, taken again
-beside whatever is going on (``balances``) and given meanwhile: while rows change, it is some seconds behind. A
-fingerprint of the database tells whether it is.
+beside whatever is going on (``balances``) and given meanwhile: while somebody is at work it is behind, by some twenty
+times what counting takes. A fingerprint of the database tells whether it is.
 """
 
 import time
@@ -104,6 +104,15 @@ def is_stale(conn: Connection, list_id: str, group_id: int, at_ms: int) -> bool:
     if kept.fingerprint and kept.fingerprint == fingerprint(conn, at_ms):
         return bool(age >= LONGEST_MS)
     return bool(age >= max(SHORTEST_MS, kept.took_ms * BREATHER))
+
+
+def is_behind(conn: Connection, list_id: str, group_id: int, at_ms: int) -> bool:
+    """Whether the count kept of an audience is not that of now, though nobody is at work; never that of a small one."""
+    now = fingerprint(conn, at_ms)
+    if not now or not is_large(conn, list_id):
+        return False
+    kept = _find_kept(conn, list_id, group_id)
+    return kept is not None and kept.fingerprint != now
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,21 @@ async def test_a_large_audience_is_shown_as_last_counted_until_it_is_counted_aga
     assert await in_group(site) == 4
 
 
+async def test_whoever_asks_at_rest_has_the_numbers_of_now(site: Store) -> None:
+    await counted(site)
+    await leave(site, 101)
+    await Balances(site).catch_up([AUDIENCE])
+    assert await in_group(site) == 4
+
+
+async def test_nobody_waits_for_a_count_while_somebody_is_at_work(site: Store) -> None:
+    await counted(site)
+    await leave(site, 101)
+    await site.write(acquire, LIST, "somebody", 60.0, now_ms())
+    await Balances(site).catch_up([AUDIENCE])
+    assert await in_group(site) == 5
+
+
 async def test_a_small_audience_is_counted_whenever_asked(site: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stats, "MANY", 5)
     await counted(site)
