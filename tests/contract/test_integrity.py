@@ -14,7 +14,7 @@ from civiapi.store.migrate import migrate
 from sync import positions
 from sync.config import write_config
 from sync.positions import Position
-from tests.contract.databases import KINDS, MARIADB, a_database
+from tests.contract.databases import KINDS, MARIADB, a_database, database_at
 from tests.contract.sites import a_site, link
 from tests.program import civiapi, write_settings
 
@@ -300,10 +300,10 @@ async def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 
 async def test_the_command_prints_every_finding_and_ends_with_1_when_something_is_to_mend(tmp_path: Path) -> None:
     write_settings(tmp_path)
-    await made(f"sqlite:///{tmp_path / 'site.sqlite'}")
+    await made(database_at(tmp_path / "site.sqlite"))
     well = civiapi("check", cwd=tmp_path)
     assert (well.returncode, "MEND" in well.stdout) == (0, False), well.stderr
-    store = await open_store(f"sqlite:///{tmp_path / 'site.sqlite'}")
+    store = await open_store(database_at(tmp_path / "site.sqlite"))
     await store.write(lambda conn: write_config(conn, {"accounts": {}, "lists": {}}) and None)
     await store.close()
     ill = civiapi("check", cwd=tmp_path)
