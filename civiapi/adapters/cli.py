@@ -235,7 +235,9 @@ def plan(
     group: Annotated[int | None, typer.Argument(metavar="[GROUP]", help="Only the audience of this group.")] = None,
     config: Config = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write every person to this file.")] = None,
-    kind: Annotated[list[str] | None, typer.Option(help="Only people of this kind; may be repeated.")] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(metavar="KIND", help="Only people of this kind; may be repeated.")
+    ] = None,
     since: Annotated[str, typer.Option(help="A date, or `ever` for everyone; left out: since the last sync.")] = "",
 ) -> None:
     """Say what a sync would do, without doing it: numbers by kind, and every person with the reason."""

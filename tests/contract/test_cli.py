@@ -41,6 +41,7 @@ COMMANDS = [
     "init",
     "mailchimp-emulator",
     "pipe",
+    "plan",
     "serve",
     "sync",
     "token",

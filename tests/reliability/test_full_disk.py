@@ -26,10 +26,10 @@ LEFT = 96 * 1024
 
 @contextmanager
 def a_small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 8 MB; skips, saying why, where none may be mounted."""
+    """A file system of 64 MB; skips, saying why, where none may be mounted."""
     disk = folder / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, text=True)
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], capture_output=True, text=True)
     if mounted.returncode:
         pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     try:
