@@ -215,12 +215,12 @@ async def test_a_frequency_that_is_none_is_refused(quiet: Ask, store: Store) -> 
 
 
 async def test_the_schedule_says_when_each_job_will_be_due(quiet: Ask) -> None:
-    last = {"last_run": "2099-01-31 10:00:00"}
+    last = {"last_run": "2037-01-31 10:00:00"}
     for name, given, expected in (
-        ("daily", {"run_frequency": "Daily", **last}, "2099-02-01 10:00:00"),
-        ("hourly", {"run_frequency": "Hourly", **last}, "2099-01-31 11:00:00"),
-        ("monthly", {"run_frequency": "Monthly", **last}, "2099-02-28 10:00:00"),
-        ("set", {"run_frequency": "Daily", "scheduled_run_date": "2099-05-01 09:00:00"}, "2099-05-01 09:00:00"),
+        ("daily", {"run_frequency": "Daily", **last}, "2037-02-01 10:00:00"),
+        ("hourly", {"run_frequency": "Hourly", **last}, "2037-01-31 11:00:00"),
+        ("monthly", {"run_frequency": "Monthly", **last}, "2037-02-28 10:00:00"),
+        ("set", {"run_frequency": "Daily", "scheduled_run_date": "2037-05-01 09:00:00"}, "2037-05-01 09:00:00"),
         ("idle", {"run_frequency": "Daily", "is_active": 0}, ""),
     ):
         job_id = await a_job(quiet, name, **given)

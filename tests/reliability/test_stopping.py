@@ -22,6 +22,8 @@ from sync.mailchimp.emulator.running import Emulator
 from tests.contract.sites import GROUP, Site, a_site
 from tests.program import ADMIN_KEY, civiapi, free_port, process, wait_until_served, write_settings
 
+pytestmark = pytest.mark.sqlite_only("looks into the database file beside the server")
+
 LIMIT_S = 10.0
 PATIENCE_S = 30.0
 DEMOS, SEED = 12, 20260109
