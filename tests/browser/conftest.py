@@ -5,7 +5,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, Page, async_playwright
+
+from tests.browser.whole import Whole, a_tab, a_whole_site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = (
@@ -28,6 +30,20 @@ async def chromium() -> AsyncIterator[Browser]:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
         yield browser
         await browser.close()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Whole]:
+    """An empty server and the Mailchimp it speaks to; a suite that needs people in them has a fixture of its own."""
+    async with a_whole_site(tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def tab(chromium: Browser, site: Whole) -> AsyncIterator[Page]:
+    """A tab that closes before the server does."""
+    async with a_tab(chromium) as opened:
+        yield opened
 
 
 @pytest.fixture

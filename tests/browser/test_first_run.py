@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from tests.browser.looks import stands
-from tests.browser.whole import Whole, a_tab, a_whole_site, log_in
+from tests.browser.whole import Whole, a_whole_site, log_in
 
 pytestmark = pytest.mark.browser
 
@@ -19,12 +19,6 @@ async def site(tmp_path: Path) -> AsyncIterator[Whole]:
         for name in ("Ada", "Bob", "Cyd"):
             running.emulator.admin("import", f"{name.lower()}@example.org", merge_fields={"FNAME": name, "LNAME": "B"})
         yield running
-
-
-@pytest.fixture
-async def tab(chromium: Browser, site: Whole) -> AsyncIterator[Page]:
-    async with a_tab(chromium) as opened:
-        yield opened
 
 
 async def test_from_log_in_to_a_previewed_first_sync(tab: Page, site: Whole, screenshots: Path) -> None:

@@ -1,29 +1,15 @@
 """The Jobs page in a real browser: what is said of each job, run it, change it, read its log."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from tests.browser.looks import stands
-from tests.browser.whole import HOSTILE, Whole, a_tab, a_whole_site, log_in
+from tests.browser.whole import HOSTILE, Whole, log_in
 
 pytestmark = pytest.mark.browser
 JOBS = "/civicrm/mailchimpsync/jobs"
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with a_whole_site(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-async def tab(chromium: Browser, site: Whole) -> AsyncIterator[Page]:
-    """A tab that closes before the server does."""
-    async with a_tab(chromium) as opened:
-        yield opened
 
 
 async def test_a_job_is_run_edited_switched_off_and_its_log_is_read(tab: Page, site: Whole, screenshots: Path) -> None:

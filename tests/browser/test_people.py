@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from sync.mailchimp.emulator.model import Interest, InterestCategory
 from tests.browser.looks import stands
-from tests.browser.whole import HOSTILE, Whole, a_tab, a_whole_site, log_in
+from tests.browser.whole import HOSTILE, Whole, a_whole_site, log_in
 
 pytestmark = pytest.mark.browser
 PEOPLE = "/civicrm/mailchimpsync/people"
@@ -42,12 +42,6 @@ async def site(tmp_path: Path) -> AsyncIterator[Whole]:
         await running.call("Email", "create", id=address["id"], on_hold=1)
         await running.sync(group_id)
         yield running
-
-
-@pytest.fixture
-async def tab(chromium: Browser, site: Whole) -> AsyncIterator[Page]:
-    async with a_tab(chromium) as opened:
-        yield opened
 
 
 async def names(tab: Page) -> list[str]:

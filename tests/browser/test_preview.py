@@ -1,33 +1,20 @@
 """Preview and brake in a real browser: what a sync would do is seen first, and only then let happen."""
 
 import csv
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import time_machine
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from tests.browser.looks import stands
-from tests.browser.whole import Whole, a_tab, a_whole_site, log_in
+from tests.browser.whole import Whole, log_in
 
 pytestmark = pytest.mark.browser
 
 STATUS = "/civicrm/mailchimpsync"
 MANY = 30
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with a_whole_site(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-async def tab(chromium: Browser, site: Whole) -> AsyncIterator[Page]:
-    async with a_tab(chromium) as opened:
-        yield opened
 
 
 def addresses(count: int) -> list[str]:

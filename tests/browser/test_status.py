@@ -1,33 +1,20 @@
 """The status and preview pages in a real browser: each state, live progress, two tabs, a session that ends."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import time_machine
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
 from civiapi.adapters.http import SESSION_COOKIE
 from civiapi.tokens import SESSION
 from tests.browser.looks import stands
-from tests.browser.whole import ADMIN, ADMIN_KEY, HOSTILE, Whole, a_tab, a_whole_site, log_in
+from tests.browser.whole import ADMIN, ADMIN_KEY, HOSTILE, Whole, log_in
 
 pytestmark = pytest.mark.browser
 
 STATUS = "/civicrm/mailchimpsync"
-
-
-@pytest.fixture
-async def site(tmp_path: Path) -> AsyncIterator[Whole]:
-    async with a_whole_site(tmp_path) as running:
-        yield running
-
-
-@pytest.fixture
-async def tab(chromium: Browser, site: Whole) -> AsyncIterator[Page]:
-    async with a_tab(chromium) as opened:
-        yield opened
 
 
 def page_of(site: Whole) -> str:
