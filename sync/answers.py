@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Row, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import update_rows
+from civiapi.store.dialect import among
 from sync.audience import Audience
 from sync.cache import absorb, forget_sent, mark_todo, merge_member, merge_page
 from sync.judging import ARCHIVED, Outcome, Verdict
@@ -52,7 +53,7 @@ def rows_now(conn: Connection, cache_ids: Sequence[int]) -> dict[int, Row[Any]]:
             cache.c.mailchimp_data,
             cache.c.sync_status,
             cache.c.civicrm_contact_id,
-        ).where(cache.c.id.in_(part))
+        ).where(among(cache.c.id, part))
         found.update({row.id: row for row in conn.execute(query.with_for_update()).all()})
     return found
 
@@ -141,7 +142,7 @@ def _holders(conn: Connection, audience: Audience, member_ids: Sequence[str]) ->
     ids: list[int] = []
     for start in range(0, len(member_ids), CHUNK):
         part = member_ids[start : start + CHUNK]
-        mine = (cache.c.mailchimp_list_id == audience.list_id) & cache.c.mailchimp_member_id.in_(part)
+        mine = (cache.c.mailchimp_list_id == audience.list_id) & among(cache.c.mailchimp_member_id, part)
         ids += conn.execute(select(cache.c.id).where(mine)).scalars()
     rows = rows_now(conn, sorted(ids, reverse=True))
     return {rows[i].mailchimp_member_id: rows[i] for i in sorted(rows, reverse=True)}

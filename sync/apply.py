@@ -14,6 +14,7 @@ from sqlalchemy import Connection, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import insert_rows, update_rows
+from civiapi.store.dialect import among
 from civiapi.store.groups import set_status
 from civiapi.store.tables import group_contact
 from sync.audience import Audience
@@ -113,7 +114,7 @@ def _standings_locked(conn: Connection, group_id: int, contact_ids: Sequence[int
         part = contact_ids[start : start + CHUNK]
         rows = conn.execute(
             select(group_contact.c.contact_id, group_contact.c.status)
-            .where(group_contact.c.group_id == group_id, group_contact.c.contact_id.in_(part))
+            .where(group_contact.c.group_id == group_id, among(group_contact.c.contact_id, part))
             .with_for_update()
         )
         found.update({row.contact_id: row.status for row in rows})
@@ -127,7 +128,7 @@ def _write_rows(conn: Connection, audience: Audience, plans: Sequence[Plan], sit
     for status, ids in written.by_status.items():
         for start in range(0, len(ids), CHUNK):
             part = ids[start : start + CHUNK]
-            conn.execute(change(cache).where(cache.c.id.in_(part)).values(sync_status=status))
+            conn.execute(change(cache).where(among(cache.c.id, part)).values(sync_status=status))
     update_rows(conn, cache, ("civicrm_groups", "sync_status"), written.groups)
     update_rows(conn, cache, ("mailchimp_data", "civicrm_groups", "sync_status"), written.data)
     update_rows(conn, cache, ("civicrm_data",), written.notes)
@@ -162,10 +163,10 @@ def _unlink(conn: Connection, audience: Audience, plans: Sequence[Plan]) -> None
     if not plans:
         return
     ids = [plan.facts.cache_id for plan in plans]
-    conn.execute(change(cache).where(cache.c.id.in_(ids)).values(civicrm_contact_id=None, civicrm_groups=None))
+    conn.execute(change(cache).where(among(cache.c.id, ids)).values(civicrm_contact_id=None, civicrm_groups=None))
     contacts = [plan.facts.contact_id for plan in plans if plan.facts.group and plan.facts.group.status == ADDED]
     left = select(cache.c.civicrm_contact_id).where(
-        cache.c.mailchimp_list_id == audience.list_id, cache.c.civicrm_contact_id.in_(contacts)
+        cache.c.mailchimp_list_id == audience.list_id, among(cache.c.civicrm_contact_id, contacts)
     )
     served = set(conn.execute(left).scalars())
     fresh = [(audience.list_id, i, "todo") for i in dict.fromkeys(contacts) if i not in served]

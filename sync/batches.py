@@ -34,7 +34,7 @@ from sqlalchemy import (
 from sqlalchemy import update as change
 
 from civiapi.store.clock import SiteClock
-from civiapi.store.dialect import rare, unindexed
+from civiapi.store.dialect import among, rare, unindexed
 from sync import claims, positions
 from sync.audience import Audience
 from sync.batch_rows import ABORTED, ABORTING, CALLED_OFF, NOT_PROCESSED, OPEN, PENDING, PROCESSED, SUBMITTING
@@ -447,7 +447,7 @@ def _ready(list_id: str | BindParameter[str], cache_ids: Sequence[int] | None) -
         )
         .order_by(update.c.id)
     )
-    return found if cache_ids is None else found.where(update.c.mailchimpsync_cache_id.in_(cache_ids))
+    return found if cache_ids is None else found.where(among(update.c.mailchimpsync_cache_id, cache_ids))
 
 
 _FIRST_READY = _ready(bindparam("list_id", type_=String()), None).limit(1)
@@ -470,7 +470,7 @@ def _has_room(conn: Connection, audience: Audience) -> bool:
 def _link(conn: Connection, update_ids: Sequence[int], row_id: int) -> None:
     for start in range(0, len(update_ids), CHUNK):
         part = update_ids[start : start + CHUNK]
-        conn.execute(change(update).where(update.c.id.in_(part)).values(mailchimpsync_batch_id=row_id))
+        conn.execute(change(update).where(among(update.c.id, part)).values(mailchimpsync_batch_id=row_id))
 
 
 def _set_live(conn: Connection, cache_ids: Sequence[int]) -> None:
@@ -479,12 +479,12 @@ def _set_live(conn: Connection, cache_ids: Sequence[int]) -> None:
         part = cache_ids[start : start + CHUNK]
         conn.execute(
             change(cache)
-            .where(cache.c.id.in_(part), cache.c.sync_status.in_(("ok", "redo")))
+            .where(among(cache.c.id, part), cache.c.sync_status.in_(("ok", "redo")))
             .values(sync_status="live")
         )
 
 
 def _known_ids(conn: Connection, batch_ids: Sequence[str]) -> set[str]:
     return set(
-        conn.execute(select(batch.c.mailchimp_batch_id).where(batch.c.mailchimp_batch_id.in_(batch_ids))).scalars()
+        conn.execute(select(batch.c.mailchimp_batch_id).where(among(batch.c.mailchimp_batch_id, batch_ids))).scalars()
     )

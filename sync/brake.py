@@ -13,21 +13,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, not_, or_, select
 
-from civiapi.store.tables import group_contact
-from sync.audience import RECEIVES_MAIL, Audience
+from sync.audience import Audience
 from sync.context import SyncOptions
 from sync.daily import count_group, find_sizes
 from sync.errors import SyncBraked
 from sync.facts import facts_for
 from sync.kinds import INTERESTS, LEAVE_GROUP, SUBSCRIBE, UNSUBSCRIBE, kind_of
 from sync.positions import READY_TO_FETCH, Position
-from sync.reconcile import ADDED, REMOVED, plan
+from sync.reconcile import REMOVED, plan
+from sync.sides import in_audience, in_group, was_heard_of
 from sync.stages.base import ROWS_A_BIT, ROWS_A_STATEMENT, Run, Step, next_bound
 from sync.tables import cache
 
 GROUP, AUDIENCE, ADDITIONS = "group", "audience", "additions"
+KINDS = (LEAVE_GROUP, UNSUBSCRIBE, SUBSCRIBE, INTERESTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +170,7 @@ async def _weigh(run: Run, limits: Limits) -> Toll:
     exact = await _judge(run, [*kinds, *([INTERESTS] if interests else [])], upmost, limits, interests)
     if exact.exceeds(limits) is None:
         return exact
-    return await _judge(run, list(_CANDIDATES), upmost, limits, interests)  # people will look at these numbers: all
+    return await _judge(run, list(KINDS), upmost, limits, interests)  # people will look at these numbers: all
 
 
 async def _interest_sizes(run: Run, limits: Limits) -> dict[int, int]:
@@ -202,21 +203,15 @@ async def _judge(run: Run, kinds: Sequence[str], upmost: Toll, limits: Limits, i
     return toll
 
 
-def _inside() -> ColumnElement[bool]:
-    return func.coalesce(group_contact.c.status, "") == ADDED
-
-
-def _receives() -> ColumnElement[bool]:
-    return func.coalesce(cache.c.mailchimp_status, "").in_(sorted(RECEIVES_MAIL))
-
-
-_CANDIDATES: Mapping[str, ColumnElement[bool]] = {
-    LEAVE_GROUP: and_(_inside(), ~_receives(), cache.c.mailchimp_status.is_not(None)),
-    UNSUBSCRIBE: and_(~_inside(), _receives()),
-    SUBSCRIBE: and_(_inside(), ~_receives()),
-    INTERESTS: cache.c.mailchimp_status.is_not(None),
-}
-"""Where a row must stand for each of these to be decided about it (`reconcile.decide`)."""
+def _candidates(audience: Audience) -> Mapping[str, ColumnElement[bool]]:
+    """Where a row must stand for each of these to be decided about it (`reconcile.decide`)."""
+    inside, member = in_group(audience), in_audience()
+    return {
+        LEAVE_GROUP: and_(cache.c.mailchimp_status.is_not(None), inside, not_(member)),
+        UNSUBSCRIBE: and_(member, not_(inside), was_heard_of(audience)),
+        SUBSCRIBE: and_(inside, not_(member)),
+        INTERESTS: cache.c.mailchimp_status.is_not(None),
+    }
 
 
 def _left(group_id: int) -> str:
@@ -225,17 +220,10 @@ def _left(group_id: int) -> str:
 
 
 def _todo(audience: Audience, columns: Sequence[ColumnElement[Any]]) -> Select[Any]:
-    theirs = and_(
-        group_contact.c.contact_id == cache.c.civicrm_contact_id, group_contact.c.group_id == audience.group_id
-    )
-    return (
-        select(*columns)
-        .select_from(cache.outerjoin(group_contact, theirs))
-        .where(
-            cache.c.mailchimp_list_id == audience.list_id,
-            cache.c.sync_status == "todo",
-            cache.c.civicrm_contact_id.is_not(None),
-        )
+    return select(*columns).where(
+        cache.c.mailchimp_list_id == audience.list_id,
+        cache.c.sync_status == "todo",
+        cache.c.civicrm_contact_id.is_not(None),
     )
 
 
@@ -253,17 +241,19 @@ def _count_part(conn: Connection, audience: Audience, after: int) -> tuple[Count
     upto, _ = next_bound(conn, audience, after, ROWS_A_STATEMENT, only_todo=True)
     if upto is None:
         return Counter(), None
-    sums = [func.coalesce(func.sum(case((one, 1), else_=0)), 0) for one in _CANDIDATES.values()]
+    candidates = _candidates(audience)
+    sums = [func.coalesce(func.sum(case((one, 1), else_=0)), 0) for one in candidates.values()]
     row = conn.execute(_todo(audience, sums).where(cache.c.id > after, cache.c.id <= upto)).one()
-    return Counter({kind: int(count) for kind, count in zip(_CANDIDATES, row, strict=True)}), upto
+    return Counter({kind: int(count) for kind, count in zip(candidates, row, strict=True)}), upto
 
 
 def _judge_part(
     conn: Connection, audience: Audience, kinds: Sequence[str], after: int
 ) -> tuple[Counter[str], int | None]:
     """Judge the next rows that may be of these kinds, as the sync will."""
-    candidates = or_(*(_CANDIDATES[kind] for kind in kinds))
-    wanted = _todo(audience, [cache.c.id]).where(cache.c.id > after, candidates).order_by(cache.c.id).limit(ROWS_A_BIT)
+    candidates = _candidates(audience)
+    one_of_them = or_(*(candidates[kind] for kind in kinds))
+    wanted = _todo(audience, [cache.c.id]).where(cache.c.id > after, one_of_them).order_by(cache.c.id).limit(ROWS_A_BIT)
     ids = list(conn.execute(wanted).scalars())
     found: Counter[str] = Counter()
     for one in facts_for(conn, audience, ids, lean=True):

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, Row, delete, func, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import insert_rows, update_rows, upsert_rows
-from civiapi.store.dialect import unindexed
+from civiapi.store.dialect import among, unindexed
 from sync.address_changes import follow_member
 from sync.audience import RECEIVES_MAIL, Audience
 from sync.mailchimp.wire import Member
@@ -159,7 +159,7 @@ def mark_gone(
     changed = []
     stamp = audience.compact(at - skew)
     for part in _parts(cache_ids):
-        for row in conn.execute(select(*_ROW).where(cache.c.id.in_(part))):
+        for row in conn.execute(select(*_ROW).where(among(cache.c.id, part))):
             known = decode(row.mailchimp_data)
             was_out = row.mailchimp_status is not None and row.mailchimp_status not in RECEIVES_MAIL
             since = known.get("status@") if was_out else None  # they have been out since then: this is no new word
@@ -186,21 +186,21 @@ def forget_sent(conn: Connection, cache_ids: Sequence[int]) -> None:
 def mark_todo(conn: Connection, cache_ids: Sequence[int]) -> None:
     """Let the next sync think about these rows."""
     for part in _parts(cache_ids):
-        conn.execute(change(cache).where(cache.c.id.in_(part)).values(sync_status="todo"))
+        conn.execute(change(cache).where(among(cache.c.id, part)).values(sync_status="todo"))
 
 
 def wake_siblings(conn: Connection, list_id: str, cache_ids: Sequence[int]) -> None:
     """Mark ``todo`` the failed rows of the same contacts: why they failed may have hung on one of these rows."""
     for part in _parts(cache_ids):
         contacts = conn.execute(
-            select(cache.c.civicrm_contact_id).where(cache.c.id.in_(part), cache.c.civicrm_contact_id.is_not(None))
+            select(cache.c.civicrm_contact_id).where(among(cache.c.id, part), cache.c.civicrm_contact_id.is_not(None))
         ).scalars()
         if ids := list(contacts):
             conn.execute(
                 change(cache)
                 .where(
                     cache.c.mailchimp_list_id == list_id,
-                    cache.c.civicrm_contact_id.in_(ids),
+                    among(cache.c.civicrm_contact_id, ids),
                     cache.c.sync_status == "fail",
                 )
                 .values(sync_status="todo")
@@ -309,7 +309,7 @@ def _mark_met(conn: Connection, cache_ids: Sequence[int], serial: int) -> set[in
     """Note that a full fetch met these; returns those of whom nothing was kept yet (the extension's rows)."""
     unknown: set[int] = set()
     for part in _parts(cache_ids):
-        mine = member.c.cache_id.in_(part)
+        mine = among(member.c.cache_id, part)
         met = conn.execute(change(member).where(mine).values(seen=serial)).rowcount
         if met != len(part):
             unknown |= set(part) - set(conn.execute(select(member.c.cache_id).where(mine)).scalars())
@@ -334,7 +334,7 @@ def _suspects(conn: Connection, list_id: str, unknown: Sequence[News], suspect: 
         rows = conn.execute(
             select(member.c.contact_id, cache.c.id, cache.c.mailchimp_member_id)
             .join(cache, cache.c.id == member.c.cache_id)
-            .where(member.c.contact_id.in_(part), unindexed(cache.c.mailchimp_list_id) == list_id)
+            .where(among(member.c.contact_id, part), unindexed(cache.c.mailchimp_list_id) == list_id)
         )
         found.update({by_contact[contact_id]: (cache_id, old_id) for contact_id, cache_id, old_id in rows})
     return found
@@ -343,7 +343,7 @@ def _suspects(conn: Connection, list_id: str, unknown: Sequence[News], suspect: 
 def _rows_by_member(conn: Connection, list_id: str, member_ids: Sequence[str]) -> dict[str, Row[Any]]:
     found: dict[str, Row[Any]] = {}
     for part in _parts(member_ids):
-        wanted = select(*_ROW).where(cache.c.mailchimp_list_id == list_id, cache.c.mailchimp_member_id.in_(part))
+        wanted = select(*_ROW).where(cache.c.mailchimp_list_id == list_id, among(cache.c.mailchimp_member_id, part))
         rows: Sequence[Any] = conn.execute(wanted).all()
         for row in rows:
             other = found.get(row.mailchimp_member_id)
@@ -353,7 +353,7 @@ def _rows_by_member(conn: Connection, list_id: str, member_ids: Sequence[str]) -
 
 
 def _moved_rows(conn: Connection, moved: Mapping[str, int]) -> dict[str, Row[Any]]:
-    found: Iterable[Row[Any]] = conn.execute(select(*_ROW).where(cache.c.id.in_(list(moved.values()))))
+    found: Iterable[Row[Any]] = conn.execute(select(*_ROW).where(among(cache.c.id, list(moved.values()))))
     rows = {row.id: row for row in found}
     return {new_id: rows[cache_id] for new_id, cache_id in moved.items() if cache_id in rows}
 
@@ -377,7 +377,7 @@ def _locked(conn: Connection, cache_ids: Collection[int]) -> dict[int, Row[Any]]
 
     A run and the results of a batch may both be about to make one row of two, each in its own direction.
     """
-    wanted = select(*_ROW).where(cache.c.id.in_(cache_ids)).order_by(cache.c.id).with_for_update()
+    wanted = select(*_ROW).where(among(cache.c.id, cache_ids)).order_by(cache.c.id).with_for_update()
     found: dict[int, Any] = {row.id: row for row in conn.execute(wanted)}
     return found
 
@@ -391,7 +391,7 @@ def _absorb(conn: Connection, loser_id: int, keeper_id: int) -> None:
 
 def _rewrite_data(conn: Connection, rows: Mapping[int, Any], rewrite: Callable[[Fields, Any], Fields]) -> None:
     for part in _parts(list(rows)):
-        found = conn.execute(select(cache.c.id, cache.c.mailchimp_data).where(cache.c.id.in_(part)))
+        found = conn.execute(select(cache.c.id, cache.c.mailchimp_data).where(among(cache.c.id, part)))
         changed = []
         for row in found:
             old = decode(row.mailchimp_data)

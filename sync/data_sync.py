@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pluggy
 from sqlalchemy import Connection, select
 
-from civiapi.store.dialect import unindexed
+from civiapi.store.dialect import among, unindexed
 from civiapi.store.tables import entity_tag, tag
 from sync.audience import RECEIVES_MAIL, Audience
 from sync.mailchimp.wire import tags_body
@@ -51,7 +51,7 @@ class CiviTags:
         rows = conn.execute(
             select(entity_tag.c.entity_id, tag.c.name)
             .join(tag, tag.c.id == entity_tag.c.tag_id)
-            .where(entity_tag.c.entity_table == "civicrm_contact", entity_tag.c.entity_id.in_(contact_ids))
+            .where(entity_tag.c.entity_table == "civicrm_contact", among(entity_tag.c.entity_id, contact_ids))
         )
         for contact_id, name in rows:
             found[contact_id].append(f"{PREFIX}{name}")

@@ -15,7 +15,7 @@ import orjson
 from sqlalchemy import Connection, func, select
 
 from civiapi.store.contacts import addresses_of, best_email
-from civiapi.store.dialect import unindexed
+from civiapi.store.dialect import among, unindexed
 from civiapi.store.tables import contact, email, group_contact, subscription_history
 from sync.audience import RECEIVES_MAIL, SUBSCRIPTION, Audience
 from sync.member_data import ECHO, Fields, decode, peek
@@ -75,7 +75,7 @@ def _gather(conn: Connection, audience: Audience, ids: Sequence[int], with_perso
             cache.c.civicrm_contact_id,
             cache.c.sync_status,
         )
-        .where(cache.c.id.in_(ids), unindexed(cache.c.mailchimp_list_id) == audience.list_id)
+        .where(among(cache.c.id, ids), unindexed(cache.c.mailchimp_list_id) == audience.list_id)
         .order_by(cache.c.id)
     ).all()
     words = LatestWords(
@@ -123,7 +123,7 @@ class LatestWords:
         if not contact_ids:
             return
         stands = select(group_contact.c.contact_id, group_contact.c.group_id, group_contact.c.status).where(
-            group_contact.c.contact_id.in_(contact_ids), group_contact.c.group_id.in_(audience.group_ids)
+            among(group_contact.c.contact_id, contact_ids), group_contact.c.group_id.in_(audience.group_ids)
         )
         for contact_id, group_id, status in conn.execute(stands).all():
             self.now[contact_id, group_id] = status
@@ -174,7 +174,8 @@ def _basic(audience: Audience, row: Any, words: LatestWords, owed: Sequence[Open
     interests: tuple[InterestFacts, ...] = ()
     at_rest = lean and not owed and words.is_in(contact_id) == (status in RECEIVES_MAIL)
     if status:
-        member = Standing(status, LONG_AGO if at_rest else _since(audience, row))
+        since = LONG_AGO if at_rest else member_since(audience, row.mailchimp_data, row.mailchimp_updated)
+        member = Standing(status, since)
     if contact_id is not None and not at_rest:
         echoes = peek(row.mailchimp_data, f"{ECHO}status@")
         group = words.standing(contact_id, audience.group_id, audience.read_compact(echoes))
@@ -196,10 +197,9 @@ def _basic(audience: Audience, row: Any, words: LatestWords, owed: Sequence[Open
     )
 
 
-def _since(audience: Audience, row: Any) -> datetime:
-    """When the member's status last changed, or the member, where only that is known."""
-    status_since = audience.read_compact(peek(row.mailchimp_data, "status@"))
-    return status_since or audience.clock.read(row.mailchimp_updated) or LONG_AGO
+def member_since(audience: Audience, data: bytes | None, updated: str | None) -> datetime:
+    """When a member's status last changed, or, where only that is known, the member (*updated*, a site time)."""
+    return audience.read_compact(peek(data, "status@")) or audience.clock.read(updated) or LONG_AGO
 
 
 def _interests(
@@ -223,7 +223,7 @@ def _interests(
 def _persons(conn: Connection, audience: Audience, rows: Sequence[RowFacts]) -> dict[int, Person]:
     ids = list({one.contact_id for one in rows if one.contact_id is not None})
     columns = (contact.c.id, contact.c.first_name, contact.c.last_name, *(contact.c[name] for name, _ in _OBJECTIONS))
-    contacts = {row.id: row for row in conn.execute(select(*columns).where(contact.c.id.in_(ids))).all()}
+    contacts = {row.id: row for row in conn.execute(select(*columns).where(among(contact.c.id, ids))).all()}
     addresses = addresses_of(conn, ids)
     best = {contact_id: best_email(addresses.get(contact_id, ())) for contact_id in ids}
     siblings = _siblings(conn, audience, ids)
@@ -261,7 +261,7 @@ def _siblings(conn: Connection, audience: Audience, contact_ids: Sequence[int]) 
     rows = conn.execute(
         select(cache.c.id, cache.c.civicrm_contact_id, cache.c.mailchimp_email, cache.c.mailchimp_status).where(
             unindexed(cache.c.mailchimp_list_id) == audience.list_id,  # a contact has a few rows
-            cache.c.civicrm_contact_id.in_(contact_ids),
+            among(cache.c.civicrm_contact_id, contact_ids),
             cache.c.mailchimp_member_id.is_not(None),
         )
     )
@@ -278,7 +278,7 @@ def _holders(conn: Connection, audience: Audience, addresses: Sequence[str]) -> 
     rows = conn.execute(
         select(cache.c.id, cache.c.mailchimp_email, cache.c.civicrm_contact_id).where(
             cache.c.mailchimp_list_id == audience.list_id,
-            cache.c.mailchimp_email.in_(addresses),
+            among(cache.c.mailchimp_email, addresses),
             cache.c.mailchimp_member_id.is_not(None),
         )
     )
@@ -329,7 +329,7 @@ def _rivals(conn: Connection, audience: Audience, addresses: Sequence[str]) -> d
             (group_contact.c.contact_id == email.c.contact_id)
             & (unindexed(group_contact.c.group_id) == audience.group_id),
         )
-        .where(email.c.email.in_(addresses), unindexed(contact.c.is_deleted) == 0, group_contact.c.status == ADDED)
+        .where(among(email.c.email, addresses), unindexed(contact.c.is_deleted) == 0, group_contact.c.status == ADDED)
         .distinct()
     )
     ids = list(rows.scalars())
@@ -356,7 +356,7 @@ def _refusals(conn: Connection, cache_ids: Sequence[int]) -> dict[int, Refusal]:
     """The last update of each row, where Mailchimp refused it in its own words."""
     last = (
         select(func.max(update.c.id))
-        .where(update.c.mailchimpsync_cache_id.in_(cache_ids))
+        .where(among(update.c.mailchimpsync_cache_id, cache_ids))
         .group_by(update.c.mailchimpsync_cache_id)
     )
     last_ids = [one for one in conn.execute(last).scalars() if one is not None]
@@ -370,7 +370,7 @@ def _refusals(conn: Connection, cache_ids: Sequence[int]) -> dict[int, Refusal]:
             update_detail.c.cause_s,
         )
         .join(update_detail, update_detail.c.update_id == update.c.id)
-        .where(update.c.id.in_(last_ids), unindexed(update.c.completed) == 1, update.c.error_response.is_not(None))
+        .where(among(update.c.id, last_ids), unindexed(update.c.completed) == 1, update.c.error_response.is_not(None))
     )
     found = {}
     for cache_id, data, error, cause_s in rows:

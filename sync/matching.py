@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, case, delete, func, select
 from sqlalchemy import update as change
 
-from civiapi.store.dialect import unindexed
+from civiapi.store.dialect import among, unindexed
 from civiapi.store.tables import contact, email, group_contact, subscription_history
 from sync.audience import Audience
 from sync.reconcile import ADDED
@@ -56,7 +56,7 @@ def unlink(conn: Connection, cache_ids: Sequence[int]) -> None:
         part = cache_ids[start : start + CHUNK]
         conn.execute(
             change(cache)
-            .where(cache.c.id.in_(part))
+            .where(among(cache.c.id, part))
             .values(civicrm_contact_id=None, civicrm_groups=None, sync_status="todo")
         )
 
@@ -123,7 +123,7 @@ def _delete_empty(conn: Connection, cache_ids: Sequence[int]) -> int:
         part = cache_ids[start : start + CHUNK]
         gone += conn.execute(
             delete(cache).where(
-                cache.c.id.in_(part), cache.c.civicrm_contact_id.is_(None), cache.c.mailchimp_member_id.is_(None)
+                among(cache.c.id, part), cache.c.civicrm_contact_id.is_(None), cache.c.mailchimp_member_id.is_(None)
             )
         ).rowcount
     return gone

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import update_rows
-from civiapi.store.dialect import upsert
+from civiapi.store.dialect import among, upsert
 from sync.answers import Case, interests_of, merge_answers, merge_seen, rows_now
 from sync.audience import RECEIVES_MAIL, Audience
 from sync.cache import forget_sent, mark_gone
@@ -139,7 +139,7 @@ def _read_cases(conn: Connection, row_id: int, told: Sequence[Told]) -> list[Cas
     for start in range(0, len(ids), CHUNK):
         part = ids[start : start + CHUNK]
         query = select_updates().add_columns(update.c.completed)
-        for row in conn.execute(query.where(update.c.id.in_(part), update.c.mailchimpsync_batch_id == row_id)).all():
+        for row in conn.execute(query.where(among(update.c.id, part), update.c.mailchimpsync_batch_id == row_id)).all():
             found.append((read_update(row), not row.completed))
     rows = rows_now(conn, [one.cache_id for one, _ in found])
     return [Case(one, by_id[one.id], was_open, rows[one.cache_id]) for one, was_open in found if one.cache_id in rows]
@@ -294,4 +294,4 @@ def _write(conn: Connection, endings: _Endings) -> None:
     for status, ids in endings.rows.items():
         for start in range(0, len(ids), CHUNK):
             part = ids[start : start + CHUNK]
-            conn.execute(change(cache).where(cache.c.id.in_(part)).values(sync_status=status))
+            conn.execute(change(cache).where(among(cache.c.id, part)).values(sync_status=status))

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from sqlalchemy import update as change
 
 from civiapi.store.clock import SiteClock
+from civiapi.store.dialect import among
 from sync import claims, positions
 from sync.audience import Audience
 from sync.batch_rows import (
@@ -255,5 +256,7 @@ def _finish(conn: Connection, claim: Claim, row_id: int, told: Batch | None, clo
 
 
 def _updates(conn: Connection, row_id: int, update_ids: Sequence[int]) -> dict[int, OpenUpdate]:
-    rows = conn.execute(select_updates().where(update.c.id.in_(update_ids), update.c.mailchimpsync_batch_id == row_id))
+    rows = conn.execute(
+        select_updates().where(among(update.c.id, update_ids), update.c.mailchimpsync_batch_id == row_id)
+    )
     return {row.id: read_update(row) for row in rows}

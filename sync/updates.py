@@ -24,7 +24,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, delete, func, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import insert_rows
-from civiapi.store.dialect import unindexed
+from civiapi.store.dialect import among, unindexed
 from sync.mailchimp.wire import subscriber_hash
 from sync.tables import cache, update, update_detail
 
@@ -98,7 +98,7 @@ def open_updates(conn: Connection, cache_ids: Sequence[int]) -> dict[int, list[O
     for start in range(0, len(cache_ids), CHUNK):
         part = cache_ids[start : start + CHUNK]
         rows = conn.execute(
-            select_updates().where(update.c.mailchimpsync_cache_id.in_(part), unindexed(update.c.completed) == 0)
+            select_updates().where(among(update.c.mailchimpsync_cache_id, part), unindexed(update.c.completed) == 0)
         )
         for row in rows.all():
             found[row.cache_id].append(read_update(row))
@@ -124,8 +124,8 @@ def delete_updates(conn: Connection, update_ids: Sequence[int]) -> None:
     """Delete updates and their details."""
     for start in range(0, len(update_ids), CHUNK):
         part = update_ids[start : start + CHUNK]
-        conn.execute(delete(update_detail).where(update_detail.c.update_id.in_(part)))
-        conn.execute(delete(update).where(update.c.id.in_(part)))
+        conn.execute(delete(update_detail).where(among(update_detail.c.update_id, part)))
+        conn.execute(delete(update).where(among(update.c.id, part)))
 
 
 def select_updates() -> Select[Any]:
@@ -214,10 +214,10 @@ def _set_live(conn: Connection, part: Sequence[tuple[int, Wanted]]) -> None:
     """Something is under way for these rows. Tags alone put no end to what else is to be thought about a row."""
     whole = {cache_id for cache_id, wanted in part if wanted.slot != "tags"}
     tags_only = {cache_id for cache_id, _ in part} - whole
-    conn.execute(change(cache).where(cache.c.id.in_(whole)).values(sync_status="live"))
+    conn.execute(change(cache).where(among(cache.c.id, whole)).values(sync_status="live"))
     if tags_only:
         at_rest = cache.c.sync_status == "ok"
-        conn.execute(change(cache).where(cache.c.id.in_(tags_only), at_rest).values(sync_status="live"))
+        conn.execute(change(cache).where(among(cache.c.id, tags_only), at_rest).values(sync_status="live"))
 
 
 def _place(changes: _Changes, owed: list[OpenUpdate], cache_id: int, wanted: Wanted) -> int:
@@ -304,7 +304,7 @@ def _write_replaced(conn: Connection, replaced: Sequence[OpenUpdate]) -> None:
         return
     conn.execute(_REWRITE, [{"key": one.id, "body": write_body(one.wanted.body)} for one in replaced])
     ids = [one.id for one in replaced]
-    conn.execute(delete(update_detail).where(update_detail.c.update_id.in_(ids)))
+    conn.execute(delete(update_detail).where(among(update_detail.c.update_id, ids)))
     insert_rows(conn, update_detail, _DETAIL, [_detail(one, one.id) for one in replaced])
 
 
@@ -324,7 +324,7 @@ def _ids_of_fresh(conn: Connection, cache_ids: set[int], newest: int) -> dict[in
     """Ids given out to these rows after *newest*, each row's in the order written."""
     rows = conn.execute(
         select(update.c.mailchimpsync_cache_id, update.c.id)
-        .where(update.c.mailchimpsync_cache_id.in_(cache_ids), update.c.id > newest)
+        .where(among(update.c.mailchimpsync_cache_id, cache_ids), update.c.id > newest)
         .order_by(update.c.id)
     )
     found: dict[int, list[int]] = defaultdict(list)

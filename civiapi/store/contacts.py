@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, case, func, select, update
 
 from civiapi.store.bulk import insert_rows
+from civiapi.store.dialect import among
 from civiapi.store.tables import contact, email, location_type
 
 CHUNK = 500  # keeps an IN list under every driver's limit
@@ -69,8 +70,8 @@ def _insert_people(conn: Connection, people: Sequence[NewPerson], at: str) -> li
         rows.append(("Individual", *names, own_hash, at, at))
     top = conn.execute(select(func.max(contact.c.id))).scalar() or 0
     insert_rows(conn, contact, _NEW_PERSON, rows)
-    made = conn.execute(select(contact.c.id, contact.c.hash).where(contact.c.id > top, contact.c.hash.in_(hashes)))
-    by_hash = {own_hash: row_id for row_id, own_hash in made.all()}
+    made = conn.execute(select(contact.c.hash, contact.c.id).where(contact.c.id > top))  # and whoever came meanwhile
+    by_hash: dict[str, int] = dict(made.all())  # type: ignore[arg-type]  # rows are pairs
     return [by_hash[own_hash] for own_hash in hashes]
 
 
@@ -94,7 +95,7 @@ def addresses_of(conn: Connection, contact_ids: Sequence[int]) -> dict[int, list
     found: dict[int, list[Any]] = defaultdict(list)
     ids = list(dict.fromkeys(contact_ids))
     for start in range(0, len(ids), CHUNK):
-        theirs = email.c.contact_id.in_(ids[start : start + CHUNK])
+        theirs = among(email.c.contact_id, ids[start : start + CHUNK])
         rows = conn.execute(
             select(email.c.contact_id, email.c.email, email.c.on_hold)
             .where(theirs, email.c.email.is_not(None), email.c.email != "")
@@ -183,4 +184,4 @@ def touch(conn: Connection, contact_ids: Sequence[int], now: str) -> None:
     """Say that these contacts changed at site time *now*."""
     for start in range(0, len(contact_ids), CHUNK):
         part = contact_ids[start : start + CHUNK]
-        conn.execute(update(contact).where(contact.c.id.in_(part)).values(modified_date=now))
+        conn.execute(update(contact).where(among(contact.c.id, part)).values(modified_date=now))

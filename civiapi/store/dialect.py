@@ -4,14 +4,29 @@ Column types that must look alike from both, upserts, and what has to be said to
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date, datetime
 from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import ColumnElement, Connection, Dialect, Insert, Integer, LargeBinary, String, Table, Text
+import orjson
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Connection,
+    Dialect,
+    Insert,
+    Integer,
+    LargeBinary,
+    String,
+    Table,
+    Text,
+    bindparam,
+    func,
+    select,
+)
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.compiler import compiles
@@ -19,6 +34,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import UnaryExpression
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.operators import custom_op
+from sqlalchemy.sql.visitors import InternalTraversal
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from civiapi.store.clock import SITE_FORMAT
@@ -210,6 +226,50 @@ def unindexed(column: ColumnElement[Any]) -> ColumnElement[Any]:
     a table. Where a better index is at hand, this keeps it from the worse one.
     """
     return UnaryExpression(column, operator=custom_op("+"))
+
+
+class _JsonList(TypeDecorator[Any]):
+    """Values of a list as one JSON text."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str:
+        return orjson.dumps(value).decode()
+
+
+class among(ColumnElement[bool]):
+    """The column's value is one of a list, of some hundred at a time: ``IN``, with the list as SQLite reads it fastest.
+
+    To SQLite it is handed as one JSON text. As parameters, SQLAlchemy writes the statement anew for every list and
+    SQLite reads it anew, which costs four times what finding the rows does.
+    """
+
+    inherit_cache = True
+    type = Boolean()
+    _traverse_internals = [  # noqa: RUF012  SQLAlchemy's way of telling what a cached statement depends on
+        ("plain", InternalTraversal.dp_clauseelement),
+        ("packed", InternalTraversal.dp_clauseelement),
+    ]
+
+    def __init__(self, column: ColumnElement[Any], values: Collection[Any]) -> None:
+        listed = list(values)
+        self.plain = column.in_(listed)
+        each = func.json_each(bindparam(None, listed, type_=_JsonList())).table_valued("value")
+        self.packed = column.in_(select(each.c.value))
+
+    def self_group(self, against: Any = None) -> "among":
+        return self
+
+
+@compiles(among)
+def _as_parameters(element: among, compiler: SQLCompiler, **kw: Any) -> str:
+    return str(compiler.process(element.plain, **kw))
+
+
+@compiles(among, "sqlite")
+def _as_one_text(element: among, compiler: SQLCompiler, **kw: Any) -> str:
+    return str(compiler.process(element.packed, **kw))
 
 
 class rare(FunctionElement[int]):

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, and_, delete, select, update
 
 from civiapi.store.bulk import insert_rows
+from civiapi.store.dialect import among
 from civiapi.store.tables import group_contact, subscription_history
 
 CHUNK = 500  # keeps an IN list under every driver's limit
@@ -21,7 +22,7 @@ def standings(conn: Connection, group_id: int, contact_ids: Sequence[int]) -> di
         part = contact_ids[start : start + CHUNK]
         rows = conn.execute(
             select(group_contact.c.contact_id, group_contact.c.status).where(
-                group_contact.c.group_id == group_id, group_contact.c.contact_id.in_(part)
+                group_contact.c.group_id == group_id, among(group_contact.c.contact_id, part)
             )
         )
         found.update({row.contact_id: row.status for row in rows})
@@ -58,7 +59,7 @@ def set_status(
 def _move(conn: Connection, group_id: int, contact_ids: Sequence[int], status: str) -> None:
     for start in range(0, len(contact_ids), CHUNK):
         theirs = and_(
-            group_contact.c.group_id == group_id, group_contact.c.contact_id.in_(contact_ids[start : start + CHUNK])
+            group_contact.c.group_id == group_id, among(group_contact.c.contact_id, contact_ids[start : start + CHUNK])
         )
         if status == "Deleted":
             conn.execute(delete(group_contact).where(theirs))

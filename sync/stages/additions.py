@@ -9,7 +9,7 @@ from sqlalchemy import insert as insert_into
 from sqlalchemy import update as change
 
 from civiapi.store.contacts import addresses_of, best_email
-from civiapi.store.dialect import unindexed
+from civiapi.store.dialect import among, unindexed
 from civiapi.store.tables import contact, group_contact, subscription_history
 from sync.audience import Audience
 from sync.facts import LatestWords
@@ -111,7 +111,7 @@ def _recent(conn: Connection, step: Step, cursor: dict[str, Any]) -> Found:
 
 def without_row(conn: Connection, audience: Audience, contact_ids: list[int]) -> list[int]:
     wanted = _added(audience).where(
-        group_contact.c.contact_id.in_(list(dict.fromkeys(contact_ids))), ~_has_row(audience)
+        among(group_contact.c.contact_id, list(dict.fromkeys(contact_ids))), ~_has_row(audience)
     )
     return list(conn.execute(wanted).scalars()) if contact_ids else []
 
@@ -142,7 +142,7 @@ def make_rows(conn: Connection, audience: Audience, contact_ids: list[int]) -> i
         part = contact_ids[start : start + ROWS_A_BIT // 2]
         taken = set(_take_over(conn, audience, part))
         rest = [i for i in part if i not in taken]
-        wanted = select(literal(audience.list_id), contact.c.id, literal("todo")).where(contact.c.id.in_(rest))
+        wanted = select(literal(audience.list_id), contact.c.id, literal("todo")).where(among(contact.c.id, rest))
         columns = ["mailchimp_list_id", "civicrm_contact_id", "sync_status"]
         conn.execute(insert_into(cache).from_select(columns, wanted))
         added += len(rest)
@@ -159,7 +159,7 @@ def _take_over(conn: Connection, audience: Audience, contact_ids: list[int]) -> 
     held = conn.execute(
         select(cache.c.id, cache.c.mailchimp_email, cache.c.civicrm_contact_id).where(
             cache.c.mailchimp_list_id == audience.list_id,
-            cache.c.mailchimp_email.in_([address for address in best.values() if address]),
+            among(cache.c.mailchimp_email, [address for address in best.values() if address]),
             cache.c.mailchimp_member_id.is_not(None),
             unindexed(cache.c.civicrm_contact_id).is_not(None),
         )

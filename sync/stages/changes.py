@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import Connection, and_, case, or_, select
+from sqlalchemy import Connection, and_, not_, or_, select
 from sqlalchemy import update as change
 
-from civiapi.store.tables import group_contact, subscription_history
-from sync.audience import RECEIVES_MAIL
+from civiapi.store.dialect import among
+from civiapi.store.tables import subscription_history
 from sync.facts import ECHO_METHOD
-from sync.reconcile import ADDED
+from sync.sides import in_audience, in_group
 from sync.stages.base import ROWS_A_BIT, ROWS_A_STATEMENT, Run, Step, next_bound
 from sync.tables import cache
 
@@ -60,7 +60,7 @@ def _by_history(conn: Connection, step: Step, after: int) -> Following:
     if contacts:
         mine = and_(
             cache.c.mailchimp_list_id == step.audience.list_id,
-            cache.c.civicrm_contact_id.in_(contacts),
+            among(cache.c.civicrm_contact_id, contacts),
             or_(cache.c.sync_status != "todo", cache.c.sync_status.is_(None)),
         )
         marked = conn.execute(change(cache).where(mine).values(sync_status="todo")).rowcount
@@ -72,13 +72,7 @@ def _by_comparison(conn: Connection, step: Step, after: int) -> Following:
     upto, _ = next_bound(conn, step.audience, after, ROWS_A_STATEMENT, only_todo=False)
     if upto is None:
         return 0, None
-    inside = select(group_contact.c.id).where(
-        group_contact.c.contact_id == cache.c.civicrm_contact_id,
-        group_contact.c.group_id == step.audience.group_id,
-        group_contact.c.status == ADDED,
-    )
-    in_group = inside.correlate(cache).exists()
-    in_audience = case((cache.c.mailchimp_status.in_(sorted(RECEIVES_MAIL)), 1), else_=0) == 1
+    inside, member = in_group(step.audience), in_audience()
     rows = and_(
         cache.c.mailchimp_list_id == step.audience.list_id,
         cache.c.id > after,
@@ -88,6 +82,6 @@ def _by_comparison(conn: Connection, step: Step, after: int) -> Following:
     )
     if step.position.interests == dict(step.audience.interests):
         failed = cache.c.sync_status == "fail"  # what was called off by an abort is owed still
-        rows = and_(rows, or_(and_(in_group, ~in_audience), and_(~in_group, in_audience), failed))
+        rows = and_(rows, or_(and_(inside, not_(member)), and_(not_(inside), member), failed))
     marked = conn.execute(change(cache).where(rows).values(sync_status="todo")).rowcount
     return marked, {"phase": "all", "after": upto}

@@ -7,11 +7,11 @@ from sqlalchemy import update as change
 
 from civiapi.store.bulk import update_rows
 from civiapi.store.contacts import NewPerson, create_individuals
-from civiapi.store.dialect import unindexed
+from civiapi.store.dialect import among, unindexed
 from civiapi.store.tables import contact, email
 from sync.audience import RECEIVES_MAIL
 from sync.matching import Range, drop_dead_contacts, match_contacts
-from sync.member_data import decode
+from sync.member_data import peek
 from sync.stages.base import ROWS_A_BIT, ROWS_A_STATEMENT, Run, Step, count_rows, next_bound
 from sync.stages.recent import next_modified
 from sync.tables import cache
@@ -56,22 +56,22 @@ def _wake_recent(conn: Connection, step: Step, after: dict[str, Any]) -> None:
     )
     linked = select(cache.c.id).where(
         mine,
-        cache.c.civicrm_contact_id.in_(ids),
+        among(cache.c.civicrm_contact_id, ids),
         or_(
             cache.c.sync_status == "fail",
             ~alive.correlate(cache).exists(),
             cache.c.mailchimp_member_id.is_not(None) & ~owned.correlate(cache).exists(),
         ),
     )
-    theirs = select(email.c.email).where(email.c.contact_id.in_(ids), email.c.email.is_not(None))
+    theirs = select(email.c.email).where(among(email.c.contact_id, ids), email.c.email.is_not(None))
     addresses = list(conn.execute(theirs).scalars())
     unlinked = select(cache.c.id).where(
-        mine, cache.c.mailchimp_email.in_(addresses), cache.c.civicrm_contact_id.is_(None)
+        mine, among(cache.c.mailchimp_email, addresses), cache.c.civicrm_contact_id.is_(None)
     )
     woken = [*conn.execute(linked).scalars(), *conn.execute(unlinked).scalars()]
     for start in range(0, len(woken), ROWS_A_BIT // 2):
         part = woken[start : start + ROWS_A_BIT // 2]
-        conn.execute(change(cache).where(cache.c.id.in_(part)).values(sync_status="todo"))
+        conn.execute(change(cache).where(among(cache.c.id, part)).values(sync_status="todo"))
     step.counts.update(contacts=len(ids), woken=len(woken))
     step.stay(phase="recent", after=following)
 
@@ -94,16 +94,9 @@ def _create(conn: Connection, step: Step) -> None:
         .order_by(cache.c.id)
         .limit(ROWS_A_BIT // 2)
     ).all()
-    people = []
-    for row in rows:
-        data = decode(row.mailchimp_data)
-        people.append(
-            NewPerson(
-                first_name=data.get("first_name") or "",
-                last_name=data.get("last_name") or "",
-                email=row.mailchimp_email,
-            )
-        )
+    people = [
+        NewPerson(peek(data, "first_name") or "", peek(data, "last_name") or "", address) for _, address, data in rows
+    ]
     ids = create_individuals(conn, people, step.site_time)
     update_rows(
         conn,

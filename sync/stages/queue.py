@@ -8,12 +8,16 @@ from sync.config import clear_trust_override
 from sync.context import OnPlan
 from sync.facts import facts_for
 from sync.kinds import kind_of
+from sync.matching import Range
+from sync.plain_rows import settle_plain_rows
+from sync.positions import Cursor
 from sync.progress import done_of
 from sync.reconcile import plan
-from sync.stages.base import ROWS_A_BIT, Run, Step, count_rows
+from sync.stages.base import ROWS_A_BIT, Run, Step, count_rows, next_bound
 from sync.tables import cache
 
 ROWS_A_LOOK = ROWS_A_BIT // 2  # judging takes longest of all: a webhook may be waiting for the one writer
+ROWS_A_SET = 2 * ROWS_A_BIT  # of plain rows, settled together
 
 
 async def reconcile_queue(run: Run) -> None:
@@ -27,9 +31,27 @@ async def reconcile_queue(run: Run) -> None:
 
 
 def _reconcile(conn: Connection, step: Step, watch: OnPlan | None) -> None:
-    cursor = step.position.cursor or {"after": 0, "rows": 0, "updates": 0}
-    if not cursor["after"]:
+    cursor = step.position.cursor
+    if cursor is None:
         step.total = count_rows(conn, step.audience.list_id, only_todo=True)
+        cursor = {"phase": "plain" if watch is None else "each", "after": 0, "rows": 0, "updates": 0}
+    if cursor["phase"] == "plain":
+        _settle_plain(conn, step, cursor)
+    else:
+        _look_at_each(conn, step, cursor, watch)
+
+
+def _settle_plain(conn: Connection, step: Step, cursor: Cursor) -> None:
+    upto, _ = next_bound(conn, step.audience, cursor["after"], ROWS_A_SET, only_todo=True)
+    if upto is None:
+        step.stay(**cursor | {"phase": "each", "after": 0})
+        return
+    applied = settle_plain_rows(conn, step.audience, Range(cursor["after"], upto, only_todo=True), step.at)
+    step.counts.update(applied.as_counts())
+    step.stay(**cursor | {"after": upto, "rows": cursor["rows"] + applied.rows})
+
+
+def _look_at_each(conn: Connection, step: Step, cursor: Cursor, watch: OnPlan | None) -> None:
     ids = list(
         conn.execute(
             select(cache.c.id)
@@ -50,7 +72,7 @@ def _reconcile(conn: Connection, step: Step, watch: OnPlan | None) -> None:
     step.counts.update(applied.as_counts())
     rows, updates = cursor["rows"] + applied.rows, cursor["updates"] + applied.updates
     if len(ids) == ROWS_A_LOOK:
-        step.stay(after=ids[-1], rows=rows, updates=updates)
+        step.stay(phase="each", after=ids[-1], rows=rows, updates=updates)
         return
     clear_trust_override(conn, step.audience.list_id, list(step.audience.trust))
     step.say(f"Looked at {rows} rows; {updates} updates are owed to Mailchimp.")

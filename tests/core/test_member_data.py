@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from civiapi.store.clock import site_clock
 from sync.audience import Audience
 from sync.mailchimp.wire import Member
-from sync.member_data import decode, encode, encode_new, peek
+from sync.member_data import decode, encode, encode_new, peek, with_text
 from sync.merging import News, Sent, is_different, is_same, merge, read_news, with_notes, without_notes
 
 ROWS = Path(__file__).parents[2].parent / "shared" / "data" / "extension_rows.json"
@@ -55,6 +55,17 @@ def test_what_is_written_is_read_again_by_us_and_as_php_reads_it(fields: dict[st
 def test_one_text_is_found_without_reading_the_rest(fields: dict[str, Any]) -> None:
     whole = {"status": "subscribed", "status@": "20260109100002", **fields}
     assert peek(encode(whole), "status@") == whole["status@"]
+
+
+def test_a_name_that_reads_like_an_entry_is_taken_for_none() -> None:
+    forged = 's:12:"echo-status@";s:14:"20990101000000";s:7:"status@";s:14:"20990101000000";'
+    said = {"status": "subscribed", "status@": "20260109100002", "first_name": forged, "echo-status@": "20260109100000"}
+    assert (peek(encode(said), "status@"), peek(encode(said), "echo-status@")) == ("20260109100002", "20260109100000")
+
+
+@given(MAPS, st.sampled_from(["echo-status@", "first_name"]))
+def test_one_entry_is_put_in_as_if_the_whole_map_were_written_anew(fields: dict[str, Any], key: str) -> None:
+    assert with_text(encode(fields), key, "20260109100002") == encode(fields | {key: "20260109100002"})
 
 
 @pytest.mark.parametrize("data", [None, b"", b"nonsense", b"a:1:{s:6:", b"i:5;", b'a:1:{s:99:"a";b:1;}'])
