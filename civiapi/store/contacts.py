@@ -71,7 +71,7 @@ def _insert_people(conn: Connection, people: Sequence[NewPerson], at: str) -> li
     top = conn.execute(select(func.max(contact.c.id))).scalar() or 0
     insert_rows(conn, contact, _NEW_PERSON, rows)
     made = conn.execute(select(contact.c.hash, contact.c.id).where(contact.c.id > top))  # and whoever came meanwhile
-    by_hash: dict[str, int] = dict(made.all())  # type: ignore[arg-type]  # rows are pairs
+    by_hash: dict[str, int] = dict(made.all())
     return [by_hash[own_hash] for own_hash in hashes]
 
 
