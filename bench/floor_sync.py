@@ -22,8 +22,8 @@ import orjson
 
 from bench.measure import measuring, peak_mb
 
-FIELDS = "members.id,members.email_address,members.unique_email_id,members.contact_id,members.status,"
-FIELDS += "members.merge_fields,members.interests,members.last_changed,members.tags,total_items"
+FIELDS = "members.id,members.email_address,members.contact_id,members.status,"
+FIELDS += "members.merge_fields,members.interests,members.last_changed,total_items"
 RECEIVES = "('subscribed', 'pending')"
 GROUP = 1
 AT = "2026-01-01 00:00:00"

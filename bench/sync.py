@@ -93,7 +93,7 @@ def _with_members(folder: Path, mailchimp: Mailchimp, cases: Sequence[str]) -> I
         return
     before = _filled(folder, mailchimp, "known", None)
     if "lag" in cases:
-        yield {"case": "lag"} | _lag(new_site(folder / "lag", mailchimp, before.database))
+        yield {"case": "lag"} | _lag(new_site(folder / "lag", mailchimp, before.database, poll_seconds=5))
     after = new_site(folder / "after", mailchimp, before.database)
     if "known" in cases:
         yield _beside_floor(folder, "known", before, after)

@@ -86,14 +86,14 @@ class Site:
         )
 
 
-def new_site(folder: Path, mailchimp: Mailchimp, database: Path | None = None) -> Site:
+def new_site(folder: Path, mailchimp: Mailchimp, database: Path | None = None, *, poll_seconds: float = 0.05) -> Site:
     """A site in *folder*: on a copy of *database*, or with nobody in it but the group that is linked."""
     folder.mkdir(parents=True)
     site = Site(folder, mailchimp, free_port())
     site.settings.write_text(
         f"[server]\nport = {site.port}\nbase_url = http://127.0.0.1:{site.port}\nsite_key = {secrets.token_hex(8)}\n"
         f"[database]\nurl = sqlite:///{site.database}\n"
-        f"[mailchimp]\nbase_url = {mailchimp.base_url}\npoll_seconds = 0.05\n"
+        f"[mailchimp]\nbase_url = {mailchimp.base_url}\npoll_seconds = {poll_seconds}\n"
         f"[sync]\noverlap_seconds = {OVERLAP_S}\n[scheduler]\nenabled = no\n[log]\nlevel = error\n"
         f"[user:bench]\napi_key = {site.api_key}\npermissions = *\n"
     )

@@ -33,6 +33,7 @@ from civiapi.web import make_runner, make_web_app, make_worker_app
 from entities import catalogue
 from sync.clients import Clients
 from sync.context import SyncOptions
+from sync.mailchimp.transport import trusted_authorities
 from sync.service import SyncService
 
 CORRUPT = "The database cannot be used: it is corrupt. Restore a backup; civiapi check says what it finds."
@@ -155,8 +156,10 @@ def settle_in() -> None:
     """Make a process that is to run for long run well: once everything is imported, and nowhere else.
 
     What is there by now stays, so the garbage collector need not look it through again and again (a sixth of the time
-    of a large sync). A thread at work on the database hands over sooner to the one that answers calls.
+    of a large sync). A thread at work on the database hands over sooner to the one that answers calls. Whom TLS trusts
+    is read now, and not while somebody waits for an answer.
     """
+    trusted_authorities()
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_S)

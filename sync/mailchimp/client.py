@@ -48,13 +48,11 @@ from sync.mailchimp.wire import (
 MEMBER_FIELDS = (
     "id",
     "email_address",
-    "unique_email_id",
     "contact_id",
     "status",
     "merge_fields",
     "interests",
     "last_changed",
-    "tags",
 )
 """What a sync uses of a member; leaving out the rest, ``_links`` above all, makes a page several times smaller."""
 

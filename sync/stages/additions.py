@@ -14,7 +14,7 @@ from civiapi.store.tables import contact, group_contact, subscription_history
 from sync.audience import Audience
 from sync.facts import LatestWords
 from sync.reconcile import ADDED, LONG_AGO
-from sync.stages.base import ROWS_A_BIT, ROWS_A_STATEMENT, Run, Step
+from sync.stages.base import ROWS_A_BIT, ROWS_A_SET, Run, Step
 from sync.stages.recent import next_modified
 from sync.tables import cache
 
@@ -74,7 +74,7 @@ def _everyone(conn: Connection, step: Step, cursor: dict[str, Any]) -> Found:
     part = select(group_contact.c.id).where(
         group_contact.c.group_id == step.audience.group_id, group_contact.c.id > after
     )
-    bound = part.order_by(group_contact.c.id).limit(ROWS_A_STATEMENT).subquery()
+    bound = part.order_by(group_contact.c.id).limit(ROWS_A_SET).subquery()
     upto = conn.execute(select(func.max(bound.c.id))).scalar()
     if upto is None:
         return [], None

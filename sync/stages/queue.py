@@ -13,11 +13,10 @@ from sync.plain_rows import settle_plain_rows
 from sync.positions import Cursor
 from sync.progress import done_of
 from sync.reconcile import plan
-from sync.stages.base import ROWS_A_BIT, Run, Step, count_rows, next_bound
+from sync.stages.base import ROWS_A_BIT, ROWS_A_SET, Run, Step, count_rows, next_bound
 from sync.tables import cache
 
 ROWS_A_LOOK = ROWS_A_BIT // 2  # judging takes longest of all: a webhook may be waiting for the one writer
-ROWS_A_SET = 2 * ROWS_A_BIT  # of plain rows, settled together
 
 
 async def reconcile_queue(run: Run) -> None:
