@@ -153,7 +153,7 @@ async def _listening(app: App) -> AsyncIterator[None]:
 
 
 def settle_in() -> None:
-    """Make a process that is to run for long run well: once everything is imported, and nowhere else.
+    """Make a process that is to run for long, or to do much, run well: once, when everything is imported.
 
     What is there by now stays, so the garbage collector need not look it through again and again (a sixth of the time
     of a large sync). A thread at work on the database hands over sooner to the one that answers calls. Whom TLS trusts
@@ -174,6 +174,7 @@ async def serve_app(settings: Settings) -> None:
     async with open_app(settings) as app:
         if await app.store.read(is_damaged):
             raise StoreUnusable(CORRUPT)
+        settle_in()
         async with serving(app):
             await stopping.wait()
             log.info("stopping")

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from civiapi.app import App, open_app
+from civiapi.app import App, open_app, settle_in
 from civiapi.call import Call
 from civiapi.errors import ApiError
 from civiapi.settings import Settings
@@ -48,6 +48,7 @@ async def run_with_bars(settings: Settings, params: dict[str, Any], console: Con
     except ApiError as error:
         raise Mistake(f"--since '{params['since']}' is not a date; write 2026-01-31, '-2 days' or ever.") from error
     async with open_app(settings) as app:
+        settle_in()
         with stage_bars(app.sync, console):
             answer = await app.api.respond(Call("Mailchimpsync", "fetchandreconcile", {"version": 3, **params}))
         if not (isinstance(answer, dict) and answer.get("is_error")) and "stop_on" not in params:
