@@ -37,7 +37,7 @@ TODO, LIVE, OK, FAIL, REDO = "todo", "live", "ok", "fail", "redo"
 class Told:
     """One update of a batch, and what became of it."""
 
-    update_id: int
+    update: OpenUpdate
     outcome: Outcome
 
 
@@ -118,7 +118,8 @@ def send_again(conn: Connection, row_id: int, why: str, limit: int = CHUNK) -> i
     rows = conn.execute(
         select_updates().where(update.c.mailchimpsync_batch_id == row_id, update.c.completed == 0).limit(limit)
     )
-    told = [Told(row.id, Outcome(Verdict.AGAIN, problem={"title": "No result", "detail": why})) for row in rows]
+    outcome = Outcome(Verdict.AGAIN, problem={"title": "No result", "detail": why})
+    told = [Told(read_update(row), outcome) for row in rows]
     cases = _read_cases(conn, row_id, told)
     endings, tally = _Endings(), Tally()
     others = _other_updates(conn, cases)
@@ -133,23 +134,22 @@ def send_again(conn: Connection, row_id: int, why: str, limit: int = CHUNK) -> i
 
 def _read_cases(conn: Connection, row_id: int, told: Sequence[Told]) -> list[Case]:
     """The updates that are still in the batch, with their rows."""
-    by_id = {one.update_id: one.outcome for one in told}
-    found: list[tuple[OpenUpdate, bool]] = []
+    by_id = {one.update.id: one for one in told}
+    columns = update.c.id, update.c.mailchimpsync_cache_id, update.c.completed
+    found: list[tuple[OpenUpdate, Outcome, bool]] = []
     ids = list(by_id)
     for start in range(0, len(ids), CHUNK):
-        part = ids[start : start + CHUNK]
-        query = select_updates().add_columns(update.c.completed)
-        for row in conn.execute(query.where(among(update.c.id, part), update.c.mailchimpsync_batch_id == row_id)).all():
-            found.append((read_update(row), not row.completed))
-    rows = rows_now(conn, [one.cache_id for one, _ in found])
-    return [Case(one, by_id[one.id], was_open, rows[one.cache_id]) for one, was_open in found if one.cache_id in rows]
+        mine = among(update.c.id, ids[start : start + CHUNK]), update.c.mailchimpsync_batch_id == row_id
+        for update_id, cache_id, completed in conn.execute(select(*columns).where(*mine)).all():
+            one = by_id[update_id]  # its row may have been taken into another since it was read
+            found.append((replace(one.update, cache_id=cache_id), one.outcome, not completed))
+    rows = rows_now(conn, [one.cache_id for one, _, _ in found])
+    return [Case(one, out, was_open, rows[one.cache_id]) for one, out, was_open in found if one.cache_id in rows]
 
 
 def _other_updates(conn: Connection, cases: Sequence[Case]) -> dict[int, list[OpenUpdate]]:
     """What else the rows of these cases owe."""
-    mine = {one.update.id for one in cases}
-    owed = open_updates(conn, [one.row.id for one in cases])
-    return {cache_id: [one for one in found if one.id not in mine] for cache_id, found in owed.items()}
+    return open_updates(conn, [one.row.id for one in cases], but=[one.update.id for one in cases])
 
 
 # ── How each ends ───────────────────────────────────────────────────────────────────────────────────────────────────

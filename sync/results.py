@@ -170,7 +170,7 @@ class _Work:
     async def _write(self, chunk: Sequence[tuple[int, OperationResult]]) -> Tally:
         updates = await self.ctx.store.read(_updates, self.row.id, [update_id for update_id, _ in chunk])
         told = [
-            Told(update_id, await self._judge(updates[update_id], result))
+            Told(updates[update_id], await self._judge(updates[update_id], result))
             for update_id, result in chunk
             if update_id in updates
         ]

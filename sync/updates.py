@@ -13,14 +13,14 @@ what was sent is noted when it is put into a batch, because only then can it ech
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, not_, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import insert_rows
@@ -92,15 +92,17 @@ def queue_many(conn: Connection, wishes: Iterable[tuple[int, Wanted]]) -> list[i
     return ids
 
 
-def open_updates(conn: Connection, cache_ids: Sequence[int]) -> dict[int, list[OpenUpdate]]:
-    """The open updates of these rows by cache id, oldest first; rows that owe nothing are left out."""
+def open_updates(
+    conn: Connection, cache_ids: Sequence[int], *, but: Collection[int] = ()
+) -> dict[int, list[OpenUpdate]]:
+    """The open updates of these rows by cache id, oldest first, *but* these; rows that owe nothing are left out."""
     found: dict[int, list[OpenUpdate]] = defaultdict(list)
     for start in range(0, len(cache_ids), CHUNK):
         part = cache_ids[start : start + CHUNK]
-        rows = conn.execute(
-            select_updates().where(among(update.c.mailchimpsync_cache_id, part), unindexed(update.c.completed) == 0)
+        theirs = select_updates().where(
+            among(update.c.mailchimpsync_cache_id, part), unindexed(update.c.completed) == 0
         )
-        for row in rows.all():
+        for row in conn.execute(theirs.where(not_(among(update.c.id, but))) if but else theirs).all():
             found[row.cache_id].append(read_update(row))
     return dict(found)
 
