@@ -27,6 +27,7 @@ import httpx
 import orjson
 import stamina
 
+from sync.mailchimp.decoding import decode
 from sync.mailchimp.errors import (
     KEY_REJECTED_TITLES,
     SNIPPET_LENGTH,
@@ -269,7 +270,7 @@ class Transport:
             try:
                 response = await self._exchange(call)
                 status = response.status_code
-                answer = self._read(call, response, time.monotonic() - started)
+                answer = await self._read(call, response, time.monotonic() - started)
                 outcome = "ok"
             except Refused:
                 outcome = "refused"
@@ -302,8 +303,8 @@ class Transport:
         except httpx.HTTPError as error:
             raise Unreachable(call.name, self.mask(_reason(error)), outcome_unknown=True) from error
 
-    def _read(self, call: Call, response: httpx.Response, seconds: float) -> Answer:
-        body = _decode(response)
+    async def _read(self, call: Call, response: httpx.Response, seconds: float) -> Answer:
+        body = await _decode(response)
         if body is None:
             raise self._unreadable(call, response)
         server_time = self._learn_clock(response) - timedelta(seconds=int(seconds))
@@ -365,17 +366,13 @@ def _may_repeat(call: Call, error: Exception) -> bool:
     return call.repeatable or not error.outcome_unknown
 
 
-def _decode(response: httpx.Response) -> dict[str, Any] | None:
+async def _decode(response: httpx.Response) -> dict[str, Any] | None:
     """Return the JSON object an answer holds, {} for a 204; None when it is not JSON by type and content."""
     if response.status_code == 204:
         return {}
     if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() not in JSON_TYPES:
         return None
-    try:
-        body = orjson.loads(response.content)
-    except orjson.JSONDecodeError:
-        return None
-    return body if isinstance(body, dict) else None
+    return await decode(response.content)
 
 
 def _refused_type(status: int, problem: Mapping[str, Any]) -> type[Refused]:
