@@ -8,7 +8,7 @@ carried out already comes back with the next fetch.
 from collections.abc import Sequence
 
 import structlog
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy import update as change
 
 from sync import claims, positions
@@ -62,16 +62,19 @@ async def cancel_batches(ctx: SyncContext, audience: Audience) -> None:
 
 def to_cancel(conn: Connection, list_ids: Sequence[str]) -> list[BatchRow]:
     """The batches of these audiences that were called off and may still run at Mailchimp."""
-    rows = conn.execute(
-        select_batches()
-        .where(
-            batch.c.mailchimp_list_id.in_(list_ids),
-            batch.c.response_processed.in_(OPEN),
-            batch.c.status == ABORTING,
-        )
-        .order_by(batch.c.id)
+    return [read_batch(row) for row in conn.execute(_TO_CANCEL, {"list_ids": list_ids})]
+
+
+_TO_CANCEL = (
+    select_batches()
+    .where(
+        batch.c.mailchimp_list_id.in_(bindparam("list_ids", expanding=True)),
+        batch.c.response_processed.in_(OPEN),
+        batch.c.status == ABORTING,
     )
-    return [read_batch(row) for row in rows]
+    .order_by(batch.c.id)
+)
+"""Made once: the watcher asks it whenever it looks."""
 
 
 def _put_to_rest(conn: Connection, audience: Audience) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, func, select
 from sqlalchemy import update as change
 
 from sync.mailchimp.wire import Batch
@@ -41,16 +41,10 @@ class BatchRow:
 
 def select_batches() -> Select[Any]:
     """Our batch rows as `read_batch` takes them; add a WHERE."""
-    return select(
-        batch.c.id,
-        batch.c.mailchimp_list_id,
-        batch.c.mailchimp_batch_id,
-        batch.c.status,
-        batch.c.response_processed,
-    )
+    return _BATCHES
 
 
-def read_batch(row: Row[Any]) -> BatchRow:
+def read_batch(row: Row[*tuple[Any, ...]]) -> BatchRow:
     """A batch from a row of `select_batches`."""
     return BatchRow(
         row.id,
@@ -80,17 +74,25 @@ def read_whole(conn: Connection, row_id: int) -> dict[str, Any]:
 
 def unfinished(conn: Connection, list_ids: Sequence[str]) -> list[BatchRow]:
     """The batches of these audiences that Mailchimp has and whose results are not all written down, oldest first."""
-    rows = conn.execute(
-        select_batches()
-        .where(
-            batch.c.mailchimp_list_id.in_(list_ids),
-            batch.c.response_processed.in_(OPEN),
-            batch.c.mailchimp_batch_id.is_not(None),
-            func.coalesce(batch.c.status, "").not_in(CALLED_OFF),
-        )
-        .order_by(batch.c.id)
+    return [read_batch(row) for row in conn.execute(_UNFINISHED, {"list_ids": list_ids})]
+
+
+_BATCHES = select(
+    batch.c.id,
+    batch.c.mailchimp_list_id,
+    batch.c.mailchimp_batch_id,
+    batch.c.status,
+    batch.c.response_processed,
+)
+_UNFINISHED = (
+    _BATCHES.where(
+        batch.c.mailchimp_list_id.in_(bindparam("list_ids", expanding=True)),
+        batch.c.response_processed.in_(OPEN),
+        batch.c.mailchimp_batch_id.is_not(None),
+        func.coalesce(batch.c.status, "").not_in(CALLED_OFF),
     )
-    return [read_batch(row) for row in rows]
+).order_by(batch.c.id)
+"""Made once: the watcher asks it whenever it looks."""
 
 
 def note_progress(conn: Connection, row_id: int, told: Batch) -> None:

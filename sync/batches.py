@@ -16,7 +16,6 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
     Connection,
     Select,
@@ -165,23 +164,29 @@ async def find_submitted(ctx: SyncContext, client: MailchimpClient, parcel: Parc
 
 def unknown_parcels(conn: Connection, list_id: str, clock: SiteClock) -> list[Parcel]:
     """The batches of an audience that were tried and never answered, oldest first."""
-    rows = conn.execute(
-        select(batch.c.id, batch.c.submitted_at, func.count(update.c.id).label("size"))
-        .outerjoin(update, (update.c.mailchimpsync_batch_id == batch.c.id) & (update.c.completed == 0))
-        .where(
-            batch.c.mailchimp_list_id == list_id,
-            batch.c.response_processed == NOT_PROCESSED,
-            batch.c.status == SUBMITTING,
-        )
-        .group_by(batch.c.id, batch.c.submitted_at)
-        .order_by(batch.c.id)
-    )
+    rows = conn.execute(_UNKNOWN, {"list_id": list_id})
     return [Parcel(row.id, list_id, clock.read(row.submitted_at) or datetime.now(UTC), row.size) for row in rows]
+
+
+_LIST_ID = bindparam("list_id", type_=String())
+_UNKNOWN = (
+    select(batch.c.id, batch.c.submitted_at, func.count(update.c.id).label("size"))
+    .outerjoin(update, (update.c.mailchimpsync_batch_id == batch.c.id) & (update.c.completed == 0))
+    .where(
+        batch.c.mailchimp_list_id == _LIST_ID,
+        batch.c.response_processed == NOT_PROCESSED,
+        batch.c.status == SUBMITTING,
+    )
+    .group_by(batch.c.id, batch.c.submitted_at)
+    .order_by(batch.c.id)
+)
+"""Made once, as `_ALL_READY` is: the watcher asks them whenever it looks."""
 
 
 def count_ready(conn: Connection, list_id: str, cache_ids: Sequence[int] | None = None) -> int:
     """How many updates of an audience wait and could go now."""
-    return int(conn.execute(select(func.count()).select_from(_ready(list_id, cache_ids).subquery())).scalar_one())
+    counted = select(func.count()).select_from(_ready(cache_ids).subquery())
+    return int(conn.execute(counted, {"list_id": list_id}).scalar_one())
 
 
 def count_waiting(conn: Connection, list_id: str) -> int:
@@ -319,8 +324,9 @@ def _pack(
     """Put the next updates that may go into a batch row of their own; None when there are none, or no room."""
     if cache_ids is None and not _has_room(conn, audience):
         return None
-    ready = _ready(audience.list_id, cache_ids).limit(size).subquery()
-    rows = conn.execute(select_updates().where(update.c.id.in_(select(ready.c.id)))).all()
+    ready = _ready(cache_ids).limit(size).subquery()
+    next_ones = select_updates().where(update.c.id.in_(select(ready.c.id)))
+    rows = conn.execute(next_ones, {"list_id": audience.list_id}).all()
     updates = [read_update(row) for row in rows]
     if not updates:
         return None
@@ -414,8 +420,11 @@ def _rank(kind: ColumnElement[str]) -> ColumnElement[int]:
     return case(_RANKS, value=func.coalesce(kind, "member"), else_=_RANKS["member"])
 
 
-def _ready(list_id: str | BindParameter[str], cache_ids: Sequence[int] | None) -> Select[tuple[int]]:
-    """The ids of waiting updates whose row has nothing in flight and nothing that must be done before, oldest first."""
+def _make_ready() -> Select[tuple[int]]:
+    """The ids of waiting updates whose row has nothing in flight and nothing that must be done before, oldest first.
+
+    All of the audience ``:list_id``.
+    """
     other, other_detail = update.alias("other"), update_detail.alias("other_detail")
     rank, other_rank = _rank(update_detail.c.kind), _rank(other_detail.c.kind)
     comes_first = or_(
@@ -442,16 +451,20 @@ def _ready(list_id: str | BindParameter[str], cache_ids: Sequence[int] | None) -
         .where(
             rare(update.c.completed == 0),  # few are open, and an audience has many rows
             update.c.mailchimpsync_batch_id.is_(None),
-            unindexed(cache.c.mailchimp_list_id) == list_id,
+            unindexed(cache.c.mailchimp_list_id) == _LIST_ID,
             ~blocked,
         )
         .order_by(update.c.id)
     )
-    return found if cache_ids is None else found.where(among(update.c.mailchimpsync_cache_id, cache_ids))
+    return found
 
 
-_FIRST_READY = _ready(bindparam("list_id", type_=String()), None).limit(1)
-"""Made once: the watcher asks it whenever it looks."""
+_ALL_READY = _make_ready()
+_FIRST_READY = _ALL_READY.limit(1)
+
+
+def _ready(cache_ids: Sequence[int] | None) -> Select[tuple[int]]:
+    return _ALL_READY if cache_ids is None else _ALL_READY.where(among(update.c.mailchimpsync_cache_id, cache_ids))
 
 
 def _has_room(conn: Connection, audience: Audience) -> bool:

@@ -7,6 +7,7 @@ while a claim lives.
 """
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -195,12 +196,7 @@ def save(conn: Connection, position: Position) -> None:
 
 
 def _read_status(position: Position, blob: bytes) -> None:
-    try:
-        data = phpserialize.loads(bytes(blob), decode_strings=True, errors="replace")
-    except (ValueError, KeyError, IndexError, TypeError):
-        data = {}
-    if not isinstance(data, dict):
-        data = {}
+    data = dict(_parse(bytes(blob)))
     locks = _map(data.pop("locks", None))
     stage = locks.get(LOCK)
     # The extension stores `busy` while it works. Only a claim makes us busy, so a stored one is a run that was killed.
@@ -215,6 +211,16 @@ def _read_status(position: Position, blob: bytes) -> None:
     ]
     position.fetch = {str(key): value for key, value in _map(data.pop("fetch", None)).items()}
     position.others = {str(key): value for key, value in data.items()}
+
+
+@lru_cache(maxsize=64)
+def _parse(blob: bytes) -> dict[Any, Any]:
+    """A status as stored, to be copied: a run reads with each commit what it wrote with the one before."""
+    try:
+        data = phpserialize.loads(blob, decode_strings=True, errors="replace")
+    except (ValueError, KeyError, IndexError, TypeError):
+        return {}
+    return data if isinstance(data, dict) else {}
 
 
 def _write_status(position: Position) -> bytes:

@@ -132,28 +132,32 @@ def delete_updates(conn: Connection, update_ids: Sequence[int]) -> None:
 
 def select_updates() -> Select[Any]:
     """Every update with its detail and what its cache row says of the member, oldest first; add a WHERE."""
-    return (
-        select(
-            update.c.id,
-            update.c.mailchimpsync_cache_id.label("cache_id"),
-            update.c.mailchimpsync_batch_id.label("batch_id"),
-            update.c.data,
-            update_detail.c.kind,
-            update_detail.c.method,
-            update_detail.c.path_tail,
-            update_detail.c.cause_s,
-            update_detail.c.tries,
-            cache.c.mailchimp_member_id,
-            cache.c.mailchimp_email,
-        )
-        .select_from(update)
-        .join(cache, cache.c.id == update.c.mailchimpsync_cache_id)
-        .outerjoin(update_detail, update_detail.c.update_id == update.c.id)
-        .order_by(update.c.id)
+    return _UPDATES
+
+
+_UPDATES = (
+    select(
+        update.c.id,
+        update.c.mailchimpsync_cache_id.label("cache_id"),
+        update.c.mailchimpsync_batch_id.label("batch_id"),
+        update.c.data,
+        update_detail.c.kind,
+        update_detail.c.method,
+        update_detail.c.path_tail,
+        update_detail.c.cause_s,
+        update_detail.c.tries,
+        cache.c.mailchimp_member_id,
+        cache.c.mailchimp_email,
     )
+    .select_from(update)
+    .join(cache, cache.c.id == update.c.mailchimpsync_cache_id)
+    .outerjoin(update_detail, update_detail.c.update_id == update.c.id)
+    .order_by(update.c.id)
+)
+"""Made once: nearly every unit asks what its rows owe."""
 
 
-def read_update(row: Row[Any]) -> OpenUpdate:
+def read_update(row: Row[*tuple[Any, ...]]) -> OpenUpdate:
     """An update from a row of `select_updates`; without a detail, the extension's member update."""
     body = read_body(row.data)
     if row.kind is None:

@@ -7,7 +7,7 @@ other people's business and never touched.
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, insert, select, update
+from sqlalchemy import Connection, Integer, String, bindparam, insert, select, update
 
 from civiapi.store.php import BadSerial, dump_php, load_php
 from civiapi.store.tables import setting
@@ -22,8 +22,8 @@ def read_setting(conn: Connection, name: str, domain_id: int = DEFAULT_DOMAIN, *
 
     *for_update*: nobody else changes it before this transaction ends (MariaDB; on SQLite a writer is alone anyway).
     """
-    wanted = select(setting.c.value).where(*_is(name, domain_id)).order_by(setting.c.id).limit(1)
-    text = conn.execute(wanted.with_for_update() if for_update else wanted).scalar_one_or_none()
+    wanted = {"name": name, "domain_id": domain_id}
+    text = conn.execute(_LOCKED_VALUE if for_update else _VALUE, wanted).scalar_one_or_none()
     if not text:
         return None
     try:
@@ -38,14 +38,19 @@ def write_setting(
 ) -> None:
     """Set a setting: text, number, bool, None, or lists and maps of those. *at* is the site time, kept if it is new."""
     text = dump_php(value).decode()
-    row = conn.execute(
-        select(setting.c.id).where(*_is(name, domain_id)).order_by(setting.c.id).limit(1).with_for_update()
-    ).scalar_one_or_none()
+    row = conn.execute(_LOCKED_ID, {"name": name, "domain_id": domain_id}).scalar_one_or_none()
     if row is None:
         conn.execute(insert(setting).values(name=name, value=text, domain_id=domain_id, is_domain=1, created_date=at))
     else:
         conn.execute(update(setting).where(setting.c.id == row).values(value=text))
 
 
-def _is(name: str, domain_id: int) -> tuple[Any, ...]:
-    return setting.c.name == name, setting.c.domain_id == domain_id, setting.c.contact_id.is_(None)
+_IS = (
+    setting.c.name == bindparam("name", type_=String()),
+    setting.c.domain_id == bindparam("domain_id", type_=Integer()),
+    setting.c.contact_id.is_(None),
+)
+_VALUE = select(setting.c.value).where(*_IS).order_by(setting.c.id).limit(1)
+_LOCKED_VALUE = _VALUE.with_for_update()
+_LOCKED_ID = select(setting.c.id).where(*_IS).order_by(setting.c.id).limit(1).with_for_update()
+"""Made once: the watcher reads the configuration whenever it looks."""

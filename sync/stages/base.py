@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Concatenate, ParamSpec
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import ColumnElement, Connection, Integer, Select, String, bindparam, func, select
 
 from civiapi.store.dialect import unindexed
 from sync import claims, positions, progress
@@ -179,17 +179,25 @@ def next_bound(
     conn: Connection, audience: Audience, after: int, size: int, *, only_todo: bool
 ) -> tuple[int | None, int]:
     """The id up to which the next *size* rows after *after* go, None when there are no more; and how many they are."""
-    rows = select(cache.c.id).where(cache.c.id > after)
-    if only_todo:
-        rows = rows.where(cache.c.mailchimp_list_id == audience.list_id, cache.c.sync_status == "todo")
-    else:  # in the order of ids, which no index of the audience has
-        rows = rows.where(unindexed(cache.c.mailchimp_list_id) == audience.list_id)
-    part = rows.order_by(cache.c.id).limit(size).subquery()
-    bound, count = conn.execute(select(func.max(part.c.id), func.count())).one()
+    part = {"list_id": audience.list_id, "after": after, "size": size}
+    bound, count = conn.execute(_BOUND_OF_TODO if only_todo else _BOUND, part).one()
     return bound, count
 
 
 def count_rows(conn: Connection, list_id: str, *, only_todo: bool) -> int:
     """How many rows an audience has, or how many of them are to be thought about."""
-    mine = select(func.count()).where(cache.c.mailchimp_list_id == list_id)
-    return int(conn.execute(mine.where(cache.c.sync_status == "todo") if only_todo else mine).scalar_one())
+    return int(conn.execute(_ROWS_TODO if only_todo else _ROWS, {"list_id": list_id}).scalar_one())
+
+
+def _bound_of(*wanted: ColumnElement[bool]) -> Select[int | None, int]:
+    rows = select(cache.c.id).where(cache.c.id > bindparam("after", type_=Integer()), *wanted)
+    part = rows.order_by(cache.c.id).limit(bindparam("size", type_=Integer())).subquery()
+    return select(func.max(part.c.id), func.count())
+
+
+_LIST_ID = bindparam("list_id", type_=String())
+_ROWS = select(func.count()).where(cache.c.mailchimp_list_id == _LIST_ID)
+_ROWS_TODO = _ROWS.where(cache.c.sync_status == "todo")
+_BOUND = _bound_of(unindexed(cache.c.mailchimp_list_id) == _LIST_ID)  # in the order of ids, which no index of it has
+_BOUND_OF_TODO = _bound_of(cache.c.mailchimp_list_id == _LIST_ID, cache.c.sync_status == "todo")
+"""Made once: nearly every stage asks with every bit."""

@@ -61,6 +61,7 @@ def live(bench: Bench, history: History, count: Count | None = None) -> list[str
         ends = begin(bench, history)
         tale = Tale(ends, history)
         wrong = bench.loop.run(_to_the_end(tale))
+        bench.sweep()
     if count is not None:
         count.add(tale)
     return wrong

@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Connection, StaticPool, create_engine, event
+from sqlalchemy import Connection, StaticPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from civiapi.store import dialect
@@ -59,13 +59,7 @@ class Memory:
     def __init__(self) -> None:
         self.raw = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False, cached_statements=512)
         self.raw.execute("PRAGMA foreign_keys = ON")
-        engine = create_engine("sqlite://", creator=lambda: self.raw, poolclass=StaticPool)
-
-        @event.listens_for(engine, "begin")
-        def _(conn: Connection) -> None:
-            conn.exec_driver_sql("BEGIN")
-
-        self.conn = engine.connect()
+        self.conn = create_engine("sqlite://", creator=lambda: self.raw, poolclass=StaticPool).connect()
 
     def copy(self) -> sqlite3.Connection:
         """What stands here now, to begin with another time."""
@@ -80,6 +74,7 @@ class Memory:
     def unit(self, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Run *fn* in one transaction."""
         with self.conn.begin():
+            self.raw.execute("BEGIN")  # an event of the engine's would make every statement look for listeners
             return fn(self.conn, *args, **kwargs)
 
 
