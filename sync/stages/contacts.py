@@ -1,8 +1,9 @@
 """readyToFixContactIds and readyToCreateNewContactsFromMailchimp: every member in the audience gets its contact."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, Row, or_, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import update_rows
@@ -83,17 +84,11 @@ async def create_new_contacts(run: Run) -> None:
 
 def _create(conn: Connection, step: Step) -> None:
     cursor = step.position.cursor or {"after": 0, "created": 0}
-    rows = conn.execute(
-        select(cache.c.id, cache.c.mailchimp_email, cache.c.mailchimp_data)
-        .where(
-            cache.c.mailchimp_list_id == step.audience.list_id,
-            cache.c.civicrm_contact_id.is_(None),
-            cache.c.id > cursor["after"],
-            unindexed(cache.c.mailchimp_status).in_(sorted(RECEIVES_MAIL)),  # in the order of ids
-        )
-        .order_by(cache.c.id)
-        .limit(ROWS_A_BIT // 2)
-    ).all()
+    rows = _without_contact(conn, step, cursor["after"])
+    if rows and (known := _known_by_now(conn, [row.id for row in rows])):
+        # somebody gave a contact one of these addresses after the stage before had looked, or while a run was stopped
+        match_contacts(conn, step.audience, Range(min(known) - 1, max(known)))
+        rows = _without_contact(conn, step, cursor["after"])
     people = [
         NewPerson(peek(data, "first_name") or "", peek(data, "last_name") or "", address) for _, address, data in rows
     ]
@@ -111,3 +106,30 @@ def _create(conn: Connection, step: Step) -> None:
         return
     step.say(f"Contacts: {created} made for members that CiviCRM did not know.")
     step.finish()
+
+
+def _without_contact(conn: Connection, step: Step, after: int) -> Sequence[Row[Any, Any, Any]]:
+    """The next members in the audience that no contact is known of."""
+    wanted = (
+        select(cache.c.id, cache.c.mailchimp_email, cache.c.mailchimp_data)
+        .where(
+            cache.c.mailchimp_list_id == step.audience.list_id,
+            cache.c.civicrm_contact_id.is_(None),
+            cache.c.id > after,
+            unindexed(cache.c.mailchimp_status).in_(sorted(RECEIVES_MAIL)),  # in the order of ids
+        )
+        .order_by(cache.c.id)
+        .limit(ROWS_A_BIT // 2)
+    )
+    return conn.execute(wanted).all()
+
+
+def _known_by_now(conn: Connection, row_ids: Sequence[int]) -> list[int]:
+    """Those of these rows whose address a living contact has."""
+    wanted = (
+        select(cache.c.id)
+        .join(email, email.c.email == cache.c.mailchimp_email)
+        .join(contact, contact.c.id == email.c.contact_id)
+        .where(among(cache.c.id, row_ids), unindexed(contact.c.is_deleted) == 0)
+    )
+    return list(conn.execute(wanted).scalars())

@@ -46,6 +46,7 @@ from tests.reliability.convergence_civicrm import KEY, LIST_ID, TREES
 from tests.reliability.convergence_ledger import Known, Ledger
 from tests.reliability.convergence_store import Fuse, Killed, Memory, MemoryStore
 from tests.reliability.convergence_time import VirtualClock, VirtualLoop
+from tests.reliability.convergence_weather import HOOKS, KILLED, Kind, Weather
 from tests.reliability.convergence_wire import Traffic, Wire, client_factory, move_batches
 
 EXPECTED = (Killed, asyncio.CancelledError, SyncError, MailchimpError, ClaimLost)
@@ -63,15 +64,25 @@ HOOK = Hook(
 
 
 class WatchedWorld(World):
-    """A Mailchimp that tells *on_change* whatever its API changed."""
+    """A Mailchimp under *weather*, that tells *on_change* whatever its API changed."""
 
     on_change: Callable[[Request], None] | None = None
+    weather: Weather | None = None
 
     def handle(self, request: Request) -> Response:
         response = super().handle(request)
         if self.on_change is not None and request.method != "GET":
             self.on_change(request)
         return response
+
+    def strike(self, request: Request, operation_id: str = "") -> FaultAction | None:
+        action = super().strike(request, operation_id)
+        if not operation_id or self.weather is None:
+            return action
+        if action is None:
+            return self.weather.operation()
+        self.weather.of_rule(action, is_operation=True)
+        return action
 
 
 @dataclass
@@ -164,6 +175,7 @@ class Ends:
     skew: int = 0
     seed: int = 0
     start: Frozen | None = None
+    weather: Weather = field(default_factory=Weather)
     ledger: Ledger = field(default_factory=Ledger)
     traffic: Traffic = field(default_factory=Traffic)
     contacts: list[int] = field(default_factory=list)
@@ -172,12 +184,14 @@ class Ends:
     """Webhooks that wait to be delivered late."""
     ambush: list[tuple[int, Callable[[], None]]] = field(default_factory=list)
     """What people do in the middle of a sync: before the so-many-eth request from now."""
+    move_a_row: Callable[[Random], None] | None = None
+    """Somebody does something at Mailchimp between two pages."""
     wrongs: list[str] = field(default_factory=list)
     """What no oracle at the end could see: seen when it happened."""
 
     def __post_init__(self) -> None:
         bench = self.bench
-        bench.wire = lambda: Wire(self.world, self.traffic, self._fuse, self._before_request)
+        bench.wire = lambda: Wire(self.world, self.traffic, self._fuse, self.weather, self._before_request)
         self.rng = Random(self.seed)
         if self.start is None:
             bench.clock.move_to(0.0)
@@ -193,7 +207,8 @@ class Ends:
             self.contacts = list(self.start.contacts)
         self.world.rng = Random(self.seed)
         self.audience = self.world.find_audience(LIST_ID)[1]
-        self.world.on_change = self._api_changed
+        self.world.on_change, self.world.weather = self._api_changed, self.weather
+        self._page_before: str | None = None
         self._fuse = Fuse()
         self.process = self.spawn()
 
@@ -206,7 +221,7 @@ class Ends:
 
     def freeze(self) -> Frozen:
         """Both ends as they stand now, to begin histories with."""
-        self.world.on_change = None
+        self.world.on_change = self.world.weather = None
         world, ledger = pickle.dumps(self.world), pickle.dumps(self.ledger)
         return Frozen(self.bench.memory.copy(), world, ledger, self.bench.clock.elapsed, tuple(self.contacts))
 
@@ -245,6 +260,7 @@ class Ends:
         results = await asyncio.gather(*tasks, return_exceptions=True)
         died = self._fuse.is_burnt
         if died:
+            self.weather.count(KILLED[self._fuse.died_at])
             left = [task for task in asyncio.all_tasks() if task is not mine]
             for task in left:
                 task.cancel()
@@ -255,12 +271,27 @@ class Ends:
                 raise result
         return died
 
-    def _before_request(self) -> None:
+    def _before_request(self, request: Request) -> None:
         if self.batches_move:
             move_batches(self.world, self.rng)
+        if request.method == "GET" and request.path == f"/lists/{LIST_ID}/members":
+            self._between_pages(request.query.get("status", ""))
+        elif request.method == "GET" and request.path.startswith("/batches/"):
+            batches, asked = self.world.default_account.batches, request.path.removeprefix("/batches/")
+            if asked in batches and self.weather.loses_batch():
+                del batches[asked]
         self.ambush, due = [(n - 1, do) for n, do in self.ambush if n > 1], [do for n, do in self.ambush if n <= 1]
         for do in due:
             do()
+
+    def _between_pages(self, listing: str) -> None:
+        """Rows may move between two pages of one listing."""
+        is_next, self._page_before = listing == self._page_before, listing
+        if is_next and self.move_a_row is not None and self.weather.moves_rows():
+            before = [(one.serial, one.status, one.last_changed) for one in self.audience.members]
+            self.move_a_row(self.weather.rng)
+            if before != [(one.serial, one.status, one.last_changed) for one in self.audience.members]:
+                self.weather.count(Kind.DRIFT)
 
     # People at CiviCRM
 
@@ -376,6 +407,8 @@ class Ends:
         waiting = self.world.due_deliveries(everything=True)
         for one in waiting:
             self.world.settle_delivery(one, 200)
+        if how in HOOKS and len(waiting) > (how == "reversed"):
+            self.weather.count(HOOKS[how], len(waiting))
         if how == "lost":
             return
         if how == "late":
@@ -396,7 +429,7 @@ class Ends:
         self.world.default_account.knobs.fault_rules.append(rule)
 
     def mend_line(self) -> None:
-        """Nothing goes wrong any more."""
+        """Nothing goes wrong any more by what was broken on purpose."""
         self.world.default_account.knobs.fault_rules.clear()
 
     def dump(self) -> dict[str, list[tuple[Any, ...]]]:

@@ -28,28 +28,32 @@ class Fuse:
     """Burns down by one at each commit and remote call; at nought the process dies there.
 
     At a commit it dies before or after, by *after*; around a remote call before it is sent or with its answer lost.
+    *only* ``commit`` or ``call``: the others do not count. `died_at` tells which of both it was, and whether after.
     """
 
-    def __init__(self, length: int | None = None, *, after: bool = False) -> None:
+    def __init__(self, length: int | None = None, *, after: bool = False, only: str = "") -> None:
         self.left = length
         self.after = after
+        self.only = only
         self.is_burnt = False
+        self.died_at: tuple[str, bool] | None = None
 
     def check(self) -> None:
         """Raise Killed if the process is dead."""
         if self.is_burnt:
             raise Killed
 
-    def burn(self) -> bool:
-        """One step down; True when the process dies at this one."""
-        if self.left is None or self.is_burnt:
+    def burn(self, where: str) -> bool:
+        """One step down, at a ``commit`` or a ``call``; True when the process dies at this one."""
+        if self.left is None or self.is_burnt or self.only not in ("", where):
             return False
         self.left -= 1
         return self.left <= 0
 
-    def blow(self) -> None:
+    def blow(self, where: str) -> None:
         """Die here."""
         self.is_burnt = True
+        self.died_at = where, self.after
         raise Killed
 
 
@@ -92,12 +96,12 @@ class MemoryStore(Store):
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         await self._turn()
-        dies = self._fuse.burn()
+        dies = self._fuse.burn("commit")
         if dies and not self._fuse.after:
-            self._fuse.blow()
+            self._fuse.blow("commit")
         result = self._unit(fn, args, kwargs)
         if dies:
-            self._fuse.blow()
+            self._fuse.blow("commit")
         return result
 
     async def close(self) -> None:
