@@ -4,16 +4,20 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: demo test test-mariadb check bench soak reliability clean
+.PHONY: demo test convergence test-mariadb check bench soak reliability clean
 
 demo: $(STAMP)
 	$(BIN)/civiapi demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not soak and not browser"
+	$(BIN)/python -m pytest -n 2 -m "not soak and not browser and not convergence"
+
+# Two thousand random histories over both ends, under faults of every kind; prints their seeds.
+convergence: $(STAMP)
+	$(BIN)/python -m pytest -s -m convergence
 
 test-mariadb: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --database mariadb -m "not soak and not browser"
+	$(BIN)/python -m pytest -n 2 --database mariadb -m "not soak and not browser and not convergence"
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,9 +1,11 @@
 """What a member's news does to what we knew of it: each field, and when it last changed. Pure: no SQL, no clock.
 
-A field whose value did not change keeps its time. A changed one gets the member's ``last_changed``, or, when the new
-value is what we ourselves asked for, the time of the CiviCRM word that made us ask: our own write, coming back to us,
-never outranks a word that CiviCRM spoke before Mailchimp carried it out. Who leaves within the second that
-their being in has for its time leaves a second later: a tie would bring them back, though we saw which came last.
+A field whose value did not change keeps its time, unless Mailchimp says that they opted in since we last looked: they
+were out, and came back (or came, and left again), and that is a word. A changed one gets the member's ``last_changed``,
+or, when the new value is what we ourselves asked for, the time of the CiviCRM word that made us ask: our own write,
+coming back to us, never outranks a word that CiviCRM spoke before Mailchimp carried it out. Who leaves within the
+second that their being in has for its time leaves a second later: a tie would bring them back, though we saw which
+came last.
 """
 
 from collections.abc import Iterable, Mapping
@@ -54,6 +56,23 @@ class News:
     stamp: str
     values: Fields
     contact_id: str | None
+    opted: str
+    """When they last opted in, as Mailchimp told it; read only where it may matter."""
+    audience: Audience
+    skew: timedelta
+
+    def status_since(self, before: str | None) -> str | None:
+        """Since when they stand as they did at *before*, if they came in meanwhile; None where they did not.
+
+        Who left and came back between two looks stands as before, and yet has spoken. Times as the cache keeps them;
+        *before* by Mailchimp's clock, as ``last_changed`` is.
+        """
+        if not (before and self.opted and self.updated and compacted(self.updated) > before):
+            return None
+        updated, stamp = _times(self.audience, self.opted, self.skew)
+        if updated is None or compacted(updated) <= before:
+            return None
+        return stamp if self.status in RECEIVES_MAIL else self.stamp
 
 
 def read_news(
@@ -82,7 +101,9 @@ def read_news(
     contact_id = member.get("contact_id")
     # SQLite compares without regard to case in ASCII letters only: other addresses are kept in lower case.
     address = email if email.isascii() else email.lower()
-    return News(member_id, address, status, updated, stamp, values, contact_id if _fits(contact_id, 32) else None)
+    kept_id = contact_id if _fits(contact_id, 32) else None
+    opted = member.get("timestamp_opt") or ""
+    return News(member_id, address, status, updated, stamp, values, kept_id, opted, audience, skew)
 
 
 def merge(old: Fields, news: News, *, before: str | None, sent: Iterable[tuple[Sent, str]] = ()) -> Fields:
@@ -102,7 +123,9 @@ def merge(old: Fields, news: News, *, before: str | None, sent: Iterable[tuple[S
         noted = old.get(note)
         fields[key] = value
         if key in old and old[key] == value:
-            fields[key + "@"] = old.get(key + "@") or before or news.stamp
+            is_echo = noted == value or any(value == ours for ours, _ in echoes.get(key, ()))
+            anew = news.status_since(before) if key == "status" and not is_echo else None
+            fields[key + "@"] = anew or old.get(key + "@") or before or news.stamp
         else:
             fields[key + "@"] = (
                 _caused(echoes.get(key, ()), value)
@@ -151,7 +174,9 @@ def without_notes(old: Fields) -> Fields:
 
 
 def is_different(old: Fields, new: Fields) -> bool:
-    """True when a sync has something to think about: another status, or another interest."""
+    """True when a sync has something to think about: another status, or one said anew, or another interest."""
+    if old.get("status@") and old["status@"] != new.get("status@"):
+        return True
     keys = {key for key in (*old, *new) if key == "status" or (key.startswith(INTEREST) and not key.endswith("@"))}
     return any(old.get(key) != new.get(key) for key in keys)
 

@@ -292,31 +292,47 @@ def _wanted(facts: RowFacts, decision: Decision, stays: bool, interests: Mapping
         return _put(facts, {"status": "unsubscribed"}, since)
     if decision is Decision.SUBSCRIBE:
         return _put(facts, {"status": "subscribed"}, since, interests)
-    if _is_countermanded(facts, stays):  # what is in flight was right when it was sent, and is not any more
+    in_flight = _in_flight(facts)
+    if in_flight is not None and _is_countermanded(in_flight, stays):
         word = facts.group if decision is Decision.IN_SYNC else facts.member
-        return _put(
-            facts, {"status": "subscribed" if stays else "unsubscribed"}, word.since if word else None, interests
-        )
+        body: dict[str, object] = {"status": "subscribed" if stays else "unsubscribed"}
+        return _put(facts, body, word.since if word else None, interests, in_flight)
     if interests:
         chosen = [one.group.since for one in facts.interests if one.interest_id in interests and one.group]
         return _put(facts, {}, max(chosen, default=since), interests)
     return None
 
 
-def _is_countermanded(facts: RowFacts, stays: bool) -> bool:
-    bodies = [one.wanted.body for one in facts.open if one.in_flight and one.wanted.kind == "member"]
-    status = bodies[-1].get("status") if bodies else None
+def _in_flight(facts: RowFacts) -> Wanted | None:
+    """The member update that is under way, if any."""
+    return next((one.wanted for one in reversed(facts.open) if one.in_flight and one.wanted.kind == "member"), None)
+
+
+def _is_countermanded(in_flight: Wanted, stays: bool) -> bool:
+    """Whether what is under way was right when it was sent, and is not any more."""
+    status = in_flight.body.get("status")
     return status is not None and (status in RECEIVES_MAIL) != stays
 
 
 def _put(
-    facts: RowFacts, body: dict[str, object], cause: datetime | None, interests: Mapping[str, bool] | None = None
+    facts: RowFacts,
+    body: dict[str, object],
+    cause: datetime | None,
+    interests: Mapping[str, bool] | None = None,
+    in_flight: Wanted | None = None,
 ) -> Wanted:
     """The upsert of one member. A member is known by the id it was listed with, a newcomer by their best address.
 
-    Whoever is not there after all comes back only when this is about subscribing them.
+    A newcomer whose subscribing is *in_flight* is known by the address that went to. Whoever is not there after all
+    comes back only when this is about subscribing them.
     """
     if_new = str(body.get("status", "unsubscribed"))
+    if facts.member_id is None and in_flight is not None:
+        known: dict[str, object] = {
+            name: in_flight.body[name] for name in ("email_address", "merge_fields") if name in in_flight.body
+        }
+        chosen = {"interests": dict(interests)} if interests else {}
+        return Wanted("member", "PUT", in_flight.path_tail, {**known, "status_if_new": if_new, **body, **chosen}, cause)
     email = facts.member_email if facts.member_id is not None else facts.person.best_email
     whole: dict[str, object] = {"email_address": email or "", "status_if_new": if_new, **body}
     if facts.member_id is None:

@@ -52,6 +52,7 @@ MEMBER_FIELDS = (
     "status",
     "merge_fields",
     "interests",
+    "timestamp_opt",
     "last_changed",
 )
 """What a sync uses of a member; leaving out the rest, ``_links`` above all, makes a page several times smaller."""

@@ -36,6 +36,7 @@ class Member(TypedDict, total=False):
     status: str
     merge_fields: dict[str, Any]
     interests: dict[str, bool]
+    timestamp_opt: str
     last_changed: str
     tags: list[Tag]
 

@@ -320,6 +320,16 @@ def test_an_update_in_flight_that_is_wrong_by_now_is_followed_by_the_right_one(
     assert wanted_body(plan(a_row(group, of_member, open=owed), an_audience()))["status"] == status
 
 
+def test_a_newcomer_who_left_while_being_subscribed_is_unsubscribed_at_the_address_that_went_to() -> None:
+    names = {"FNAME": "Ada", "LNAME": "Byron"}
+    owed = (in_flight({"email_address": ADA, "status": "subscribed", "merge_fields": names}),)
+    found = plan(a_row(removed(AFTER), None, person=Person(), open=owed), an_audience())
+    assert found.wanted is not None
+    assert found.wanted.path_tail == f"members/{HASH}"
+    unsubscribed = {"status": "unsubscribed", "status_if_new": "unsubscribed"}
+    assert found.wanted.body == {"email_address": ADA, "merge_fields": names, **unsubscribed}
+
+
 def test_nothing_is_sent_to_a_member_whose_address_is_changing() -> None:
     owed = (in_flight({"email_address": "byron@example.org"}, kind="email"),)
     found = plan(a_row(removed(), member("subscribed", BEFORE), open=owed), an_audience())

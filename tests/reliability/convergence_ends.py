@@ -64,15 +64,15 @@ HOOK = Hook(
 
 
 class WatchedWorld(World):
-    """A Mailchimp under *weather*, that tells *on_change* whatever its API changed."""
+    """A Mailchimp under *weather*, that tells *on_change* what it was asked to change, and what it answered."""
 
-    on_change: Callable[[Request], None] | None = None
+    on_change: Callable[[Request, Response], None] | None = None
     weather: Weather | None = None
 
     def handle(self, request: Request) -> Response:
         response = super().handle(request)
         if self.on_change is not None and request.method != "GET":
-            self.on_change(request)
+            self.on_change(request, response)
         return response
 
     def strike(self, request: Request, operation_id: str = "") -> FaultAction | None:
@@ -380,8 +380,13 @@ class Ends:
             if words and not words[-1].seen and words[-1].is_in == stands:
                 words[-1].until = max(words[-1].until, float(stamp))
 
-    def _api_changed(self, request: Request) -> None:
-        """Watch what the sync does to members: nobody who left comes back without a later word from CiviCRM."""
+    def _api_changed(self, request: Request, response: Response) -> None:
+        """Watch what the sync does to members: nobody who left comes back without a later word from CiviCRM.
+
+        And whatever is asked makes sense: Mailchimp may refuse it, but not because it cannot be read.
+        """
+        if response.status == 400 and response.body.get("errors"):
+            self.wrongs.append(f"{request.method} {request.path} was sent with what nobody can read: {request.body}")
         before = {serial: one.is_in for serial, one in self.ledger.members.items()}
         for member in self.audience.members:
             if member.status in RECEIVES and not before.get(member.serial, False):

@@ -58,6 +58,10 @@ class Count:
         """What is counted, as a table's heads."""
         return [one.name.capitalize() for one in fields(self) if one.name != "kinds"]
 
+    def kinds_table(self) -> tuple[list[str], list[list[Any]]]:
+        """The faults and deaths by kind: heads and rows."""
+        return ["What struck", "Times"], [[kind, self.kinds[kind]] for kind in Kind]
+
     def row(self) -> list[int]:
         """The counts, as a row under `columns`."""
         return [getattr(self, one.name) for one in fields(self) if one.name != "kinds"]

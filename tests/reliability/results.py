@@ -33,14 +33,18 @@ def write_down(
     return path
 
 
+def read_rows(name: str) -> list[list[Any]]:
+    """The rows of a table as kept; none where there is no such table yet."""
+    path = FOLDER / f"{name}.json"
+    return list(json.loads(path.read_text("utf-8"))["rows"]) if path.exists() else []
+
+
 def write_rows_down(name: str, *, rows: list[list[Any]], order: list[str], **more: Any) -> None:
     """Put rows, told by their first cell, into a table that several tests fill; only rows named in *order* stay."""
     FOLDER.mkdir(exist_ok=True)
     with (FOLDER / f".{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        path = FOLDER / f"{name}.json"
-        known = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
-        merged = {row[0]: row for row in [*known, *rows]}
+        merged = {row[0]: row for row in [*read_rows(name), *rows]}
         write_down(name, rows=[merged[one] for one in order if one in merged], **more)
 
 

@@ -1,21 +1,22 @@
 """Whatever people do at both ends, and whatever breaks on the way: in the end both sides agree, and the last word won.
 
 Each history (`convergence_history.py`) is acted out by the real engine and the real client against the emulator, on
-virtual time, and judged by an oracle of its own (`convergence_oracle.py`). `make test` tries 320 (eight times
-``CONVERGENCE_A_SHARD``; 250 makes it 2,000), `make soak` 20,000.
+virtual time and under weather (`convergence_weather.py`), and judged by an oracle of its own (`convergence_oracle.py`).
+`make test` tries 120, `make convergence` 2,000, which `.ci/run` calls, and `make soak` 20,000.
 
 A failure prints the smallest history that hypothesis found for it, and the seed. To see it once more, step by step:
 
     PYTHONPATH=. .venv/bin/python -m tests.reliability.convergence_run "History(steps=(Step(...), ...), ...)"
 
-``CONVERGENCE_SEED`` chooses other histories for `make test`; `make soak` takes new ones every time. Set
-``CONVERGENCE_HISTORIES`` for a soak of another length.
+``CONVERGENCE_SEED`` chooses other histories for `make test` and `make convergence`; `make soak` takes new ones every
+time. Set ``CONVERGENCE_HISTORIES`` for a soak of another length.
 """
 
 import os
 import random
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
@@ -24,14 +25,16 @@ from hypothesis import HealthCheck, given, seed, settings
 
 from tests.reliability.convergence_ends import Bench
 from tests.reliability.convergence_history import History, history_strategy
+from tests.reliability.convergence_report import write_report
 from tests.reliability.convergence_run import Count, live
-from tests.reliability.results import show, write_down
+from tests.reliability.results import show
 
-SHARDS, HISTORIES_A_SHARD = 8, int(os.environ.get("CONVERGENCE_A_SHARD", "40"))
 SEED = int(os.environ.get("CONVERGENCE_SEED", "20260109"))
+SHARDS, HISTORIES_A_SHARD = 4, 30
+CI, CI_SHARD, CI_PROCESSES = 2000, 250, 2
+CI_SEED = SEED + 1000
 SOAK = int(os.environ.get("CONVERGENCE_HISTORIES", "20000"))
 SOAK_SHARD = 500
-MADE_BY = "make soak (tests/reliability/test_convergence.py)"
 
 
 def try_histories(shard_seed: int, histories: int) -> Count:
@@ -57,37 +60,12 @@ def try_histories(shard_seed: int, histories: int) -> Count:
     return count
 
 
-def write_report(total: Count, seeds: str, made_by: str) -> None:
-    """Write down what was tried, for docs/reliability.md."""
-    write_down(
-        "convergence",
-        title="Whatever people and networks do, both ends come to agree",
-        what="Random histories over both ends: people join, leave, delete, merge, change addresses, interests and "
-        "tags, at either end and in the middle of syncs; clocks differ by up to ten minutes; webhooks are lost, "
-        "doubled, late and out of order; requests and operations of batches fail in every way Mailchimp knows; "
-        "processes are killed. Then quiet, and syncs until one changes nothing. An oracle that knows nothing of the "
-        f"sync's rules then looks whether both ends agree and whose word was the last. Seeds {seeds}.",
-        columns=total.columns(),
-        rows=[total.row()],
-        made_by=made_by,
-    )
-
-
-@pytest.mark.parametrize("shard", range(SHARDS))
-def test_both_ends_come_to_agree_and_the_last_word_of_a_person_wins(shard: int) -> None:
-    count = try_histories(SEED + shard, HISTORIES_A_SHARD)
-    assert count.histories >= HISTORIES_A_SHARD
-    print(f"seed {SEED + shard}: {count}")
-
-
-@pytest.mark.soak
-def test_thousands_of_new_histories_come_to_agree() -> None:
-    first = random.SystemRandom().randrange(10**9)
-    print(f"\nseeds from {first}")
-    seeds = range(first, first + -(-SOAK // SOAK_SHARD))
+def try_shards(seeds: Sequence[int], histories: int, processes: int) -> tuple[Count, list[str]]:
+    """So many histories from each seed, in processes side by side; the count, and what failed."""
+    print(f"\nseeds {seeds[0]} to {seeds[-1]}, {histories} histories each", flush=True)
     began, total, told = time.monotonic(), Count(), []
-    with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as workers:
-        for one in [workers.submit(try_histories, one, min(SOAK, SOAK_SHARD)) for one in seeds]:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
+        for one in [workers.submit(try_histories, one, histories) for one in seeds]:
             error = one.exception()
             if error is not None:
                 told.append(str(error))
@@ -95,6 +73,33 @@ def test_thousands_of_new_histories_come_to_agree() -> None:
             else:
                 total += one.result()
             print(".", end="", flush=True, file=sys.stderr)
-    print(f"\n{show(total.columns(), [total.row()])}\n{time.monotonic() - began:.0f} s")
-    write_report(total, f"{first} to {seeds[-1]}", MADE_BY)
+    print(f"\n{show(total.columns(), [total.row()])}\n{show(*total.kinds_table())}\n{time.monotonic() - began:.0f} s")
+    return total, told
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+def test_both_ends_come_to_agree_and_the_last_word_of_a_person_wins(shard: int) -> None:
+    count = try_histories(SEED + shard, HISTORIES_A_SHARD)
+    assert count.histories >= HISTORIES_A_SHARD
+    print(f"seed {SEED + shard}: {count.row()}")
+
+
+@pytest.mark.convergence
+def test_two_thousand_histories_come_to_agree_and_every_kind_of_fault_strikes_them() -> None:
+    seeds = range(CI_SEED, CI_SEED + CI // CI_SHARD)
+    total, told = try_shards(seeds, CI_SHARD, CI_PROCESSES)
     assert not told, "\n\n".join(told)
+    assert total.histories >= CI
+    assert total.faults >= total.syncs, "faults are thin"
+    assert not total.thin(), "these strike less than once in a hundred histories"
+    write_report("CI", total, seeds)
+
+
+@pytest.mark.soak
+def test_thousands_of_new_histories_come_to_agree() -> None:
+    first = random.SystemRandom().randrange(10**9)
+    seeds = range(first, first + -(-SOAK // SOAK_SHARD))
+    total, told = try_shards(seeds, min(SOAK, SOAK_SHARD), os.cpu_count() or 1)
+    write_report("soak", total, seeds)
+    assert not told, "\n\n".join(told)
+    assert SOAK < SOAK_SHARD or not total.thin()

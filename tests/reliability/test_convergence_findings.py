@@ -54,6 +54,29 @@ FINDINGS = {
             begins_in_step=True,
         )
     ),
+    "Left at Mailchimp, taken out in CiviCRM, back at Mailchimp, all between two syncs: the last word is to be in.": (
+        happened(("unsubscribe", 0, 0, 10), ("leave", 0, 0, 10), ("sign_up", 0, 0, 10), begins_in_step=True)
+    ),
+    "Left the group while their very first subscribing was under way: that is undone at the address it went to.": (
+        happened(
+            ("join", 3, 0, 0),
+            ("slow_batches", 0, 1, 0),
+            ("sync", 0, 0, 0),
+            ("leave", 3, 0, 7),
+            ("sync", 0, 0, 7),
+            ("slow_batches", 0, 0, 0),
+            ("webhooks", 0, 0, 7),
+            ("webhooks", 0, 0, 7),
+        )
+    ),
+    "Came back and left again at Mailchimp between two syncs, put into the group in between: they stay out.": happened(
+        ("unsubscribe", 0, 0, 10),
+        ("sync_and_settle", 0, 0, 10),
+        ("sign_up", 0, 0, 10),
+        ("join", 0, 0, 10),
+        ("unsubscribe", 0, 0, 10),
+        begins_in_step=True,
+    ),
 }
 
 
@@ -72,6 +95,20 @@ def test_who_came_and_left_while_a_run_was_stopped_is_not_brought_back_when_it_g
         tale.ends.act("person", "sign_up", "p1@example.org")
         bench.clock.advance(60)
         tale.ends.act("admin", how, "p1@example.org")
+        await tale.sync()
+        return await come_to_rest(tale) or verdict(tale.ends)
+
+    assert bench.loop.run(stopped_and_continued()) == []
+
+
+def test_a_contact_given_the_address_while_a_run_was_stopped_gets_the_member_and_no_second_one_is_made(
+    bench: Bench,
+) -> None:
+    tale = Tale(begin(bench, happened()), happened())
+
+    async def stopped_and_continued() -> list[str]:
+        await tale.sync(stop_on="readyToCreateNewContactsFromMailchimp")
+        tale.ends.new_contact("p2@example.org")
         await tale.sync()
         return await come_to_rest(tale) or verdict(tale.ends)
 
