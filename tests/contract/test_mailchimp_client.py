@@ -169,6 +169,7 @@ async def test_a_page_is_trimmed_to_what_a_sync_uses(
         "status",
         "merge_fields",
         "interests",
+        "timestamp_opt",
         "last_changed",
     }
     assert member["merge_fields"]["FNAME"] == "Ada"
