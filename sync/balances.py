@@ -5,7 +5,6 @@ for every process. Small audiences are counted by whoever asks (``stats``), and 
 """
 
 import asyncio
-import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -17,8 +16,11 @@ from civiapi.store.errors import StoreError
 from sync import claims, daily, stats
 from sync.audience import Audience
 
-CATCH_UP_S = 2.0
-"""Seconds; about what the count of two million rows takes."""
+AT_MOST_S = 0.03
+"""Seconds that who asks for the status waits for a count; that of some ten thousand rows takes about as long."""
+
+SHARE = 0.1
+"""How long a run may wait for a count, as a share of the time it took itself."""
 
 log = structlog.get_logger(__name__)
 
@@ -37,20 +39,26 @@ class Balances:
             self._begin(audience)
 
     async def catch_up(self, audiences: Iterable[Audience]) -> None:
-        """Have the counts of those of these audiences that are at rest be those of now; waits `CATCH_UP_S` at most.
+        """Have the counts of those of these audiences that are at rest be those of now, where that is quickly done.
 
         While somebody is at work on one nobody waits: no count would be true for long.
         """
-        until = time.monotonic() + CATCH_UP_S
         mine = list(audiences)
-        while behind := await self._store.read(_behind, mine, claims.now_ms()):
-            left = until - time.monotonic()
-            if left <= 0:
-                return
-            counting = [self._tasks.get(one.list_id) or self._begin(one) for one in behind]
-            await asyncio.wait(counting, timeout=left)
-            if all(one.done() and one.result() is False for one in counting):
-                return
+        await self._await_counts(await self._store.read(_quickly_counted, mine, claims.now_ms()), AT_MOST_S)
+        await self.refresh(mine)
+
+    async def after_run(self, audiences: Iterable[Audience], seconds: float) -> None:
+        """Count anew what a run of *seconds* changed; wait for it as long as that is nothing to the run itself.
+
+        So whoever asks after a large sync has its numbers, and a small one in a large audience does not wait.
+        """
+        behind = await self._store.read(_behind, list(audiences), claims.now_ms())
+        await self._await_counts(behind, max(AT_MOST_S, seconds * SHARE))
+
+    async def _await_counts(self, audiences: Iterable[Audience], seconds: float) -> None:
+        counting = [self._tasks.get(one.list_id) or self._begin(one) for one in audiences]
+        if counting:
+            await asyncio.wait(counting, timeout=seconds)
 
     def _begin(self, audience: Audience) -> asyncio.Task[bool]:
         task = asyncio.create_task(self._count(audience), name=f"count of {audience.list_id}")
@@ -76,6 +84,11 @@ class Balances:
 
 def _stale(conn: Connection, audiences: Iterable[Audience], at_ms: int) -> list[Audience]:
     return [one for one in audiences if stats.is_stale(conn, one.list_id, one.group_id, at_ms)]
+
+
+def _quickly_counted(conn: Connection, audiences: Iterable[Audience], at_ms: int) -> list[Audience]:
+    quick = int(AT_MOST_S * 1000)
+    return [one for one in audiences if stats.is_behind(conn, one.list_id, one.group_id, at_ms, took_ms=quick)]
 
 
 def _behind(conn: Connection, audiences: Iterable[Audience], at_ms: int) -> list[Audience]:

@@ -136,8 +136,10 @@ class SyncService:
         links = await self._links(group_id)
         request = RunRequest(max_time or DAY, since, stop_on, force_restart, with_data, confirm)
         shared = len(links) > 1 and self._store.is_shared
+        began = time.monotonic()
         visited = await (self._workers.visit_all(links, request) if shared else self._visit_in_turn(links, request))
-        await self._balances.refresh(self._audience(link) for link in links if link.list_id in visited)
+        mine = [self._audience(link) for link in links if link.list_id in visited]
+        await self._balances.after_run(mine, time.monotonic() - began)
         await forget_old_plans(self._store)
         failures = [error for error in visited.values() if error is not None]
         if failures:
@@ -201,7 +203,6 @@ class SyncService:
         audiences = [self._audience(link) for link in config.links.values()]
         await self._balances.catch_up(audiences)
         shown = await self._store.read(status.read_statuses, self._store.clock, now, base_url=self._base_url)
-        await self._balances.refresh(audiences)
         if not batches:
             return shown
         known = await self._store.read(status.unfinished_batches)

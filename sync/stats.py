@@ -2,8 +2,8 @@
 
 Counting walks every row of the audience. Up to `MANY` rows it is done whenever asked, unless the database says that
 nothing changed since (``dialect.change_mark``). The count of a larger audience is kept in a table of ours, taken again
-beside whatever is going on (``balances``) and given meanwhile: while somebody is at work it is behind, by some twenty
-times what counting takes. A fingerprint of the database tells whether it is.
+beside whatever is going on (``balances``) and given meanwhile: after a change it is behind, by some twenty times what
+counting takes. A fingerprint of the database tells whether it is.
 """
 
 import time
@@ -106,13 +106,18 @@ def is_stale(conn: Connection, list_id: str, group_id: int, at_ms: int) -> bool:
     return bool(age >= max(SHORTEST_MS, kept.took_ms * BREATHER))
 
 
-def is_behind(conn: Connection, list_id: str, group_id: int, at_ms: int) -> bool:
-    """Whether the count kept of an audience is not that of now, though nobody is at work; never that of a small one."""
+def is_behind(conn: Connection, list_id: str, group_id: int, at_ms: int, *, took_ms: int | None = None) -> bool:
+    """Whether the count kept of an audience is not that of now, though nobody is at work; never that of a small one.
+
+    One that was never taken is not either. With *took_ms* only one that took no longer than that.
+    """
     now = fingerprint(conn, at_ms)
     if not now or not is_large(conn, list_id):
         return False
     kept = _find_kept(conn, list_id, group_id)
-    return kept is not None and kept.fingerprint != now
+    if kept is None:
+        return took_ms is None
+    return kept.fingerprint != now and (took_ms is None or bool(kept.took_ms <= took_ms))
 
 
 @dataclass(frozen=True, slots=True)

@@ -74,6 +74,30 @@ async def test_whoever_asks_at_rest_has_the_numbers_of_now(site: Store) -> None:
     assert await in_group(site) == 4
 
 
+async def test_who_asks_waits_for_no_count_that_takes_long(site: Store) -> None:
+    await counted(site)
+    await site.write(lambda conn: conn.execute(tables.balance.update().values(took_ms=1000)) and None)
+    await leave(site, 101)
+    balances = Balances(site)
+    await balances.catch_up([AUDIENCE])
+    assert await in_group(site) == 5
+    await balances.finish()
+    assert await in_group(site) == 4, "it was begun meanwhile"
+
+
+async def test_after_the_first_run_of_a_large_audience_its_count_is_there(site: Store) -> None:
+    await Balances(site).after_run([AUDIENCE], seconds=600)
+    assert await site.read(stats.has_count, LIST)
+
+
+async def test_after_a_run_the_numbers_are_those_of_now_however_long_counting_takes(site: Store) -> None:
+    await counted(site)
+    await site.write(lambda conn: conn.execute(tables.balance.update().values(took_ms=1000)) and None)
+    await leave(site, 101)
+    await Balances(site).after_run([AUDIENCE], seconds=600)
+    assert await in_group(site) == 4
+
+
 async def test_nobody_waits_for_a_count_while_somebody_is_at_work(site: Store) -> None:
     await counted(site)
     await leave(site, 101)
