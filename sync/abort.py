@@ -18,7 +18,7 @@ from sync.batches import call_off
 from sync.context import SyncContext
 from sync.errors import MailchimpFailed
 from sync.mailchimp.errors import MailchimpError
-from sync.results import CLAIM
+from sync.shares import RESULTS
 from sync.tables import batch, cache, update
 
 REASON = "Sync was aborted"
@@ -78,7 +78,7 @@ _TO_CANCEL = (
 
 
 def _put_to_rest(conn: Connection, audience: Audience) -> int:
-    for name in (audience.list_id, CLAIM + audience.list_id):
+    for name in (audience.list_id, RESULTS + audience.list_id):
         claims.withdraw(conn, name)
     position = positions.load(conn, audience.list_id, for_update=True)
     position.move_to(positions.READY_TO_FETCH)

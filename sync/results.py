@@ -42,14 +42,13 @@ from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import BadArchive, MailchimpError, NotFound, ResultsMissing
 from sync.mailchimp.wire import Batch, OperationResult
 from sync.outcomes import Tally, Told, apply_outcomes, send_again
+from sync.shares import RESULTS
 from sync.skew import steady_skew
 from sync.tables import batch, update
 from sync.updates import OpenUpdate, read_update, select_updates
 
 CHUNK = 250
 """Results to a transaction: memory and the time a writer holds the database follow it."""
-
-CLAIM = "results:"
 
 log = structlog.get_logger(__name__)
 
@@ -107,7 +106,7 @@ async def process_batch(
     if told is not None and not told.is_finished:
         await ctx.store.write(note_progress, row.id, told)
         return Progress(told.status)
-    async with held(ctx, CLAIM + audience.list_id, brief=True, patience=patience) as claim:
+    async with held(ctx, RESULTS + audience.list_id, brief=True, patience=patience) as claim:
         if claim is None:
             raise BatchBusy(f"Batch {row.id} is being processed.")
         work = _Work(ctx, audience, client, claim, row, told, force)
@@ -228,7 +227,7 @@ def _look_up(conn: Connection, row_id: int) -> tuple[BatchRow | None, bool]:
     row = find_batch_row(conn, row_id)
     if row is None or row.processed != PROCESSING:
         return row, False
-    return row, claims.is_held(conn, CLAIM + row.list_id, claims.now_ms())
+    return row, claims.is_held(conn, RESULTS + row.list_id, claims.now_ms())
 
 
 def _begin(conn: Connection, claim: Claim, row_id: int, force: bool) -> bool:

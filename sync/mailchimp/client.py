@@ -115,6 +115,10 @@ class MailchimpClient:
         """Where this account's API lives, without a trailing slash."""
         return self._transport.base_url
 
+    def share_with(self, others: int) -> None:
+        """Leave *others*, processes at work on the same account, an equal part of its connections each."""
+        self._transport.share_with(others)
+
     def clock_offset(self) -> timedelta | None:
         """Return Mailchimp's clock minus ours in whole seconds, by the last answer; None before the first."""
         return self._transport.clock_offset()

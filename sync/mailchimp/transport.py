@@ -42,7 +42,7 @@ from sync.mailchimp.errors import (
     is_problem,
     mask_secrets,
 )
-from sync.mailchimp.gates import gate_for
+from sync.mailchimp.gates import Gate, gate_for
 from sync.mailchimp.wire import path_segment
 
 USER_AGENT = "civiapi (CiviCRM and Mailchimp sync)"
@@ -196,6 +196,13 @@ class Transport:
         """Close every connection."""
         await self._http.aclose()
 
+    def share_with(self, others: int) -> None:
+        """Use an equal part of the account's connections from now on, *others* having the rest."""
+        self._gate().narrow(self._most // (others + 1))
+
+    def _gate(self) -> Gate:
+        return gate_for((self.base_url, self._key), self._most)
+
     def clock_offset(self) -> timedelta | None:
         """Return Mailchimp's clock minus ours in whole seconds, by the last answer; None before the first."""
         return self._offset
@@ -264,7 +271,7 @@ class Transport:
             self._record(call, outcome, status, started)
 
     async def _attempt(self, call: Call) -> Answer:
-        async with gate_for((self.base_url, self._key), self._most):
+        async with self._gate().place():
             started = time.monotonic()
             outcome, status = "unreachable", None
             try:

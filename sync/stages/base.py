@@ -16,6 +16,7 @@ from sync.claims import Claim
 from sync.context import SyncContext
 from sync.mailchimp.client import MailchimpClient
 from sync.positions import READY_TO_FETCH, STAGES, Cursor, Position, Question
+from sync.shares import LOOK_SECONDS, take_share
 from sync.tables import cache
 
 P = ParamSpec("P")
@@ -110,6 +111,8 @@ class Run:
     started: float = field(default_factory=lambda: time.monotonic())
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     began_ms: int = field(default_factory=claims.now_ms)
+    shared_at: float = -LOOK_SECONDS
+    """When it was last looked how many other processes are at work on the account (monotonic)."""
 
     @property
     def client(self) -> MailchimpClient:
@@ -140,6 +143,9 @@ class Run:
         Raises ClaimLost, with nothing written.
         """
         stage = self.position.stage
+        if time.monotonic() - self.shared_at >= LOOK_SECONDS:
+            self.shared_at = time.monotonic()
+            await take_share(self.ctx, self.audience)
         step = await self.ctx.store.write(_unit, self.audience, self.claim, self.began_ms, fn, args, kwargs)
         self.position = step.position
         self.counts.setdefault(stage, Counter()).update(step.counts)

@@ -17,7 +17,8 @@ from sync.holding import held
 from sync.mailchimp.errors import Unreachable
 from sync.mailchimp.wire import subscriber_hash
 from sync.member_data import decode
-from sync.results import CLAIM, parse_operation_id, process_completed
+from sync.results import parse_operation_id, process_completed
+from sync.shares import RESULTS
 from sync.stored import load_data
 from sync.tables import batch, cache, update, update_detail
 from sync.updates import Wanted
@@ -440,7 +441,7 @@ class TestRepeating:
         applied = results.apply_outcomes
 
         def frozen(conn: Any, *args: Any, **kwargs: Any) -> Any:
-            claims.withdraw(conn, CLAIM + site.list_id)
+            claims.withdraw(conn, RESULTS + site.list_id)
             return applied(conn, *args, **kwargs)
 
         monkeypatch.setattr(results, "apply_outcomes", frozen)
@@ -495,7 +496,7 @@ class TestProcessCompleted:
         site.emulator.run_batches()
         await site.store.write(lambda conn: conn.execute(change(batch).values(response_processed=1)) and None)
         [one] = await site.batches()
-        async with held(site.ctx, CLAIM + site.list_id, brief=True):
+        async with held(site.ctx, RESULTS + site.list_id, brief=True):
             with pytest.raises(SyncError, match="currently being processed"):
                 await process_completed(site.ctx, one.id)
         assert (await process_completed(site.ctx, one.id))["response_processed"] == 2

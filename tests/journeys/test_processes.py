@@ -92,7 +92,7 @@ def a_cluster(folder: Path, url: str, mailchimp: str) -> Iterator[Cluster]:
     config = folder / "settings.ini"
     config.write_text(
         f"[server]\nsite_key = {SITE_KEY}\n[database]\nurl = {url}\n"
-        f"[mailchimp]\nbase_url = {mailchimp}\npoll_seconds = 1\nmax_connections = 2\n"
+        f"[mailchimp]\nbase_url = {mailchimp}\npoll_seconds = 1\nmax_connections = 8\n"
         "[sync]\nclaim_seconds = 3\nheartbeat_seconds = 1\n[scheduler]\ntick_seconds = 0.5\n[log]\nlevel = warning\n"
         f"[user:admin]\napi_key = {ADMIN_KEY}\npermissions = *\n",
         "utf-8",
