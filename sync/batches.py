@@ -16,44 +16,33 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 from sqlalchemy import (
-    ColumnElement,
     Connection,
-    Select,
     String,
-    and_,
     bindparam,
-    case,
     delete,
-    exists,
     func,
     insert,
-    or_,
     select,
 )
 from sqlalchemy import update as change
 
 from civiapi.store.clock import SiteClock
-from civiapi.store.dialect import among, rare, unindexed
+from civiapi.store.dialect import among
 from sync import claims, positions
 from sync.audience import Audience
-from sync.batch_rows import ABORTED, ABORTING, CALLED_OFF, NOT_PROCESSED, OPEN, PENDING, PROCESSED, SUBMITTING
+from sync.batch_rows import ABORTED, ABORTING, CALLED_OFF, NOT_PROCESSED, PENDING, PROCESSED, SUBMITTING
 from sync.cache import note_sent
 from sync.claims import Claim, ClaimLost
-from sync.config import read_config
 from sync.context import SyncContext
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import MailchimpError
 from sync.mailchimp.wire import SKIP_MERGE_VALIDATION, Batch, BatchOperation, path_segment
 from sync.merging import Sent
+from sync.ready import count_ready, has_room, select_ready
 from sync.resending import find_overruled, take_out
 from sync.skew import steady_skew
-from sync.tables import batch, cache, update, update_detail
-from sync.updates import CHUNK, SLOT_ORDER, SLOTS, OpenUpdate, read_update, select_updates
-
-WINDOW_OPERATIONS = 10_000
-WINDOW_BATCHES = 100
-"""How much of an account may be under way at once: ten full batches, or a hundred small ones (Mailchimp allows 500).
-More waits here, where it can still be called off and does not delay other programs' batches."""
+from sync.tables import batch, cache, update
+from sync.updates import CHUNK, OpenUpdate, read_update, select_updates
 
 SEND_TRIES = 3
 OLD = timedelta(minutes=15)
@@ -183,45 +172,6 @@ _UNKNOWN = (
 """Made once, as `_ALL_READY` is: the watcher asks them whenever it looks."""
 
 
-def count_ready(conn: Connection, list_id: str, cache_ids: Sequence[int] | None = None) -> int:
-    """How many updates of an audience wait and could go now."""
-    counted = select(func.count()).select_from(_ready(cache_ids).subquery())
-    return int(conn.execute(counted, {"list_id": list_id}).scalar_one())
-
-
-def count_waiting(conn: Connection, list_id: str) -> int:
-    """How many updates of an audience wait, those included that cannot go yet. Much cheaper than `count_ready`."""
-    wanted = (
-        select(func.count())
-        .select_from(update.join(cache, cache.c.id == update.c.mailchimpsync_cache_id))
-        .where(
-            rare(update.c.completed == 0),
-            update.c.mailchimpsync_batch_id.is_(None),
-            unindexed(cache.c.mailchimp_list_id) == list_id,
-        )
-    )
-    return int(conn.execute(wanted).scalar_one())
-
-
-def has_ready(conn: Connection, list_id: str) -> bool:
-    """Whether any update of an audience waits and could go now."""
-    return conn.execute(_FIRST_READY, {"list_id": list_id}).first() is not None
-
-
-def free_stranded(conn: Connection, list_id: str) -> int:
-    """Let open updates wait again whose batch is done with, as nothing else would end them; returns how many."""
-    done = select(batch.c.id).where(
-        batch.c.mailchimp_list_id == list_id,
-        or_(batch.c.response_processed == PROCESSED, batch.c.status == ABORTED),
-    )
-    freed = conn.execute(
-        change(update)
-        .where(update.c.completed == 0, update.c.mailchimpsync_batch_id.in_(done))
-        .values(mailchimpsync_batch_id=None)
-    )
-    return freed.rowcount
-
-
 def in_batch(conn: Connection, row_id: int) -> list[OpenUpdate]:
     """The open updates of one of our batches, at most a batch's worth, oldest first."""
     rows = conn.execute(select_updates().where(update.c.mailchimpsync_batch_id == row_id, update.c.completed == 0))
@@ -322,9 +272,9 @@ def _pack(
     conn: Connection, audience: Audience, claim: Claim, size: int, cache_ids: Sequence[int] | None
 ) -> Parcel | None:
     """Put the next updates that may go into a batch row of their own; None when there are none, or no room."""
-    if cache_ids is None and not _has_room(conn, audience):
+    if cache_ids is None and not has_room(conn, audience):
         return None
-    ready = _ready(cache_ids).limit(size).subquery()
+    ready = select_ready(cache_ids).limit(size).subquery()
     next_ones = select_updates().where(update.c.id.in_(select(ready.c.id)))
     rows = conn.execute(next_ones, {"list_id": audience.list_id}).all()
     updates = [read_update(row) for row in rows]
@@ -409,75 +359,6 @@ def _close(conn: Connection, row_id: int, at: str) -> None:
     conn.execute(
         change(batch).where(batch.c.id == row_id).values(status=ABORTED, response_processed=PROCESSED, completed_at=at)
     )
-
-
-# ── Which updates may go ────────────────────────────────────────────────────────────────────────────────────────────
-
-_RANKS = {kind: SLOT_ORDER.index(slot) for kind, slot in SLOTS.items()}
-
-
-def _rank(kind: ColumnElement[str]) -> ColumnElement[int]:
-    return case(_RANKS, value=func.coalesce(kind, "member"), else_=_RANKS["member"])
-
-
-def _make_ready() -> Select[tuple[int]]:
-    """The ids of waiting updates whose row has nothing in flight and nothing that must be done before, oldest first.
-
-    All of the audience ``:list_id``.
-    """
-    other, other_detail = update.alias("other"), update_detail.alias("other_detail")
-    rank, other_rank = _rank(update_detail.c.kind), _rank(other_detail.c.kind)
-    comes_first = or_(
-        other.c.mailchimpsync_batch_id.is_not(None),
-        other_rank < rank,
-        and_(other_rank == rank, other.c.id < update.c.id),
-    )
-    blocked = exists(
-        select(1)
-        .select_from(other.outerjoin(other_detail, other_detail.c.update_id == other.c.id))
-        .where(
-            other.c.mailchimpsync_cache_id == update.c.mailchimpsync_cache_id,
-            unindexed(other.c.completed) == 0,
-            other.c.id != update.c.id,
-            comes_first,
-        )
-        .correlate(update, update_detail)
-    )
-    found = (
-        select(update.c.id)
-        .select_from(update)
-        .join(cache, cache.c.id == update.c.mailchimpsync_cache_id)
-        .outerjoin(update_detail, update_detail.c.update_id == update.c.id)
-        .where(
-            rare(update.c.completed == 0),  # few are open, and an audience has many rows
-            update.c.mailchimpsync_batch_id.is_(None),
-            unindexed(cache.c.mailchimp_list_id) == _LIST_ID,
-            ~blocked,
-        )
-        .order_by(update.c.id)
-    )
-    return found
-
-
-_ALL_READY = _make_ready()
-_FIRST_READY = _ALL_READY.limit(1)
-
-
-def _ready(cache_ids: Sequence[int] | None) -> Select[tuple[int]]:
-    return _ALL_READY if cache_ids is None else _ALL_READY.where(among(update.c.mailchimpsync_cache_id, cache_ids))
-
-
-def _has_room(conn: Connection, audience: Audience) -> bool:
-    """Whether the account may have another batch under way."""
-    account = [link.list_id for link in read_config(conn).links.values() if link.api_key == audience.api_key]
-    under_way = conn.execute(
-        select(func.count(), func.coalesce(func.sum(batch.c.total_operations), 0)).where(
-            batch.c.mailchimp_list_id.in_({audience.list_id, *account}),
-            batch.c.response_processed.in_(OPEN),
-            func.coalesce(batch.c.status, "").not_in(CALLED_OFF),
-        )
-    ).one()
-    return bool(under_way[0] < WINDOW_BATCHES and under_way[1] < WINDOW_OPERATIONS)
 
 
 def _link(conn: Connection, update_ids: Sequence[int], row_id: int) -> None:

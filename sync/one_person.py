@@ -11,7 +11,7 @@ from sqlalchemy import Connection, select
 from civiapi.store.contacts import addresses_of, best_email
 from sync import claims
 from sync.audience import Audience
-from sync.batches import count_ready, submit_pending
+from sync.batches import submit_pending
 from sync.claims import Claim, ClaimLost
 from sync.context import SyncContext
 from sync.engine import prepare
@@ -19,6 +19,7 @@ from sync.errors import MailchimpFailed, SyncError
 from sync.explain import Whom, contacts_of
 from sync.holding import held
 from sync.mailchimp.errors import MailchimpError
+from sync.ready import count_ready
 from sync.single import Hint, judge_rows, sync_member
 from sync.stages.additions import make_rows, without_row
 from sync.tables import cache

@@ -23,7 +23,7 @@ from civiapi.store.tables import contact
 from sync import claims, positions
 from sync.apply import apply_plans
 from sync.audience import RECEIVES_MAIL, Audience
-from sync.batches import count_ready, submit_pending
+from sync.batches import submit_pending
 from sync.cache import absorb, mark_gone, merge_member
 from sync.claims import Claim
 from sync.context import SyncContext
@@ -34,6 +34,7 @@ from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.wire import Member, subscriber_hash
 from sync.matching import Range, drop_dead_contacts, match_contacts
 from sync.member_data import decode
+from sync.ready import count_ready
 from sync.reconcile import plan, plan_address
 from sync.skew import steady_skew
 from sync.tables import cache

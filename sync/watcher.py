@@ -25,13 +25,14 @@ from sync import positions
 from sync.abort import cancel_batches, to_cancel
 from sync.audience import Audience
 from sync.batch_rows import BatchRow, find_by_batch_id, unfinished
-from sync.batches import free_stranded, has_ready, settle_unknown, submit_pending, unknown_parcels
+from sync.batches import settle_unknown, submit_pending, unknown_parcels
 from sync.claims import ClaimLost
 from sync.config import Link, read_config
 from sync.context import SyncContext
 from sync.errors import BadConfig
 from sync.holding import held
 from sync.mailchimp.errors import MailchimpError
+from sync.ready import free_stranded, has_ready
 from sync.results import BatchBusy, process_batch
 from sync.stopping import end_task
 from sync.tables import cache, update

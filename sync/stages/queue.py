@@ -3,7 +3,7 @@
 from sqlalchemy import Connection, select
 
 from sync.apply import apply_plans
-from sync.batches import count_waiting, submit_pending
+from sync.batches import submit_pending
 from sync.config import clear_trust_override
 from sync.context import OnPlan
 from sync.facts import facts_for
@@ -12,6 +12,7 @@ from sync.matching import Range
 from sync.plain_rows import settle_plain_rows
 from sync.positions import Cursor
 from sync.progress import done_of
+from sync.ready import count_waiting
 from sync.reconcile import plan
 from sync.stages.base import ROWS_A_BIT, ROWS_A_SET, Run, Step, count_rows, next_bound
 from sync.tables import cache

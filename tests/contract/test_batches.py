@@ -103,7 +103,7 @@ async def test_what_was_sent_is_noted_when_it_is_sent(site: Site) -> None:
 
 
 async def test_a_full_window_leaves_the_rest_for_later(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sync.batches.WINDOW_OPERATIONS", 1)
+    monkeypatch.setattr("sync.ready.WINDOW_OPERATIONS", 1)
     await site.owe_subscribing(ADA)
     await site.submit()
     await site.owe_subscribing(BOB)
