@@ -106,7 +106,7 @@ def _by_history(conn: Connection, step: Step, cursor: dict[str, Any]) -> Found:
 
 def _recent(conn: Connection, step: Step, cursor: dict[str, Any]) -> Found:
     ids, following = next_modified(conn, step, cursor["after"], ROWS_A_BIT)
-    return without_row(conn, step.audience, ids), {"phase": "recent", "after": following} if ids else None
+    return without_row(conn, step.audience, ids), {"phase": "recent", "after": following} if following else None
 
 
 def without_row(conn: Connection, audience: Audience, contact_ids: list[int]) -> list[int]:

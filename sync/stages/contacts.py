@@ -47,8 +47,15 @@ def _wake_recent(conn: Connection, step: Step, after: dict[str, Any]) -> None:
     """Let contacts that changed in CiviCRM be thought about: their rows if something may hang on it, and members
     without a contact whose address they now have."""
     ids, following = next_modified(conn, step, after, ROWS_A_BIT // 2)
-    if not ids:
+    _wake(conn, step, ids)
+    if following is None:
         step.stay(phase="match", after=0, matched=0, dropped=0)
+    else:
+        step.stay(phase="recent", after=following)
+
+
+def _wake(conn: Connection, step: Step, ids: Sequence[int]) -> None:
+    if not ids:
         return
     mine = cache.c.mailchimp_list_id == step.audience.list_id
     alive = select(contact.c.id).where(contact.c.id == cache.c.civicrm_contact_id, contact.c.is_deleted == 0)
@@ -74,7 +81,6 @@ def _wake_recent(conn: Connection, step: Step, after: dict[str, Any]) -> None:
         part = woken[start : start + ROWS_A_BIT // 2]
         conn.execute(change(cache).where(among(cache.c.id, part)).values(sync_status="todo"))
     step.counts.update(contacts=len(ids), woken=len(woken))
-    step.stay(phase="recent", after=following)
 
 
 async def create_new_contacts(run: Run) -> None:
