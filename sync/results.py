@@ -47,7 +47,7 @@ from sync.skew import steady_skew
 from sync.tables import batch, update
 from sync.updates import OpenUpdate, read_update, select_updates
 
-CHUNK = 250
+CHUNK = 500
 """Results to a transaction: memory and the time a writer holds the database follow it."""
 
 log = structlog.get_logger(__name__)
