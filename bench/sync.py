@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -21,6 +22,7 @@ from urllib.parse import urlencode
 from rich.console import Console
 from rich.table import Table
 
+from bench.bars import bars
 from bench.load import post
 from bench.load_lag import latencies, percentile
 from bench.measure import described
@@ -68,7 +70,8 @@ def main() -> None:
     for table in tables(rows):
         console.print(table)
     given.out.parent.mkdir(exist_ok=True)
-    given.out.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
+    aims = [asdict(bar) | {"is_met": bar.is_met} for bar in bars(rows)]
+    given.out.write_text(json.dumps(about | {"rows": rows, "bars": aims}, indent=1) + "\n")
 
 
 def measure(folder: Path, size: int, latency: int, cases: Sequence[str]) -> Iterator[Row]:
@@ -178,6 +181,11 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
             ratio = f"{pair['busy_ms'] / pair['idle_ms']:.1f}"
             lags.add_row(name, f"{row['members']:,}", str(pair["idle_ms"]), str(pair["busy_ms"]), ratio)
     yield lags
+    aims = Table("aim", "measured", "bar", "met")
+    for bar in bars(rows):
+        at = "at least" if bar.at_least else "at most"
+        aims.add_row(bar.what, f"{bar.measured:.2f}", f"{at} {bar.bar:g}", "yes" if bar.is_met else "no")
+    yield aims
 
 
 def _table_of_work(rows: Sequence[Row]) -> Table:
