@@ -5,7 +5,7 @@ were out, and came back (or came, and left again), and that is a word. A changed
 or, when the new value is what we ourselves asked for, the time of the CiviCRM word that made us ask: our own write,
 coming back to us, never outranks a word that CiviCRM spoke before Mailchimp carried it out. Who leaves within the
 second that their being in has for its time leaves a second later: a tie would bring them back, though we saw which
-came last.
+came last. Who was out already and is archived, or bounces, has been out since then.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,6 +19,7 @@ from sync.member_data import ECHO, INTEREST, SENT, Fields, entry
 
 NAMES = (("first_name", "FNAME"), ("last_name", "LNAME"))
 NO_TIME = "19700101000000"
+PUT_AWAY = ("archived", "cleaned")
 COMPACT = "%Y%m%d%H%M%S"
 
 
@@ -130,7 +131,9 @@ def merge(old: Fields, news: News, *, before: str | None, sent: Iterable[tuple[S
             fields[key + "@"] = (
                 _caused(echoes.get(key, ()), value)
                 or (old.get(note + "@") if noted == value else None)
-                or (_after(news.stamp, old.get(key + "@")) if _is_leaving(key, old, value) else news.stamp)
+                or (_after(news.stamp, old.get(key + "@")) if _is_leaving(key, old, value) else None)
+                or (old.get(key + "@") if _is_put_away(key, old, value) and not news.status_since(before) else None)
+                or news.stamp
             )
         if noted is not None and noted != value:
             fields[note], fields[note + "@"] = noted, old.get(note + "@") or NO_TIME
@@ -183,6 +186,11 @@ def is_different(old: Fields, new: Fields) -> bool:
 
 def _is_leaving(key: str, old: Fields, value: object) -> bool:
     return key == "status" and old.get(key) in RECEIVES_MAIL and value not in RECEIVES_MAIL
+
+
+def _is_put_away(key: str, old: Fields, value: object) -> bool:
+    """Whether somebody who was out already was archived, or bounced: no new word about whether they want to be in."""
+    return key == "status" and value in PUT_AWAY and bool(old.get(key)) and old[key] not in RECEIVES_MAIL
 
 
 def _after(stamp: str, before: object) -> str:

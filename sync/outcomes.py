@@ -181,8 +181,18 @@ def _stands_as_wanted(one: Case, now: Row[Any]) -> bool:
         return False  # it failed for a reason of its own, which has to be looked at again
     if one.wanted.kind != "member":
         return True
-    known = decode(now.mailchimp_data)
-    return is_as_wanted(one.wanted, now.mailchimp_status, interests_of(known))
+    held = interests_of(decode(now.mailchimp_data))
+    return is_as_wanted(one.wanted, now.mailchimp_status, held) and not _tells_more(one, now, held)
+
+
+def _tells_more(one: Case, now: Row[Any], held: Mapping[str, bool]) -> bool:
+    """Whether the member, as it stands now, says what we neither knew nor asked for: they left, or chose, meanwhile."""
+    asked = one.wanted.body
+    if "status" not in asked and now.mailchimp_status != one.row.mailchimp_status:
+        return True
+    chosen = asked.get("interests") or {}
+    before = interests_of(decode(one.row.mailchimp_data)) if held else {}
+    return any(value != before.get(key, False) for key, value in held.items() if key not in chosen)
 
 
 def _end_gone(

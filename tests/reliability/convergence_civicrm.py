@@ -3,14 +3,16 @@
 Each function is one unit over a Core connection, as a user's click would be; the extension's code is not used.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
+import orjson
 from sqlalchemy import Connection, delete, func, insert, select, text
 from sqlalchemy import update as change
 
 from civiapi.store.groups import set_status
 from civiapi.store.tables import contact, email, entity_tag, group_contact, subscription_history, tag
-from sync.tables import cache
+from sync.tables import cache, update
 from tests.contract.sites import GROUP, TREES_GROUP, link
 
 LIST_ID = "a1b2c3d4e5"
@@ -69,6 +71,11 @@ def set_group(conn: Connection, contact_id: int, status: str, at: str, group_id:
 def addresses(conn: Connection, contact_id: int) -> list[Any]:
     """A contact's addresses, the oldest first."""
     return list(conn.execute(select(email).where(email.c.contact_id == contact_id).order_by(email.c.id)))
+
+
+def owners(conn: Connection, some: Sequence[str]) -> set[int]:
+    """The contacts that have one of these addresses."""
+    return set(conn.execute(select(email.c.contact_id).where(email.c.email.in_(some))).scalars())
 
 
 def hold(conn: Connection, contact_id: int, on: bool, at: str) -> None:
@@ -148,6 +155,14 @@ def is_linked(conn: Connection, address: str) -> bool:
     """Whether a sync has found out to which contact the member with this address belongs."""
     wanted = select(cache.c.id).where(cache.c.mailchimp_email == address, cache.c.civicrm_contact_id.is_not(None))
     return conn.execute(wanted).first() is not None
+
+
+def asks_to_be_in(conn: Connection, address: str) -> bool:
+    """Whether an update is owed or under way that would put this address into the audience."""
+    open_ = select(update.c.data).where(update.c.completed == 0)
+    bodies = [orjson.loads(data) for data in conn.execute(open_).scalars()]
+    mine = [one for one in bodies if str(one.get("email_address", "")).lower() == address.lower()]
+    return any(one.get("status") in ("subscribed", "pending") for one in mine)
 
 
 def set_tag(conn: Connection, contact_id: int, on: bool) -> None:

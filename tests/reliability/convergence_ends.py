@@ -302,7 +302,9 @@ class Ends:
     def new_contact(self, address: str) -> int:
         """Somebody adds a contact."""
         key: int = self.unit(crm.add_contact, address, self.at)
-        if any(isinstance(one, int) for one in self.ledger.soul(address)):
+        soul = self.ledger.soul(address)
+        others = self.unit(crm.owners, [one for one in soul if isinstance(one, str)]) - {key}  # some made by the sync
+        if others or any(isinstance(one, int) for one in soul):
             self.ledger.tangled.add(address)
         self.contacts.append(key)
         self.ledger.connect(key, address)
@@ -339,7 +341,8 @@ class Ends:
         for member in self.audience.members:
             present.add(member.serial)
             before = ledger.members.get(member.serial)
-            now = Known(member.email, member.status in RECEIVES, member.last_changed, member.interests)
+            is_in = member.status in RECEIVES
+            now = Known(member.email, is_in, member.last_changed, member.interests, member.status)
             if before is None:
                 self._arrived(member)
                 if is_person and TREES not in member.interests:  # not chosen when first met counts as their word
@@ -351,8 +354,11 @@ class Ends:
                 ledger.connect(before.email.lower(), now.email.lower())
             if before == now:
                 continue
-            if is_person and before.is_in != now.is_in:
-                ledger.say(now.email.lower(), "status", "mailchimp", now.is_in, self.now)
+            # Who unsubscribes though they had bounced, or were archived, has said so.
+            says_out = now.status == "unsubscribed" != before.status
+            if is_person and (before.is_in != now.is_in or says_out):
+                echoes = self.unit(crm.asks_to_be_in, now.email) if now.is_in else False
+                ledger.say(now.email.lower(), "status", "mailchimp", now.is_in, self.now, echoes=echoes)
             if is_person and (TREES in before.interests) != (TREES in now.interests):
                 ledger.say(now.email.lower(), TREES, "mailchimp", TREES in now.interests, self.now)
             self._age_words(now, before)

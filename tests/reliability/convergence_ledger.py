@@ -17,13 +17,18 @@ IN, OUT = True, False
 
 @dataclass(slots=True)
 class Word:
-    """Somebody said in or out; times in true seconds since 1970. *until*: how young it may look (Mailchimp only)."""
+    """Somebody said in or out; times in true seconds since 1970. *until*: how young it may look (Mailchimp only).
+
+    *echoes*: an update of ours that asked for the same was owed or under way. Mailchimp does not tell who of both did
+    it, and taken for ours, it is as old as the word of CiviCRM that it carried: nobody can tell which was last.
+    """
 
     side: str
     is_in: bool
     at: float
     until: float
     seen: bool = False
+    echoes: bool = False
 
 
 @dataclass(slots=True)
@@ -34,6 +39,7 @@ class Known:
     is_in: bool
     last_changed: int
     interests: frozenset[str]
+    status: str = ""
 
 
 @dataclass
@@ -43,7 +49,6 @@ class Ledger:
     words: dict[tuple[Hashable, str], list[Word]] = field(default_factory=lambda: defaultdict(list))
     members: dict[int, Known] = field(default_factory=dict)
     departed: set[int] = field(default_factory=set)
-    blurred: set[tuple[Hashable, str]] = field(default_factory=set)
     tangled: set[Hashable] = field(default_factory=set)
     _parents: dict[Hashable, Hashable] = field(default_factory=dict)
 
@@ -64,9 +69,9 @@ class Ledger:
         root = self.root(thing)
         return {one for one in [*self._parents, root, thing] if self.root(one) == root}
 
-    def say(self, thing: Hashable, field_: str, side: str, is_in: bool, at: float) -> None:
+    def say(self, thing: Hashable, field_: str, side: str, is_in: bool, at: float, *, echoes: bool = False) -> None:
         """A person said this now."""
-        self.words[thing, field_].append(Word(side, is_in, at, at))
+        self.words[thing, field_].append(Word(side, is_in, at, at, echoes=echoes))
 
     def spoken(self, thing: Hashable, field_: str) -> list[Word]:
         """All words of a soul about a field, in the order they were said."""
@@ -93,6 +98,6 @@ class Ledger:
             return found.is_in if found is not None else None
         if here.at > there.until + slack:
             return here.is_in
-        if here.at < there.at - slack:
+        if here.at < there.at - slack and not there.echoes:
             return there.is_in
         return None

@@ -153,7 +153,7 @@ def _is_true(ends: Ends, one: Someone, row: Any, reason: str, owners: dict[str, 
     if "Forgotten Email" in reason:
         return any(subscriber_hash(a) in ends.audience.members.forgotten for a in one.addresses)
     if "Compliance State" in reason:
-        # Whoever bounced and was archived after that reads as archived, and Mailchimp still refuses them for the bounce.
+        # Who bounced and was archived after that reads as archived, and Mailchimp still refuses them for the bounce.
         return any("cleaned" in (m.status, m.archived_from) or m.unsubscribed_by == "user" for m in mine) or (
             member is not None and member.email.lower() in knobs.compliance_emails
         )

@@ -69,6 +69,41 @@ FINDINGS = {
             ("webhooks", 0, 0, 7),
         )
     ),
+    "Archived at Mailchimp after having been out for long: that is no new word against who joined in CiviCRM since.": (
+        happened(
+            ("admin_unsubscribe", 2, 0, 0),
+            ("sync", 0, 0, 7),
+            ("join", 2, 0, 7),
+            ("archive", 2, 0, 7),
+            begins_in_step=True,
+        )
+    ),
+    "Unsubscribed by their own hand after they had bounced: that is a word, and later than CiviCRM's.": happened(
+        ("bounce", 1, 0, 0),
+        ("sync_and_settle", 0, 0, 2),
+        ("join", 1, 0, 0),
+        ("unsubscribe", 1, 0, 1),
+        begins_in_step=True,
+    ),
+    "Made a contact in CiviCRM while they moved to that address and chose an interest at Mailchimp: the choice is "
+    "seen in the answer to our own update, and thought about.": happened(
+        ("killed", 2, 0, 0),
+        ("choose", 2, 0, 0),
+        ("move", 2, 0, 0),
+        ("join", 2, 0, 0),
+        begins_in_step=True,
+        loses_last_webhooks=True,
+    ),
+    "Left while an interest was on its way to Mailchimp: the answer tells, and they leave the group.": happened(
+        ("slow_batches", 0, 1, 0),
+        ("interest", 0, 0, 7),
+        ("sync", 0, 0, 7),
+        ("unsubscribe", 0, 0, 7),
+        ("slow_batches", 0, 0, 7),
+        ("webhooks", 0, 4, 7),
+        begins_in_step=True,
+        ends_with_full=False,
+    ),
     "Came back and left again at Mailchimp between two syncs, put into the group in between: they stay out.": happened(
         ("unsubscribe", 0, 0, 10),
         ("sync_and_settle", 0, 0, 10),
