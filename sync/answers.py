@@ -16,7 +16,7 @@ from sqlalchemy import update as change
 from civiapi.store.bulk import update_rows
 from civiapi.store.dialect import among
 from sync.audience import Audience
-from sync.cache import absorb, forget_sent, mark_todo, merge_member, merge_page
+from sync.cache import absorb, forget_sent, mark_todo, merge_member, merge_page, what_is_asked
 from sync.judging import ARCHIVED, Outcome, Verdict
 from sync.mailchimp.wire import Member, format_instant, parse_instant
 from sync.member_data import INTEREST, Fields, decode
@@ -68,6 +68,7 @@ def merge_answers(conn: Connection, audience: Audience, done: Sequence[Case], at
     plain: list[Member] = []
     special: list[tuple[Case, Member]] = []
     adopted: list[tuple[str, int]] = []
+    asked = what_is_asked(audience, {one.row.id: [one.update] for one, _ in answers})
     for one, member in answers:
         member_id, known = str(member["id"]), one.row.mailchimp_member_id
         holder = holders.get(member_id)
@@ -84,7 +85,7 @@ def merge_answers(conn: Connection, audience: Audience, done: Sequence[Case], at
         else:
             special.append((one, member))
     update_rows(conn, cache, ("mailchimp_member_id",), adopted)
-    merge_page(conn, audience, plain, skew=skew)
+    merge_page(conn, audience, plain, skew=skew, asked=asked)
     for one, member in special:
         merge_member(conn, audience, member, skew=skew, sent=_sent(one.wanted), into=one.row.id)
         if one.wanted.kind == "email":

@@ -205,14 +205,14 @@ async def _send(
         await ctx.store.read(claims.look, claim)
         claims.look_at_clock(claim)
 
-    parcel = await _without_overruled(ctx, client, audience, claim, parcel, is_again)
-    if parcel.size == 0:
+    updates = await _take_out_overruled(ctx, client, audience, claim, parcel, is_again)
+    if not updates:
         await ctx.store.write(_forget, claim, parcel)
         return
+    operations = [_operation(parcel, one) for one in updates]
+    parcel = replace(parcel, size=len(operations))
     for attempt in range(1, SEND_TRIES + 1):
-        updates = await ctx.store.read(in_batch, parcel.row_id)
         try:
-            operations = [_operation(parcel, one) for one in updates]
             sent = await client.submit_batch(operations, make_sure=make_sure)
         except MailchimpError as error:
             if not error.outcome_unknown:
@@ -228,18 +228,17 @@ async def _send(
         return
 
 
-async def _without_overruled(
+async def _take_out_overruled(
     ctx: SyncContext, client: MailchimpClient, audience: Audience, claim: Claim, parcel: Parcel, is_again: bool
-) -> Parcel:
-    """The parcel without those whom it would bring back although they left since their update was sent before."""
+) -> list[OpenUpdate]:
+    """Take out whom the parcel would bring back although they left since their update was sent; returns the rest."""
     updates = await ctx.store.read(in_batch, parcel.row_id)
     is_risky = is_again or parcel.is_old
     overruled = await find_overruled(client, audience, [one for one in updates if is_risky or one.tries])
-    if not overruled:
-        return parcel
-    skew = steady_skew(client.clock_offset())
-    size = await ctx.store.write(take_out, audience, claim, parcel.row_id, overruled, skew)
-    return replace(parcel, size=size)
+    if overruled:
+        await ctx.store.write(take_out, audience, claim, parcel.row_id, overruled, steady_skew(client.clock_offset()))
+        updates = await ctx.store.read(in_batch, parcel.row_id)
+    return updates
 
 
 async def _note_sent(ctx: SyncContext, client: MailchimpClient, claim: Claim, parcel: Parcel, sent: Batch) -> None:

@@ -36,7 +36,7 @@ from sync.merging import (
     without_notes,
 )
 from sync.tables import cache, member, update
-from sync.updates import open_updates
+from sync.updates import OpenUpdate, Wanted, open_updates
 
 CHUNK = 500  # keeps an IN list under every driver's limit
 NO_SKEW = timedelta(0)
@@ -71,6 +71,24 @@ class Merged:
     """Left out for now (see `merge_page`): new id → our row and the id it has there."""
 
 
+Asked = Sequence[tuple[Sent, str]]
+"""What is in flight for a row, each with its cause as the member's data keeps times."""
+
+
+def what_is_asked(audience: Audience, owed: Mapping[int, Sequence[OpenUpdate]]) -> dict[int, Asked]:
+    """Of what these rows owe, what is in flight about the member: a page may show it before its results have come."""
+    found: dict[int, Asked] = {}
+    for cache_id, updates in owed.items():
+        flying = [one.wanted for one in updates if one.in_flight and one.wanted.slot == "member"]
+        if flying:
+            found[cache_id] = [(_sent(one), audience.compact(one.cause) if one.cause else NO_TIME) for one in flying]
+    return found
+
+
+def _sent(wanted: Wanted) -> Sent:
+    return Sent.from_body({} if wanted.kind == "archive" else wanted.body, wanted.cause)
+
+
 def merge_page(
     conn: Connection,
     audience: Audience,
@@ -80,10 +98,12 @@ def merge_page(
     serial: int | None = None,
     suspect: bool = False,
     moved: Mapping[str, int] | None = None,
+    asked: Mapping[int, Asked] | None = None,
 ) -> Merged:
     """Bring the rows of these members up to date; safe to repeat.
 
-    *skew* is Mailchimp's clock minus ours. *serial* numbers a full fetch, which notes whom it met.
+    *skew* is Mailchimp's clock minus ours. *serial* numbers a full fetch, which notes whom it met. *asked* is what is
+    in flight for each row, where the caller knows that.
 
     A member we do not know by id but by Mailchimp's contact id may be one whose address changed there. With *suspect*
     these are left out and told: ask for the old id, and merge them again, with *moved* (new id → row) naming those
@@ -99,13 +119,15 @@ def merge_page(
     for member_id in suspects:
         del news[member_id]
     work = _Work()
-    echoes = _echoes(conn, audience, [row.id for row in rows.values() if row.sync_status in ("live", "redo", "todo")])
+    if asked is None:
+        busy = [row.id for row in rows.values() if row.sync_status in ("live", "redo", "todo")]
+        asked = what_is_asked(audience, open_updates(conn, busy))
     for member_id, one in news.items():
         row = rows.get(member_id)
         if row is None:
             work.insert(audience, one)
         else:
-            work.update(row, one, echoes.get(row.id, ()))
+            work.update(row, one, asked.get(row.id, ()))
     cache_ids = {member_id: row.id for member_id, row in rows.items()} | work.write(conn, audience)
     _note_members(conn, news.values(), cache_ids, work.new_ids | work.changed_ids, serial)
     unusable = len(listed) - len(news) - len(suspects)
@@ -141,8 +163,8 @@ def merge_member(
         if found is not None and found.id != row.id:
             _absorb(conn, found.id, row.id)
         cause = audience.compact(sent.at) if sent is not None and sent.at is not None else NO_TIME
-        echoes = _echoes(conn, audience, [row.id]).get(row.id, [])
-        work.update(row, news, [*echoes, (sent, cause)] if sent is not None else echoes)
+        asked = what_is_asked(audience, open_updates(conn, [row.id])).get(row.id, ())
+        work.update(row, news, [*asked, (sent, cause)] if sent is not None else asked)
     made = work.write(conn, audience)
     cache_id = int(made[news.member_id] if row is None else row.id)
     _note_members(conn, [news], {news.member_id: cache_id}, work.new_ids | work.changed_ids, None)
@@ -356,20 +378,6 @@ def _moved_rows(conn: Connection, moved: Mapping[str, int]) -> dict[str, Row[Any
     found: Iterable[Row[Any]] = conn.execute(select(*_ROW).where(among(cache.c.id, list(moved.values()))))
     rows = {row.id: row for row in found}
     return {new_id: rows[cache_id] for new_id, cache_id in moved.items() if cache_id in rows}
-
-
-def _echoes(conn: Connection, audience: Audience, cache_ids: Sequence[int]) -> dict[int, list[tuple[Sent, str]]]:
-    """What is under way for these rows: a page may show it before its results have come."""
-    found: dict[int, list[tuple[Sent, str]]] = {}
-    for cache_id, owed in open_updates(conn, cache_ids).items():
-        for one in owed:
-            if one.in_flight and one.wanted.slot == "member":
-                at = one.wanted.cause
-                body = {} if one.wanted.kind == "archive" else one.wanted.body
-                found.setdefault(cache_id, []).append(
-                    (Sent.from_body(body, at), audience.compact(at) if at else NO_TIME)
-                )
-    return found
 
 
 def _locked(conn: Connection, cache_ids: Collection[int]) -> dict[int, Row[Any]]:

@@ -53,8 +53,8 @@ async def find_overruled(client: MailchimpClient, audience: Audience, updates: S
 
 def take_out(
     conn: Connection, audience: Audience, claim: Claim, row_id: int, overruled: Overruled, skew: timedelta
-) -> int:
-    """Forget overruled updates of our batch *row_id* and keep what was seen; returns how many it holds then."""
+) -> None:
+    """Forget overruled updates of our batch *row_id* and keep what was seen."""
     cache_ids = [one.cache_id for one, _ in overruled]
     delete_updates(conn, [one.id for one, _ in overruled])
     forget_sent(conn, cache_ids)
@@ -67,7 +67,6 @@ def take_out(
     conn.execute(change(batch).where(batch.c.id == row_id).values(total_operations=size))
     claims.check(conn, claim)
     log.info("left at Mailchimp meanwhile, so not subscribed again", list_id=audience.list_id, members=len(overruled))
-    return int(size)
 
 
 def _joins(wanted: Wanted) -> bool:
