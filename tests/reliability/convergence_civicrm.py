@@ -37,6 +37,11 @@ def set_up(conn: Connection) -> None:
     conn.execute(insert(tag).values(id=TAG, name=TAG_NAME, label=TAG_NAME))
 
 
+def unlink_interest(conn: Connection) -> None:
+    """The audience's interest is linked with no group."""
+    link(conn, KEY, LIST_ID, {})
+
+
 def add_contact(conn: Connection, address: str, at: str, first_name: str = "Ada") -> int:
     """A new Individual with one address."""
     values = {"contact_type": "Individual", "first_name": first_name, "last_name": "Byron"}

@@ -173,6 +173,8 @@ class Ends:
 
     bench: Bench
     skew: int = 0
+    has_interest: bool = True
+    """Whether the audience's interest is linked with a group: rows without any are settled as sets (`plain_rows`)."""
     seed: int = 0
     start: Frozen | None = None
     weather: Weather = field(default_factory=Weather)
@@ -199,6 +201,8 @@ class Ends:
             self.world = WatchedWorld(clock=Clock(), key=KEY)
             self.world.clock.skew = float(self.skew)
             self._furnish(self.world.add_audience(list_id=LIST_ID))
+            if not self.has_interest:
+                bench.memory.unit(crm.unlink_interest)
         else:
             bench.clock.move_to(self.start.elapsed)
             bench.memory.begin_with(self.start.database)

@@ -57,6 +57,7 @@ class History:
     steps: tuple[Step, ...]
     begins_in_step: bool = False
     skew: int = 0
+    has_interest: bool = True
     page: int = 1000
     seed: int = 0
     weather: int = CALM
@@ -450,6 +451,7 @@ history_strategy = st.builds(
     steps=st.lists(step_strategy, min_size=4, max_size=14).map(tuple),
     begins_in_step=st.booleans(),
     skew=st.sampled_from(SKEWS),
+    has_interest=st.booleans(),
     page=st.sampled_from((1000, 2, 2, 3)),
     seed=st.integers(0, 2**32 - 1),
     weather=st.sampled_from((CALM, ROUGH, STORM, STORM)),

@@ -185,7 +185,7 @@ def _wrong_winner(ends: Ends, one: Someone) -> str:
 
 def _wrong_interest(ends: Ends, one: Someone) -> str:
     receiving = [m for m in _members(ends, one) if m.status in RECEIVES]
-    if not _is_simple(ends, one) or not one.in_group or len(receiving) != 1:
+    if not ends.has_interest or not _is_simple(ends, one) or not one.in_group or len(receiving) != 1:
         return ""
     held = TREES in receiving[0].interests
     if held != one.in_trees:

@@ -83,16 +83,23 @@ def live(bench: Bench, history: History, count: Count | None = None) -> list[str
 
 
 def begin(bench: Bench, history: History) -> Ends:
-    """The two ends as a history finds them: never synced, or in step (made once for each skew, then copied)."""
-    start = "in step" if history.begins_in_step else "apart", history.skew
+    """The two ends as a history finds them: never synced, or in step (made once for each sort, then copied)."""
+    start = history.begins_in_step, history.skew, history.has_interest
     if start not in bench.starts:
-        ends = Ends(bench, skew=history.skew)
+        ends = Ends(bench, skew=history.skew, has_interest=history.has_interest)
         first_people(ends)
         if history.begins_in_step:
             bench.loop.run(_get_in_step(ends))
         bench.starts[start] = ends.freeze()
     weather = Weather(history.weather, history.seed)
-    return Ends(bench, skew=history.skew, seed=history.seed, start=bench.starts[start], weather=weather)
+    return Ends(
+        bench,
+        skew=history.skew,
+        has_interest=history.has_interest,
+        seed=history.seed,
+        start=bench.starts[start],
+        weather=weather,
+    )
 
 
 async def _get_in_step(ends: Ends) -> None:
