@@ -18,8 +18,9 @@ from sync.mailchimp.emulator.exchange import Request
 from sync.mailchimp.emulator.faults import FaultAction
 from tests.contract.sites import TREES_GROUP
 from tests.reliability import convergence_civicrm as crm
+from tests.reliability.convergence_bench import Bench
 from tests.reliability.convergence_civicrm import LIST_ID, TREES
-from tests.reliability.convergence_ends import Bench, Ends
+from tests.reliability.convergence_ends import Ends
 from tests.reliability.convergence_store import Fuse
 from tests.reliability.convergence_weather import CALM, ROUGH, STORM, Kind
 
@@ -305,8 +306,8 @@ async def _both(tale: Tale, step: Step) -> None:
 
 
 async def _everything_at_once(tale: Tale, step: Step) -> None:
-    await tale.weather()
     await tale.ends.deliver("twice" if step.how % 2 else "all")
+    await tale.weather()
     service = tale.ends.process.service
     await tale.in_weather(tale.sync(**_request(step)), service.settle(seconds=20))
 

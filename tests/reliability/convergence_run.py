@@ -9,7 +9,8 @@ from typing import Any
 from unittest import mock
 
 from sync.mailchimp.client import MailchimpClient
-from tests.reliability.convergence_ends import DUMPED, Bench, Ends
+from tests.reliability.convergence_bench import Bench
+from tests.reliability.convergence_ends import DUMPED, Ends
 from tests.reliability.convergence_history import History, Step, Tale, first_people
 from tests.reliability.convergence_oracle import verdict
 from tests.reliability.convergence_weather import KILLED, Kind, Weather

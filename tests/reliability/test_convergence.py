@@ -23,7 +23,7 @@ from multiprocessing import get_context
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
-from tests.reliability.convergence_ends import Bench
+from tests.reliability.convergence_bench import Bench
 from tests.reliability.convergence_history import History, history_strategy
 from tests.reliability.convergence_report import write_report
 from tests.reliability.convergence_run import Count, live

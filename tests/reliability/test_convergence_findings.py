@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.reliability.convergence_ends import Bench
+from tests.reliability.convergence_bench import Bench
 from tests.reliability.convergence_history import History, Step, Tale
 from tests.reliability.convergence_oracle import verdict
 from tests.reliability.convergence_run import begin, come_to_rest, live
