@@ -1,9 +1,10 @@
-"""Before somebody is subscribed by an update that was sent before, or waited long: have they left meanwhile?
+"""Before an update goes that was sent before, or waited long: has the person said otherwise at Mailchimp meanwhile?
 
 What became of the first sending may be unknown, or known and undone: they were subscribed, and then they, or an admin
 at Mailchimp, said otherwise. A run may have been stopped between deciding and sending. Sent blindly, the update would
-bring them back without a word of CiviCRM's. So the member is looked at, and where Mailchimp spoke after the word behind
-the update, the update is forgotten, what was seen is kept, and the row is thought about anew.
+bring them back without a word of CiviCRM's, or put out who came back since. So the member is looked at, and where
+Mailchimp spoke after the word behind the update, the update is forgotten, what was seen is kept, and the row is thought
+about anew.
 """
 
 import asyncio
@@ -33,20 +34,21 @@ Overruled = list[tuple[OpenUpdate, Member]]
 
 
 async def find_overruled(client: MailchimpClient, audience: Audience, updates: Sequence[OpenUpdate]) -> Overruled:
-    """Of these updates, those that would subscribe somebody who left after the word behind it; with the member seen.
+    """Of these updates, those that would subscribe somebody who left after the word behind it, or put out somebody who
+    opted in after it; with the member seen.
 
     Raises MailchimpError: nothing is sent before it is known.
     """
-    joining = [one for one in updates if _joins(one.wanted)]
+    moving = [one for one in updates if one.wanted.kind == "member" and one.wanted.body.get("status")]
     found: Overruled = []
-    for start in range(0, len(joining), AT_ONCE):
-        part = joining[start : start + AT_ONCE]
+    for start in range(0, len(moving), AT_ONCE):
+        part = moving[start : start + AT_ONCE]
         seen = await asyncio.gather(*(client.find_member(audience.list_id, _whom(one.wanted)) for one in part))
         skew = steady_skew(client.clock_offset())
         found += [
             (one, told)
             for one, told in zip(part, seen, strict=True)
-            if told is not None and _left_since(told, one.wanted, skew)
+            if told is not None and _says_otherwise(told, one.wanted, skew)
         ]
     return found
 
@@ -66,11 +68,11 @@ def take_out(
     ).scalar_one()
     conn.execute(change(batch).where(batch.c.id == row_id).values(total_operations=size))
     claims.check(conn, claim)
-    log.info("left at Mailchimp meanwhile, so not subscribed again", list_id=audience.list_id, members=len(overruled))
+    log.info("Mailchimp spoke meanwhile, so not sent again", list_id=audience.list_id, members=len(overruled))
 
 
 def _joins(wanted: Wanted) -> bool:
-    return wanted.kind == "member" and wanted.body.get("status") in RECEIVES_MAIL
+    return wanted.body.get("status") in RECEIVES_MAIL
 
 
 def _whom(wanted: Wanted) -> str:
@@ -80,11 +82,15 @@ def _whom(wanted: Wanted) -> str:
     )
 
 
-def _left_since(told: Member, wanted: Wanted, skew: timedelta) -> bool:
-    if told.get("status") in RECEIVES_MAIL:
+def _says_otherwise(told: Member, wanted: Wanted, skew: timedelta) -> bool:
+    """Whether the member stands the other way round, by a word later than the one behind the update."""
+    is_in = told.get("status") in RECEIVES_MAIL
+    if is_in == _joins(wanted):
         return False
-    try:
-        changed = parse_instant(told.get("last_changed"))
+    try:  # whoever is in may have been changed since for any reason; when they came in is told apart
+        spoken = parse_instant(told.get("timestamp_opt") if is_in else told.get("last_changed"))
     except ValueError:
         return False
-    return changed is not None and (wanted.cause is None or changed - skew > wanted.cause)
+    if spoken is None:
+        return False
+    return not is_in if wanted.cause is None else spoken - skew > wanted.cause

@@ -8,6 +8,7 @@ from tests.reliability.convergence_bench import Bench
 from tests.reliability.convergence_history import History, Step, Tale
 from tests.reliability.convergence_oracle import verdict
 from tests.reliability.convergence_run import begin, come_to_rest, live
+from tests.reliability.convergence_store import Fuse
 
 
 @pytest.fixture(scope="module")
@@ -148,3 +149,23 @@ def test_a_contact_given_the_address_while_a_run_was_stopped_gets_the_member_and
         return await come_to_rest(tale) or verdict(tale.ends)
 
     assert bench.loop.run(stopped_and_continued()) == []
+
+
+def test_who_came_back_while_their_unsubscribing_was_lost_on_its_way_is_not_put_out_when_it_is_sent_again(
+    bench: Bench,
+) -> None:
+    tale = Tale(begin(bench, happened(begins_in_step=True)), happened())
+
+    async def lost_and_sent_again() -> list[str]:
+        bench.clock.advance(60)
+        tale.ends.say_in_civicrm(1, "Removed")
+        await tale.sync(stop_on="readyToSubmitUpdates")
+        tale.ends.spawn(Fuse(1, only="call"))
+        assert await tale.ends.until_killed(tale.sync())
+        bench.clock.advance(60)
+        for what in ("archive", "import"):
+            tale.ends.act("admin", what, "p0@example.org", **({"status": "subscribed"} if what == "import" else {}))
+            bench.clock.advance(60)
+        return await come_to_rest(tale) or verdict(tale.ends)
+
+    assert bench.loop.run(lost_and_sent_again()) == []
