@@ -264,7 +264,13 @@ class Ends:
             now = Known(member.email, is_in, member.last_changed, member.interests, member.status)
             if before is None:
                 self._arrived(member)
-                if is_person and TREES not in member.interests:  # not chosen when first met counts as their word
+                if (
+                    is_person
+                    and TREES not in member.interests
+                    and ledger.last_there(now.email.lower(), TREES) is not False
+                ):
+                    # Not chosen when first met counts as their word; where a member before them (deleted since) had
+                    # not chosen it either, nothing changed, and Mailchimp dates no interest.
                     ledger.say(now.email.lower(), TREES, "mailchimp", False, self.now)
                 before = Known(member.email, False, 0, frozenset())
             if before.email.lower() != now.email.lower():

@@ -79,6 +79,11 @@ class Ledger:
         found = [w for (whom, f), words in self.words.items() if f == field_ and self.root(whom) == root for w in words]
         return sorted(found, key=lambda word: word.at)
 
+    def last_there(self, thing: Hashable, field_: str) -> bool | None:
+        """What a soul said last at Mailchimp about a field; None for nothing."""
+        there = [word.is_in for word in self.spoken(thing, field_) if word.side == "mailchimp"]
+        return there[-1] if there else None
+
     def seen(self, before: float) -> None:
         """A sync has looked at everything: words from before cannot look younger any more."""
         for words in self.words.values():

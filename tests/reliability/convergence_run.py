@@ -52,8 +52,8 @@ class Count:
         return Count(*(getattr(self, one.name) + getattr(other, one.name) for one in fields(self)))
 
     def thin(self) -> dict[str, int]:
-        """The kinds of faults that struck less than once in a hundred histories."""
-        return {kind: self.kinds[kind] for kind in Kind if self.kinds[kind] * 100 < self.histories}
+        """The kinds of faults that struck less than once in four hundred histories."""
+        return {kind: self.kinds[kind] for kind in Kind if self.kinds[kind] * 400 < self.histories}
 
     def columns(self) -> list[str]:
         """What is counted, as a table's heads."""

@@ -91,7 +91,8 @@ BREAKS = frozenset({Kind.RESET_BEFORE, Kind.RESET_AFTER})
 REQUESTS = (
     *INSTEAD,
     *(Kind.GATEWAY_TIMEOUT, Kind.NO_CONNECTION, Kind.HANG, Kind.HANG_AFTER, Kind.RESET_BEFORE, Kind.RESET_AFTER),
-    *(Kind.RESET_AFTER, Kind.TRUNCATED_JSON, Kind.SLOW_BODY),  # a write that took effect unheard is the worst of all
+    *(Kind.TRUNCATED_JSON, Kind.SLOW_BODY, Kind.USER_DISABLED),
+    *(Kind.RESET_AFTER, Kind.HANG_AFTER),  # a write that took effect unheard is the worst of all
 )
 OPERATIONS: Mapping[Kind, FaultAction] = {
     Kind.OPERATION_TOO_MANY: FaultAction.TOO_MANY_JSON,

@@ -91,7 +91,7 @@ def test_two_thousand_histories_come_to_agree_and_every_kind_of_fault_strikes_th
     assert not told, "\n\n".join(told)
     assert total.histories >= CI
     assert total.faults >= total.syncs, "faults are thin"
-    assert not total.thin(), "these strike less than once in a hundred histories"
+    assert not total.thin(), "these strike less than once in four hundred histories"
     write_report("CI", total, seeds)
 
 
