@@ -7,6 +7,7 @@ watcher, webhook inbox, scheduler). The command line, the demo and tests borrow 
 import asyncio
 import gc
 import os
+import resource
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -24,6 +25,7 @@ from civiapi.dispatch import Api
 from civiapi.lastresort import end_process_later
 from civiapi.metrics import Metrics, Readers, metrics_page
 from civiapi.settings import WEB, WORKER, Settings
+from civiapi.slow_readers import letting_go
 from civiapi.store.dialect import is_damaged
 from civiapi.store.engine import Store, open_store
 from civiapi.store.errors import StoreUnusable
@@ -40,6 +42,9 @@ CORRUPT = "The database cannot be used: it is corrupt. Restore a backup; civiapi
 
 SWITCH_S = 0.0005
 """How long a thread may keep the interpreter while another waits for it; Python's own 5 ms is felt by every caller."""
+
+MOST_FILES = 1_048_576
+"""Open files and connections we ask for, where the system sets no limit of its own."""
 
 log = structlog.get_logger(__name__)
 
@@ -81,7 +86,7 @@ async def open_app(settings: Settings) -> AsyncIterator[App]:
         stack.push_async_callback(clients.close)
         sync = SyncService(store, clients, _options(settings), base_url=base_url, on_stage=metrics.count_stage)
         stack.push_async_callback(sync.close)
-        api = Api(store, catalogue(), sync, metrics.count_call)
+        api = Api(store, catalogue(), sync, metrics.count_call, max_chained=settings.server.max_chained)
         yield App(settings, store, clients, sync, api, Auth(store, settings.server.site_key, settings.users), metrics)
 
 
@@ -133,13 +138,14 @@ async def _listening(app: App) -> AsyncIterator[None]:
     server = app.settings.server
     show_metrics = metrics_page(app.metrics, app.store, Readers(server.metrics_from, server.trusted_proxies))
     if server.role == WORKER:
-        runner = make_runner(make_worker_app(show_metrics))
+        app_served = make_worker_app(show_metrics)
     else:
         ways = webhook_ways(app.store, app.sync)
         pages = ui_pages(app.auth, app.api, server)
-        runner = make_runner(
-            make_web_app(app.api, app.auth, server, more=ways, pages=pages, home=lead_home, metrics=show_metrics)
+        app_served = make_web_app(
+            app.api, app.auth, server, more=ways, pages=pages, home=lead_home, metrics=show_metrics
         )
+    runner = make_runner(app_served, idle_seconds=server.idle_seconds)
     await runner.setup()
     try:
         try:
@@ -147,7 +153,8 @@ async def _listening(app: App) -> AsyncIterator[None]:
         except OSError as error:
             reason = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
             raise CannotListen(f"{server.host}:{server.port} cannot be listened at: {reason}.") from error
-        yield
+        async with letting_go(runner, answer_seconds=server.answer_seconds):
+            yield
     finally:
         await runner.cleanup()
 
@@ -157,12 +164,17 @@ def settle_in() -> None:
 
     What is there by now stays, so the garbage collector need not look it through again and again (a sixth of the time
     of a large sync). A thread at work on the database hands over sooner to the one that answers calls. Whom TLS trusts
-    is read now, and not while somebody waits for an answer.
+    is read now, and not while somebody waits for an answer. As many may be connected as the system lets us have: a
+    thousand idle ones, where it lets us have more, would shut everyone out.
     """
     trusted_authorities()
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_S)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        most = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 async def serve_app(settings: Settings) -> None:

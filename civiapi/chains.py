@@ -1,7 +1,12 @@
-"""Chained calls: ``api.Email.get`` in the parameters runs once per row of the answer (contract section 6)."""
+"""Chained calls: ``api.Email.get`` in the parameters runs once per row of the answer (contract section 6).
+
+A chain in a chain multiplies: three lines of parameters can ask for more rows than fit in memory. So a request has a
+purse (``Purse``) that every chained call and every row it answers is paid from, and chains lie only so deep.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from civiapi import envelope
@@ -12,9 +17,44 @@ from civiapi.spec import Entity, Result
 if TYPE_CHECKING:
     from civiapi.dispatch import Context
 
+MOST_DEPTH = 20
+"""Chained calls in each other."""
+
 UNCHAINED_ACTIONS = frozenset({"getfields", "getfield", "getoptions", "getcount", "getvalue", "validate"})
 _KEY = re.compile(r"api([._])(.+)", re.S)
 _VALUE = re.compile(r"\$value\b(?:\.(.+))?", re.S)
+
+
+@dataclass(slots=True)
+class Purse:
+    """How many chained calls, and rows of their answers, a request may still have."""
+
+    most: int
+    spent: int = 0
+
+    def pay(self, count: int) -> None:
+        """Raises ``ApiError`` once more was spent than there is."""
+        self.spent += count
+        if self.spent > self.most:
+            raise TooMuch(self.most)
+
+
+class TooMuch(ApiError):
+    """The chained calls of a request come to more than it may ask for."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(
+            f"The chained calls of a request and the rows they answer may be {most} together ([server] max_chained). "
+            "Ask for fewer rows at a time with options.limit and options.offset.",
+            "too_much",
+        )
+
+
+class TooDeep(ApiError):
+    """Chained calls lie too deep in each other."""
+
+    def __init__(self) -> None:
+        super().__init__(f"Chained calls lie at most {MOST_DEPTH} deep in each other", "too_much")
 
 
 def links(entity: Entity, action: str, params: Mapping[str, Any]) -> Iterator[tuple[str, str, str, Any]]:
@@ -55,7 +95,7 @@ async def run(request: Request, result: Result, ctx: "Context") -> None:
     for row in _rows(result.values):
         for key, child, action, given in todo:
             several = isinstance(given, list) and bool(given)
-            answers = [await _one(request, row, child, action, own, ctx) for own in _each(given)]
+            answers = [await _paid(request, row, child, action, own, ctx) for own in _each(given)]
             row[key] = answers if several else answers[0]
 
 
@@ -64,16 +104,28 @@ def _rows(values: Any) -> list[dict[str, Any]]:
     return [row for row in found if isinstance(row, dict) and "id" in row]
 
 
+async def _paid(
+    request: Request, row: dict[str, Any], child: str, action: str, own: Mapping[str, Any], ctx: "Context"
+) -> Any:
+    ctx.purse.pay(1)
+    answer = await _one(request, row, child, action, own, ctx)
+    values = answer.get("values") if isinstance(answer, dict) else None
+    ctx.purse.pay(len(values) if isinstance(values, dict | list) else 0)
+    return answer
+
+
 async def _one(
     request: Request, row: dict[str, Any], child: str, action: str, own: Mapping[str, Any], ctx: "Context"
 ) -> Any:
     entity = request.registry.find_entity(child)
-    inherited = {k: v for k, v in request.sent.items() if k == "debug"}
+    inherited = {"debug": request.sent["debug"]} if "debug" in request.sent else {}
     sent = {"version": 3, "sequential": 1, **inherited, **_from_parent(request.entity, entity, row)}
     sent |= {key: value if key.startswith(("api.", "api_")) else _filled(value, row) for key, value in own.items()}
     names = request.registry.names(child, action)
     try:
         return await ctx.call(child, action, sent)
+    except TooMuch:
+        raise  # it is about the request, not about this call
     except ReturnedError as problem:
         return envelope.error(problem, *names)
     except ApiError as problem:

@@ -30,6 +30,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 log = logging.getLogger("civiapi.dispatch")
+MAX_CHAINED = 10_000
 STRINGIFIED = frozenset({"get", "create", "setvalue", "getquick"})
 
 
@@ -46,6 +47,7 @@ class Context:
 
     api: "Api"
     caller: Caller
+    purse: chains.Purse
     conn: Connection | None = None
 
     @property
@@ -81,11 +83,20 @@ OnAnswer = Callable[[Registry, str, str, str, float], None]
 class Api:
     """Answers calls over one store and one catalogue."""
 
-    def __init__(self, store: Store, registry: Registry, sync: Any = None, on_answer: OnAnswer | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry,
+        sync: Any = None,
+        on_answer: OnAnswer | None = None,
+        *,
+        max_chained: int = MAX_CHAINED,
+    ) -> None:
         self.store = store
         self.registry = registry
         self.sync = sync
         self._on_answer = on_answer
+        self._max_chained = max_chained
 
     async def respond(self, call: Call) -> Any:
         """The answer to *call*: an envelope, a bare record or a bare scalar; errors as their envelope. Never raises."""
@@ -117,17 +128,21 @@ class Api:
         need = self._need(call)
         try:
             if need.remote:
-                return await self.dispatch(call, Context(self, call.caller))
+                return await self.dispatch(call, Context(self, call.caller, chains.Purse(self._max_chained)))
             unit = self.store.write if need.writes else self.store.glance
             return await unit(self._in_unit, call)
         except StoreError as error:
             raise faults.of_store(error) from error
 
     def _need(self, call: Call) -> _Need:
+        """What the call tree needs. Raises ``ApiError`` for one too deep or too large, before any of it runs."""
         writes = remote = False
-        todo = [(call.entity, call.action, call.params)]
+        todo = [(call.entity, call.action, call.params, 0)]
+        seen = chains.Purse(self._max_chained)
         while todo:
-            entity_name, action_name, parameters = todo.pop()
+            entity_name, action_name, parameters, depth = todo.pop()
+            if depth > chains.MOST_DEPTH:
+                raise chains.TooDeep
             try:
                 entity, action = self.registry.resolve(entity_name, action_name)
             except NotFound:
@@ -135,7 +150,9 @@ class Api:
             for known in self._parts(entity, action):
                 writes = writes or known.writes
                 remote = remote or (known.run is None and known.via is None)
-            todo += chains.children(entity, action.name, parameters)
+            below = chains.children(entity, action.name, parameters)
+            seen.pay(len(below))
+            todo += [(*child, depth + 1) for child in below]
         return _Need(writes, remote)
 
     def _parts(self, entity: Entity, action: Action) -> list[Action]:
@@ -147,7 +164,7 @@ class Api:
         return [action, *parts]
 
     def _in_unit(self, conn: Connection, call: Call) -> Any:
-        work = self.dispatch(call, Context(self, call.caller, conn))
+        work = self.dispatch(call, Context(self, call.caller, chains.Purse(self._max_chained), conn))
         try:
             work.send(None)
         except StopIteration as done:
@@ -194,7 +211,8 @@ class Api:
         """``options.match``: the record equal on these fields is the one to update."""
         raw = request.options.raw
         wanted = raw.get("match-mandatory") or raw.get("match")
-        names = [wanted] if isinstance(wanted, str) else list(wanted) if isinstance(wanted, list) else []
+        names = [wanted] if isinstance(wanted, str) else wanted if isinstance(wanted, list) else []
+        names = [name for name in names if isinstance(name, str)]
         if not names or not is_empty(request.params.get("id")):
             return request
         asked = {name: request.params[name] for name in names if request.params.get(name) is not None}

@@ -53,9 +53,9 @@ def _top_id(values: Any, key: str | None) -> Any:
 
 
 def as_key(value: Any) -> Any:
-    """A map key as PHP keeps it: integer-like text becomes an integer."""
+    """A map key as PHP keeps it: text that looks like one of its integers becomes one."""
     if isinstance(value, str) and (value.isascii() and value.isdigit()) and (value == "0" or value[0] != "0"):
-        return int(value)
+        return int(value) if len(value) < 19 or (len(value) == 19 and int(value) < 2**63) else value
     return value
 
 

@@ -1,7 +1,8 @@
 """How the process logs: structlog for us, the same dress for the libraries that use ``logging``.
 
 Secrets are masked on the way out, whoever logged them: by the name of a field, and inside texts (addresses, tracebacks)
-by the look of what a key stands beside.
+by the look of what a key stands beside. Texts come from outside too, of any length: a long one is shortened, and no
+pattern looks at a stretch of it twice.
 """
 
 import logging
@@ -15,20 +16,23 @@ import structlog
 from civiapi.settings import LogSettings
 
 MASK = "***"
+MOST_TEXT = 20_000
+"""Characters of one text that are logged; a long one loses its middle, since a traceback says most at its ends."""
+
 SECRET_NAMES = re.compile(r"(?i)^(_authx|authorization|x-civi-.*|cookie|.*(api_?key|site_?key|secret|password|token))$")
 _IN_TEXT = (
     # api_key=…, "apiKey": "…", ?secret=… and the like
     (
         re.compile(
-            r"(?i)((?:[\w-]*(?:api_?key|site_?key|secret|password|token)|\bkey|_authx\w*)"
-            r"[\"'\\]*\s*(?:=|:|%3D)\s*[\"'\\]*)[^\s&\"',;)}\]]+"
+            r"(?i)((?:api_?key|site_?key|secret|password|token|\bkey|_authx\w{0,9})"
+            r"[\"'\\]{0,4}\s{0,9}(?:=|:|%3D)\s{0,9}[\"'\\]{0,4})[^\s&\"',;)}\]]+"
         ),
         rf"\1{MASK}",
     ),
     (re.compile(r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?)\w+[ +]+[\w.~+/=-]+"), rf"\1{MASK}"),
     (re.compile(r"(?i)\b(bearer)([ +]|%20)+[\w.~+/=-]+"), rf"\1 {MASK}"),
     (re.compile(r"\b[0-9a-f]{32}-[a-z]{2,4}\d+\b"), f"{MASK}-mailchimp"),  # a Mailchimp key wherever it turns up
-    (re.compile(r"(?i)\b(\w+)://([^:/\s@]+):[^@\s]+@"), rf"\1://\2:{MASK}@"),
+    (re.compile(r"(?i)://([^:/\s@]{1,128}):[^@\s]{1,512}@"), rf"://\1:{MASK}@"),
 )
 
 
@@ -83,6 +87,7 @@ def mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutable
 def masked(value: Any) -> Any:
     """The value with secrets in its texts masked; maps by the names of their keys as well."""
     if isinstance(value, str):
+        value = shortened(value)
         for pattern, instead in _IN_TEXT:
             value = pattern.sub(instead, value)
         return value
@@ -91,3 +96,15 @@ def masked(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [masked(inner) for inner in value]
     return value
+
+
+def shortened(text: str) -> str:
+    """The text as it may stand in a log: of a very long one its beginning, and its last lines.
+
+    The end begins with a line: cut anywhere else, a secret might lose the name that it is masked for.
+    """
+    over = len(text) - MOST_TEXT
+    if over <= 0:
+        return text
+    half = MOST_TEXT // 2
+    return f"{text[:half]} … over {over} characters left out …\n{text[-half:].partition(chr(10))[2]}"

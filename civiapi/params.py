@@ -34,6 +34,8 @@ CONTROL = frozenset(
     }
 )  # fmt: skip
 LONGEST = 2**63
+MOST_VALUES = 10_000
+"""Values that a call may filter by; SQLite itself takes not many more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,11 @@ def check_filter(conn: Connection, request: Request, field: Field, value: Any) -
     return values.get(field.name)
 
 
+def too_many() -> ApiError:
+    """The refusal of a filter with more values than we look for."""
+    return ApiError(f"A call filters by at most {MOST_VALUES} values; ask in several calls", 2000)
+
+
 def _is_operator(value: Any) -> bool:
     return isinstance(value, dict) and bool(value) and str(next(iter(value))).upper() in OPERATORS
 
@@ -141,7 +148,9 @@ def _check_filter(conn: Connection, request: Request, field: Field, value: Any) 
     if operator in NULL_TESTS:
         return {operator: 1}
     if operator.endswith("IN"):
-        operand = operand.split(",") if isinstance(operand, str) else operand
+        operand = operand.split(",") if isinstance(operand, str) and operand.count(",") < MOST_VALUES else operand
+        if isinstance(operand, list | dict | str) and len(operand) > MOST_VALUES:
+            raise too_many()
         if not isinstance(operand, list | dict) or not operand:
             raise ApiError(f"invalid criteria for {operator}", 2000)
     if isinstance(operand, dict):

@@ -31,14 +31,17 @@ from civiapi import options as lists
 from civiapi.access import sees_all, visible
 from civiapi.envelope import TextRows, scalar
 from civiapi.errors import ApiError
-from civiapi.params import NULL_TESTS, OPERATORS, check_filter
+from civiapi.params import MOST_VALUES, NULL_TESTS, OPERATORS, check_filter, too_many
 from civiapi.registry import Registry
 from civiapi.request import Request
 from civiapi.spec import Entity, Field, OptionGroup, OptionTable, Result
 from civiapi.store.tables import option_group, option_value
 
 MOST_JOINS = 4
+MOST_GROUPS = 100  # of options.or
+LONGEST_SORT = 200  # characters of one part
 MOST_SHAPES = 2000
+KEPT_VALUES = 200  # a select with more is built anew each time: long lists of ids never have the same length twice
 _SORT = re.compile(r"\s*([\w.]+)(?:\s+(asc|desc))?\s*", re.I)
 
 
@@ -102,6 +105,8 @@ class Binder:
 
     def __call__(self) -> BindParameter[Any]:
         self.count += 1
+        if self.count > MOST_VALUES:
+            raise too_many()
         return bindparam(f"p{self.count - 1}", required=True)
 
 
@@ -116,9 +121,10 @@ def planned(conn: Connection, shape: Hashable, build: Callable[[Binder], tuple[S
         bind = Binder()
         statement, keys = build(bind)
         plan = _compiled(conn, statement, bind, keys)
-        if len(_plans) >= MOST_SHAPES:
-            _plans.clear()
-        _plans[key] = plan
+        if bind.count <= KEPT_VALUES:
+            if len(_plans) >= MOST_SHAPES:
+                _plans.clear()
+            _plans[key] = plan
     return plan
 
 
@@ -311,7 +317,9 @@ def or_groups(request: Request, present: Sequence[str]) -> tuple[tuple[str, ...]
         for name in names:
             if name not in present:
                 raise ApiError(f"'{name}' specified in OR group but not added to params", 2000)
-        out.append(tuple(names))
+        out.append(tuple(dict.fromkeys(names)))
+    if len(out) > MOST_GROUPS:
+        raise ApiError(f"At most {MOST_GROUPS} OR groups can be given", 2000)
     return tuple(out)
 
 
@@ -326,9 +334,9 @@ def combined(
 
 def sort_part(part: str) -> tuple[str, bool]:
     """One part of ``options.sort``: the field's name, and whether it goes down. Raises ``ApiError``."""
-    if "select" in part.lower():
+    if "select" in part[:LONGEST_SORT].lower():
         raise ApiError("invalid string in sort options", 2000)
-    found = _SORT.fullmatch(part)
+    found = _SORT.fullmatch(part) if len(part) <= LONGEST_SORT else None
     if found is None:
         raise ApiError(f"Unknown field specified for sort. Cannot order by '{part.strip()}'")
     return found[1], (found[2] or "").lower() == "desc"

@@ -11,12 +11,13 @@ from civiapi.errors import NotFound
 from civiapi.spec import Action, Entity
 
 LONGEST_NAME = 63
+LONGEST_SPELLING = 1000  # of what is read of a name at all
 _OTHER = re.compile(r"[^A-Za-z0-9]+")
 
 
 def entity_name(text: str) -> str:
     """``group_contact`` → ``GroupContact``, ``uf_match`` → ``UFMatch``; other case is kept (contract 3.1)."""
-    parts = _OTHER.sub("_", text)[:LONGEST_NAME].split("_")
+    parts = _normal(text).split("_")
     name = "".join(part[:1].upper() + part[1:] for part in parts)
     if name in ("IM", "ACL"):
         return name.capitalize()
@@ -25,7 +26,11 @@ def entity_name(text: str) -> str:
 
 def action_name(text: str) -> str:
     """``getSingle`` → ``getsingle``."""
-    return _OTHER.sub("_", text)[:LONGEST_NAME].lower()
+    return _normal(text).lower()
+
+
+def _normal(text: str) -> str:
+    return _OTHER.sub("_", text[:LONGEST_SPELLING])[:LONGEST_NAME]
 
 
 class Registry:
@@ -59,7 +64,7 @@ class Registry:
             raise NotFound(*self.names(entity, action))
         if one is None:
             return Entity(entity_name(entity)), known
-        if len(self._found) < 4096:
+        if len(self._found) < 4096 and len(entity) + len(action) <= 2 * LONGEST_NAME:
             self._found[entity, action] = one, known
         return one, known
 

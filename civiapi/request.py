@@ -9,14 +9,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
-
 from civiapi.call import Caller
+from civiapi.errors import ApiError
+from civiapi.jsontext import NotRead, read_json
 from civiapi.registry import Registry
 from civiapi.spec import Action, Entity
 from civiapi.store.clock import SiteClock
 
 DEFAULT_LIMIT = 25
+MOST_NAMES = 1000  # of a return list
+MOST_SORTS = 32  # parts of a sort
+LONGEST_LIST = 20_000  # characters of a return list in Python's spelling
 
 
 def is_empty(value: Any) -> bool:
@@ -57,7 +60,10 @@ _SPELLINGS = (
 
 
 def read_options(params: Mapping[str, Any]) -> Options:
-    """Limit, offset and sort by the precedence of 3.2. A limit that is no number means all."""
+    """Limit, offset and sort by the precedence of 3.2. A limit that is no number means all.
+
+    Raises ``ApiError`` for a sort that is too long.
+    """
     if not any(name in params for name in _SPELLINGS):
         return PLAIN_OPTIONS
     raw = _as_map(params.get("options"))
@@ -75,8 +81,8 @@ def read_options(params: Mapping[str, Any]) -> Options:
 def _as_map(value: Any) -> Mapping[str, Any]:
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError:
+            value = read_json(value)
+        except NotRead:
             return {}
     return value if isinstance(value, Mapping) else {}
 
@@ -93,13 +99,19 @@ def _sort_parts(value: Any) -> tuple[str, ...]:
         value = value.split(",")
     if isinstance(value, Mapping):
         value = list(value.values())
-    return (
-        tuple(part for one in value for part in str(one).split(",") if part.strip()) if isinstance(value, list) else ()
-    )
+    if not isinstance(value, list):
+        return ()
+    texts = [str(one) for one in value if not isinstance(one, list | dict)]
+    if len(texts) + sum(text.count(",") for text in texts) > MOST_SORTS:
+        raise ApiError(f"A sort has at most {MOST_SORTS} parts", 2000)
+    return tuple(part for text in texts for part in text.split(",") if part.strip())
 
 
 def read_return(params: Mapping[str, Any]) -> tuple[str, ...]:
-    """The columns asked for; empty: the usual ones. Lists, comma text, Python list text, ``return.X``."""
+    """The columns asked for; empty: the usual ones. Lists, comma text, Python list text, ``return.X``.
+
+    Raises ``ApiError`` for more names than any entity has.
+    """
     asked = params.get("return")
     names = _names(asked) if asked else []
     for key, value in params.items():
@@ -107,6 +119,8 @@ def read_return(params: Mapping[str, Any]) -> tuple[str, ...]:
             name = key.removeprefix("return.")
             if not name.isdigit():
                 names.append(name)
+    if len(names) > MOST_NAMES:
+        raise ApiError(f"At most {MOST_NAMES} names can be asked for in return", 2000)
     return tuple(dict.fromkeys(name for name in names if name))
 
 
@@ -126,7 +140,7 @@ def _names(value: Any) -> list[str]:
 
 def _list_text(text: str) -> list[Any]:
     try:
-        found = ast.literal_eval(text)
+        found = ast.literal_eval(text) if len(text) <= LONGEST_LIST else ()
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return []
     return list(found) if isinstance(found, list | tuple) else []

@@ -18,6 +18,7 @@ from civiapi.store.clock import site_clock
 
 PREFIX = "CIVIAPI_"
 ALL, WEB, WORKER = ROLES = ("all", "web", "worker")
+SHORTEST_S = 0.1  # that anybody is waited for
 DATABASES = ("sqlite:///", "mysql://", "mariadb://", "mysql+asyncmy://", "mariadb+asyncmy://")
 
 
@@ -37,6 +38,10 @@ class ServerSettings:
     trusted_proxies: tuple[str, ...] = ()
     metrics_from: tuple[str, ...] = ("127.0.0.0/8", "::1")
     max_body: int = 16_777_216
+    max_chained: int = 10_000
+    idle_seconds: float = 75.0
+    body_seconds: float = 60.0
+    answer_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +230,9 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str]]:
     yield not _is_web_address(server.base_url), "[server] base_url must begin with http:// or https:// and name a host"
     yield 0 < len(server.site_key) < 8, "[server] site_key must have at least 8 characters"
     yield server.max_body < 1, "[server] max_body must be at least 1"
+    yield server.max_chained < 1, "[server] max_chained must be at least 1"
+    for name in ("idle_seconds", "body_seconds", "answer_seconds"):
+        yield getattr(server, name) < SHORTEST_S, f"[server] {name} must be at least {SHORTEST_S}"
     for proxy in server.trusted_proxies:
         yield not _is_network(proxy), f"[server] trusted_proxies: '{proxy}' is not an address or a network"
     for place in server.metrics_from:

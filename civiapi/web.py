@@ -54,7 +54,7 @@ class Front:
 
     def __init__(self, ways: Ways, settings: ServerSettings, home: Handler | None) -> None:
         self._ways = ways
-        self._max_body = settings.max_body
+        self._settings = settings
         self._proxies = Proxies(settings.trusted_proxies)
         self._home = home
 
@@ -67,7 +67,13 @@ class Front:
             if way is None:
                 return await self._other(request, path)
         try:
-            incoming = await read(request, raw_body=way.raw_body, max_body=self._max_body, proxies=self._proxies)
+            incoming = await read(
+                request,
+                raw_body=way.raw_body,
+                max_body=self._settings.max_body,
+                body_seconds=self._settings.body_seconds,
+                proxies=self._proxies,
+            )
             return to_response(await way.answer(incoming), incoming.https)
         except BadBody as bad:
             return to_response(way.failure(_query(request), bad.message, bad.status), request.secure)
@@ -135,13 +141,17 @@ def make_worker_app(metrics: Handler) -> web.Application:
     return app
 
 
-def make_runner(app: web.Application) -> web.AppRunner:
-    """A runner for the application: no access log, addresses as long as CiviCRM's clients make them."""
+def make_runner(app: web.Application, *, idle_seconds: float) -> web.AppRunner:
+    """A runner for the application: no access log, addresses as long as CiviCRM's clients make them.
+
+    A connection on which no request begins for *idle_seconds* is closed; one whose head comes byte by byte counts as
+    such.
+    """
     return web.AppRunner(
         app,
         access_log=None,
         max_line_size=MAX_LINE,
-        keepalive_timeout=75.0,
+        keepalive_timeout=idle_seconds,
         shutdown_timeout=3.0,  # for what is being answered, and once more for what does not heed that
         handle_signals=False,
     )

@@ -29,6 +29,7 @@ CSRF_MESSAGE = "SECURITY ALERT: Ajax requests can only be issued by javascript c
 NEED_HEADER = frozenset({"session", "header"})
 PERMISSIONS = ("access AJAX API", "access CiviCRM")
 FORBIDDEN = b"<!DOCTYPE html><html><head><title>Forbidden</title></head><body><h1>Access denied</h1></body></html>"
+MOST_CALLS = 1000  # of one request
 BAD_FORMAT = 'invalid json format: ?{"param_with_double_quote":"value"}'
 
 
@@ -74,6 +75,8 @@ class Ajax:
         calls = forms.json_of(incoming.fields)
         if not calls:
             return dress_error(UNDECODABLE, incoming.fields)
+        if len(calls) > MOST_CALLS:
+            return dress_error(f"One request makes at most {MOST_CALLS} calls.", incoming.fields)
         if isinstance(calls, list):
             return dress([await self._one(incoming, caller, each) for each in calls], incoming.fields)
         answers = {key: await self._one(incoming, caller, each) for key, each in calls.items()}

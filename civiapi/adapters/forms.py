@@ -8,24 +8,37 @@ as they were sent, and so does the join ``contact_id.display_name`` that PHP wou
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
 from yarl import query_to_pairs
+
+from civiapi.jsontext import NotRead, read_json
 
 Fields = dict[str, Any]
 
 MAX_DEPTH = 64  # PHP's own limit on brackets; what lies deeper is dropped
+MOST_FIELDS = 100_000  # of one body; PHP takes a thousand
 NOT_PARAMETERS = frozenset(
     {"q", "json", "key", "api_key", "entity", "action", "fnName", "_authx", "_authxSes", "_authxSiteKey"}
 )
 
 
 class BadJson(ValueError):
-    """The ``json`` field begins like an object and is none."""
+    """The ``json`` field begins like an object and is none that we read."""
+
+
+class TooMany(ValueError):
+    """A body has more fields than we read."""
 
 
 def parse(text: str) -> Fields:
     """The fields of an url-encoded text. Bytes that are no UTF-8 become U+FFFD; nothing is refused."""
     return from_pairs(query_to_pairs(text))
+
+
+def parse_body(body: bytes) -> Fields:
+    """The fields of an url-encoded body. Raises ``TooMany``."""
+    if body.count(b"&") > MOST_FIELDS:
+        raise TooMany(f"The form has too many fields; at most {MOST_FIELDS} are read.")
+    return parse(body.decode("utf-8", "replace").strip())
 
 
 def from_pairs(pairs: Iterable[tuple[str, Any]]) -> Fields:
@@ -79,8 +92,8 @@ def json_of(fields: Mapping[str, Any]) -> Any:
     if text[:1] not in ("{", "["):
         return None
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        return read_json(text)
+    except NotRead as error:
         if text[0] == "{":
             raise BadJson from error
         return None

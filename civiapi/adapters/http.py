@@ -4,17 +4,19 @@ Adapters see only ``Incoming`` and ``Answer``; nothing else of HTTP. Bodies are 
 form that CiviCRM's clients use.
 """
 
+import asyncio
 import ipaddress
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from civiapi.adapters import forms
 from civiapi.auth import Shown
+from civiapi.jsontext import NotRead, read_json
 
 SESSION_COOKIE = "civiapi_session"
 JSON = "application/json"
@@ -106,7 +108,9 @@ class Proxies:
         return any(parsed in network for network in self._networks)
 
 
-async def read(request: web.Request, *, raw_body: bool, max_body: int, proxies: Proxies) -> Incoming:
+async def read(
+    request: web.Request, *, raw_body: bool, max_body: int, body_seconds: float, proxies: Proxies
+) -> Incoming:
     """The request as plain values. Raises ``BadBody``."""
     url = request.rel_url
     query = forms.parse(url.raw_query_string)
@@ -118,12 +122,15 @@ async def read(request: web.Request, *, raw_body: bool, max_body: int, proxies: 
         if (request.content_length or 0) > max_body:
             raise too_large(max_body)
         try:
-            if not raw_body and content_type == "multipart/form-data":
-                fields = forms.merge(query, await _read_multipart(request))
-            else:
-                body = await request.read()
-                if not raw_body:
-                    fields = forms.merge(query, _read_fields(content_type, body))
+            async with asyncio.timeout(body_seconds):
+                if not raw_body and content_type == "multipart/form-data":
+                    fields = forms.merge(query, await _read_multipart(request))
+                else:
+                    body = await request.read()
+                    if not raw_body:
+                        fields = forms.merge(query, _read_fields(content_type, body))
+        except TimeoutError as error:
+            raise BadBody(f"The body took longer than {body_seconds:g} seconds.", 408) from error
         except web.HTTPRequestEntityTooLarge as error:
             raise too_large(max_body) from error
         except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:  # or the caller hung up
@@ -152,11 +159,14 @@ def too_large(max_body: int) -> BadBody:
 def _read_fields(content_type: str, body: bytes) -> forms.Fields:
     """The fields of a form or of a JSON object; a body of any other type is not for us, as in PHP."""
     if content_type == "application/x-www-form-urlencoded":
-        return forms.parse(body.decode("utf-8", "replace").strip())
+        try:
+            return forms.parse_body(body)
+        except forms.TooMany as error:
+            raise BadBody(str(error), 413) from error
     if content_type == JSON and body.strip():
         try:
-            fields = orjson.loads(body)
-        except orjson.JSONDecodeError as error:
+            fields = read_json(body)
+        except NotRead as error:
             raise BadBody("Unable to decode supplied JSON.", 200) from error
         if not isinstance(fields, dict):
             raise BadBody("Unable to decode supplied JSON.", 200)
@@ -168,7 +178,8 @@ async def _read_multipart(request: web.Request) -> forms.Fields:
     """The text fields of a multipart form; files are no API parameters."""
     try:
         form = await request.post()
-    except (ValueError, LookupError, HttpProcessingError, web.HTTPBadRequest) as error:
+    except (ValueError, LookupError, RuntimeError, zlib.error, HttpProcessingError, web.HTTPBadRequest) as error:
+        # aiohttp says RuntimeError for an encoding that it does not know.
         raise BadBody("The multipart body cannot be read.") from error
     return forms.from_pairs((name, _text(value)) for name, value in form.items() if not _is_file(value))
 

@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-import orjson
 import structlog
 from jsonrpcserver import Error, InvalidParams, Result, Success
 from jsonrpcserver.async_main import dispatch_to_response
@@ -32,6 +31,7 @@ from civiapi.adapters.rest import Responder
 from civiapi.auth import Auth, Refused, Shown
 from civiapi.call import Call, Caller
 from civiapi.envelope import UNKNOWN_ERROR
+from civiapi.jsontext import NotRead, read_json
 
 log = structlog.get_logger(__name__)
 
@@ -154,8 +154,8 @@ async def answer_text(session: Session, text: bytes, methods: Methods | None = N
     """
     methods = METHODS if methods is None else methods
     try:
-        request = orjson.loads(text)
-    except orjson.JSONDecodeError:
+        request = read_json(text)
+    except NotRead:
         return _error(ERROR_PARSE_ERROR, WORDS[ERROR_PARSE_ERROR])
     if not isinstance(request, list):
         return await _answer_one(session, request, methods)

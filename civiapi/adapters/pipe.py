@@ -10,13 +10,13 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-import orjson
 import structlog
 
 from civiapi.adapters.dress import encode
 from civiapi.adapters.rest import Responder
 from civiapi.auth import Auth, Refused, Shown
 from civiapi.call import ALL_PERMISSIONS, Call, Caller
+from civiapi.jsontext import NotRead, read_json
 from civiapi.store.seed import CIVICRM_VERSION
 
 log = structlog.get_logger(__name__)
@@ -117,8 +117,8 @@ class PipeSession:
         if len(line) > self._options["bufferSize"]:
             return _error(*PARSE_ERROR)
         try:
-            request = orjson.loads(line)
-        except orjson.JSONDecodeError:
+            request = read_json(line)
+        except NotRead:
             return _error(*PARSE_ERROR)
         if isinstance(request, list) and request:
             return [await self._reply_to(each) for each in request]

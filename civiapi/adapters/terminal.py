@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from civiapi.jsontext import NotRead, read_json
 from civiapi.lastresort import end_process_later
 from civiapi.settings import Settings, SettingsError, load_settings
 from civiapi.store.errors import StoreError
@@ -107,8 +108,8 @@ def _from_stdin() -> dict[str, Any]:
 
 def _json(text: str | bytes, otherwise: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
+        return read_json(text)
+    except NotRead:
         fail(otherwise)
 
 

@@ -6,8 +6,6 @@ form, never both; scalars are bare, empty results ``[]``, ``values`` always a li
 
 from typing import Any
 
-import orjson
-
 from civiapi.adapters import forms
 from civiapi.adapters.dress import XML, encode, wrap
 from civiapi.adapters.http import Answer, Incoming, shown
@@ -15,6 +13,7 @@ from civiapi.adapters.rest import Responder
 from civiapi.adapters.xml import to_xml
 from civiapi.auth import Auth, Refused
 from civiapi.call import Call, Caller
+from civiapi.jsontext import NotRead, read_json
 
 NOT_PARAMETERS = frozenset({"entity", "action", "key", "api_key"})
 TARGET = ("entity", "action")
@@ -74,8 +73,8 @@ def params_of(fields: forms.Fields) -> dict[str, Any]:
         return {name: value for name, value in fields.items() if name not in NOT_PARAMETERS}
     if isinstance(text, str):
         try:
-            text = orjson.loads(text)
-        except orjson.JSONDecodeError as error:
+            text = read_json(text)
+        except NotRead as error:
             raise forms.BadJson from error
     if isinstance(text, dict):
         return dict(text)

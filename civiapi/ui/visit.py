@@ -171,7 +171,14 @@ def page(site: Site, show: Page, permission: str | None) -> Handler:
 
     async def handle(request: web.Request) -> web.StreamResponse:
         try:
-            incoming = await read(request, raw_body=False, max_body=site.server.max_body, proxies=site.proxies)
+            server = site.server
+            incoming = await read(
+                request,
+                raw_body=False,
+                max_body=server.max_body,
+                body_seconds=server.body_seconds,
+                proxies=site.proxies,
+            )
             return await _visit(site, request, incoming, show, permission)
         except BadBody as bad:
             return _plain(bad.message, bad.status if bad.status >= 400 else 400)

@@ -37,7 +37,7 @@ KEY_REJECTED_TITLES = frozenset(
 
 _KEY = re.compile(r"\b[0-9a-fA-F]{16,}-[a-z]{2,4}\d{1,4}\b")
 _SECRET_PARAMETER = re.compile(
-    r"(?i)\b((?:[\w-]*(?:secret|token|signature|credential|password|api_?key|accesskeyid)|sig|key)(?:=|%3D))[^&\s\"'<>;,]+"
+    r"(?i)((?:secret|token|signature|credential|password|api_?key|accesskeyid|\bsig|\bkey)(?:=|%3D))[^&\s\"'<>;,]+"
 )
 _AUTHORIZATION = re.compile(r"(?i)\b(Basic|Bearer|OAuth)\s+[A-Za-z0-9+/=._-]{8,}")
 

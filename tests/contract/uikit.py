@@ -39,7 +39,7 @@ async def screens(api: Api, **server: Any) -> AsyncIterator[str]:
     settings = ServerSettings(site_key=SITE_KEY, **server)
     auth = Auth(api.store, settings.site_key, USERS)
     app = make_web_app(api, auth, settings, pages=ui_pages(auth, api, settings), home=lead_home)
-    runner = make_runner(app)
+    runner = make_runner(app, idle_seconds=settings.idle_seconds)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:

@@ -99,7 +99,7 @@ async def serving(
     """The whole HTTP application over *api*."""
     auth = Auth(store, site_key, users)
     settings = ServerSettings(site_key=site_key, trusted_proxies=trusted_proxies, max_body=max_body)
-    runner = make_runner(make_web_app(api, auth, settings, more=more))
+    runner = make_runner(make_web_app(api, auth, settings, more=more), idle_seconds=settings.idle_seconds)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     jar = aiohttp.CookieJar(unsafe=True)  # cookies of 127.0.0.1 too
