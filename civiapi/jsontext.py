@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-MOST_VALUES = 250_000
-"""Values of one text, counted by what stands before each (``[``, ``{``, ``,``): some 40 MB once read."""
+MOST_VALUES = 100_000
+"""Values of one text, counted by what stands before each (``[``, ``{``, ``,``): some 20 MB once read."""
 
 MOST_DEPTH = 100
 """Lists and maps in each other; deeper than any call or configuration, and far from the end of Python's stack."""

