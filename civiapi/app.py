@@ -188,7 +188,6 @@ async def serve_app(settings: Settings) -> None:
             raise StoreUnusable(CORRUPT)
         settle_in()
         async with serving(app):
-            settle_in()
             await stopping.wait()
             log.info("stopping")
 

@@ -5,6 +5,8 @@ what nobody reads waits in the buffers of connections, where only looking at the
 """
 
 import asyncio
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +21,9 @@ STEP = 65_536
 
 LOOKS = 20
 """How often in the time that a client has; often enough to see the buffer of a stream that flows grow now and then."""
+
+AT_ONCE = struct.pack("ii", 1, 0)
+"""For SO_LINGER: what waits in the kernel's buffers is dropped too, and the client told."""
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +66,9 @@ class SlowReaders:
                 seen[connection] = replace(before, now=size)
             else:
                 log.info("a client that does not take its answer is let go", waiting_bytes=size)
+                link = transport.get_extra_info("socket")
+                if link is not None:
+                    link.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
                 transport.abort()
         self._waiting = seen
 

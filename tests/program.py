@@ -79,9 +79,9 @@ def process(*words: str | Path, cwd: Path, **env: str) -> Iterator[subprocess.Po
 
 
 @contextlib.contextmanager
-def serving(config: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+def serving(config: Path, port: int, **env: str) -> Iterator[subprocess.Popen[str]]:
     """``civiapi serve`` from when it can answer; stopped by SIGTERM, which must end it well."""
-    with process("serve", "--config", config, cwd=config.parent) as child:
+    with process("serve", "--config", config, cwd=config.parent, **env) as child:
         wait_until_served(child, port)
         yield child
         if child.poll() is None:

@@ -10,7 +10,9 @@ server does not mean that a member is gone.
 
 from __future__ import annotations
 
+import itertools
 import logging
+import random
 import re
 import ssl
 import time
@@ -20,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cache
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -55,15 +58,23 @@ PAGE_SIZE = 1000
 SIGNED_LINK = "GET (results link)"
 """How errors and records name a download; the link itself is a secret."""
 
+MOST_HOPS = 4
+"""Places a signed link may lead to, one after the other."""
+
+OWN_NETWORKS = frozenset({"localhost", "local", "internal", "intranet", "lan", "home", "corp", "private", "arpa"})
+"""Endings of names that only a network of its own knows."""
+
 JSON_TYPES = frozenset({"application/json", "application/problem+json"})
 _DATA_CENTRE = re.compile(r"[A-Za-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long a call is repeated; times in seconds. Waits grow twofold and carry jitter.
+    """How often and how long a call is repeated; times in seconds. Waits grow twofold, and no two are the same.
 
-    No repeat begins once `total` has passed since the first attempt began.
+    A wait is at most `wait_max`, and jitter is part of every one, of those at that limit too: callers that were turned
+    away together would come back together for as long as they are. No repeat begins once `total` has passed since the
+    first attempt began.
     """
 
     attempts: int = 5
@@ -71,6 +82,12 @@ class RetryPolicy:
     wait_initial: float = 0.5
     wait_max: float = 20.0
     wait_jitter: float = 1.0
+
+    def wait(self, attempt: int) -> float:
+        """How long to wait after this attempt, counted from 1, before the next."""
+        jitter = min(self.wait_jitter, self.wait_max)
+        least = min(self.wait_max - jitter, self.wait_initial * 2.0 ** (attempt - 1))
+        return least + random.uniform(0, jitter)  # noqa: S311  spreads callers, no secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,34 +254,39 @@ class Transport:
 
     def attempts(self, may_repeat: Callable[[Exception], bool]) -> AsyncIterator[stamina.Attempt]:
         """Return attempts to loop over under this account's retry policy."""
-        return aiter(
-            stamina.retry_context(
-                on=may_repeat,
-                attempts=self._retry.attempts,
-                timeout=self._retry.total,
-                wait_initial=self._retry.wait_initial,
-                wait_max=self._retry.wait_max,
-                wait_jitter=self._retry.wait_jitter,
-            )
-        )
+        number = itertools.count(1)
+
+        def wait(error: Exception) -> bool | float:
+            return self._retry.wait(next(number)) if may_repeat(error) else False
+
+        return aiter(stamina.retry_context(on=wait, attempts=self._retry.attempts, timeout=self._retry.total))
 
     @asynccontextmanager
     async def download(self, url: str) -> AsyncIterator[httpx.Response]:
-        """Open a signed link without credentials. Raises Unreachable when it does not open or breaks off."""
+        """Open a signed link without credentials. Raises Unreachable when it does not open or breaks off.
+
+        It leads where Mailchimp says, and on from there, but never into a network of ours: see `may_be_fetched`.
+        """
         call = Call("GET", "(results link)")
-        if urlsplit(url).scheme not in {"https", urlsplit(self.base_url).scheme}:
-            raise Unreachable(call.name, "the link is not https", outcome_unknown=False)
         started = time.monotonic()
         outcome, status = "unreachable", None
         try:
-            async with self._http.stream(
-                "GET", url, auth=None, headers={"Accept-Encoding": "identity"}, follow_redirects=True
-            ) as response:
-                status = response.status_code
-                if status != 200:
-                    raise Unreachable(call.name, f"status {status}", outcome_unknown=False, status=status)
-                yield response
-                outcome = "ok"
+            for _ in range(MOST_HOPS):
+                if not may_be_fetched(url, self.base_url):
+                    raise Unreachable(call.name, "the link leads where we do not go", outcome_unknown=False)
+                async with self._http.stream(
+                    "GET", url, auth=None, headers={"Accept-Encoding": "identity"}, follow_redirects=False
+                ) as response:
+                    status = response.status_code
+                    if response.has_redirect_location:
+                        url = str(response.url.join(response.headers["Location"]))
+                        continue
+                    if status != 200:
+                        raise Unreachable(call.name, f"status {status}", outcome_unknown=False, status=status)
+                    yield response
+                    outcome = "ok"
+                    return
+            raise Unreachable(call.name, f"more than {MOST_HOPS - 1} redirects", outcome_unknown=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(call.name, self.mask(_reason(error)), outcome_unknown=False) from error
         finally:
@@ -355,6 +377,29 @@ class Transport:
     def _record(self, call: Call, outcome: str, status: int | None, started: float) -> None:
         if self._on_call is not None:
             self._on_call(CallRecord(call.method, call.route, outcome, status, time.monotonic() - started))
+
+
+def may_be_fetched(url: str, base_url: str) -> bool:
+    """Whether a link from outside may be followed: https to a public host, or to where Mailchimp itself is reached.
+
+    A name is taken for public if it has a dot and is not one that only networks of their own know. Where it leads by
+    DNS is not looked at: the link came from Mailchimp, over its own connection.
+    """
+    try:
+        link, base = urlsplit(url), urlsplit(base_url)
+        if (link.scheme, link.hostname, link.port) == (base.scheme, base.hostname, base.port):
+            return True
+        host = (link.hostname or "").rstrip(".")
+    except ValueError:  # a port that is none, a bracket left open
+        return False
+    if link.scheme != "https":
+        return False
+    try:
+        return ip_address(host).is_global
+    except ValueError:
+        # Digits alone, or behind the last dot, are an address in a spelling that only resolvers take.
+        ending = host.rpartition(".")[2]
+        return "." in host and not ending[:1].isdigit() and ending not in OWN_NETWORKS
 
 
 def _right_before_sending(make_sure: Callable[[], Awaitable[None]]) -> Callable[[str, object], Awaitable[None]]:

@@ -30,7 +30,7 @@ from sync.mailchimp.errors import (
     Throttled,
     Unreachable,
 )
-from sync.mailchimp.transport import CallRecord, RetryPolicy
+from sync.mailchimp.transport import CallRecord, RetryPolicy, may_be_fetched
 from sync.mailchimp.wire import put_member_operation, subscriber_hash
 from tests.contract.edges import KEY, always, facing
 
@@ -460,6 +460,61 @@ async def test_a_download_that_never_works_is_unreachable_and_shows_no_link() ->
             await result_ids(client)
     assert "hush" not in "".join(traceback.format_exception(caught.value))
     assert not caught.value.outcome_unknown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "https://169.254.169.254/latest/meta-data",
+        "https://127.0.0.1/",
+        "https://127.1/",
+        "https://2130706433/",
+        "https://0x7f.0x1/",
+        "https://[::1]/",
+        "https://[::ffff:10.0.0.1]/",
+        "https://10.1.2.3/",
+        "https://localhost/",
+        "https://db.internal/",
+        "https://router/",
+        "https://crm.local./",
+        "http://storage.example.org/",
+        "file:///etc/passwd",
+        "ftp://storage.example.org/x",
+        "https://[::1",
+        "https://storage.example.org:x/",
+        "//storage.example.org/",
+        "",
+    ],
+)
+def test_a_link_into_a_network_of_ours_is_not_followed(url: str) -> None:
+    assert not may_be_fetched(url, "https://us1.api.mailchimp.com/3.0")
+
+
+def test_a_link_to_a_public_storage_or_to_where_mailchimp_is_reached_is_followed() -> None:
+    assert may_be_fetched("https://mailchimp-api-batch.s3.amazonaws.com/x?Signature=y", "https://us1.api.mailchimp.com")
+    assert may_be_fetched("https://8.8.8.8/x", "https://us1.api.mailchimp.com/3.0")
+    assert may_be_fetched("http://127.0.0.1:8011/results/1", "http://127.0.0.1:8011/3.0")
+    assert not may_be_fetched("http://127.0.0.1:8012/results/1", "http://127.0.0.1:8011/3.0")
+
+
+async def test_a_download_is_led_on_only_to_where_a_link_may_lead() -> None:
+    for where, found in (("/elsewhere", EVERY_ID), ("http://127.0.0.1:9/latest/meta-data", None)):
+        storage = Storage((302, b"", {"Location": where}), (200, ARCHIVE, {}))
+        async with facing(storage.answer, retry=RetryPolicy(attempts=1)) as client:
+            if found is None:
+                with pytest.raises(Unreachable, match="leads where we do not go"):
+                    await result_ids(client)
+            else:
+                assert await result_ids(client) == found
+        assert not [one for one in storage.downloads if "Authorization" in one.headers]
+
+
+async def test_a_download_that_is_led_on_forever_is_given_up() -> None:
+    storage = Storage((302, b"", {"Location": "/round"}))
+    async with facing(storage.answer, retry=RetryPolicy(attempts=1)) as client:
+        with pytest.raises(Unreachable, match="more than 3 redirects"):
+            await result_ids(client)
 
 
 async def test_a_download_larger_than_allowed_is_given_up_at_once() -> None:

@@ -171,12 +171,18 @@ class TestBackOff:
     async def test_waits_double_up_to_a_limit(self) -> None:
         heard = await self.waits()
         assert len(heard) == self.POLICY.attempts - 1
-        for wait, least in zip(heard, (0.01, 0.02, 0.04, 0.04, 0.04), strict=True):
+        for wait, least in zip(heard, (0.01, 0.02, 0.03, 0.03, 0.03), strict=True):
             assert least - 0.001 <= wait <= self.POLICY.wait_max + 0.001
 
     async def test_waits_carry_jitter(self) -> None:
         first, second = await self.waits(), await self.waits()
         assert first[:2] != second[:2]
+
+    def test_waits_at_the_limit_carry_jitter_too(self) -> None:
+        policy = RetryPolicy()
+        waits = {policy.wait(attempt) for attempt in (8, 9, 100, 1000) for _ in range(10)}
+        assert len(waits) == 40
+        assert policy.wait_max - policy.wait_jitter <= min(waits) <= max(waits) <= policy.wait_max
 
     async def test_a_retry_after_from_something_in_between_changes_nothing(self) -> None:
         assert max(await self.waits(**{"Retry-After": "3600"})) < 1
