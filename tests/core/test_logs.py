@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -90,6 +91,27 @@ def test_a_traceback_shows_the_fault_and_no_secret(lines: io.StringIO) -> None:
         structlog.get_logger().exception("failed")
     assert SECRET not in lines.getvalue()
     assert "in _fail" in _last(lines)["exception"]
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["a", "a-", "secret", "secret=", "_authx", "://b:", "a://b:", "bearer ", "authorization:", "token-", '"', " "],
+)
+def test_a_text_made_to_be_looked_through_again_and_again_is_masked_at_once(piece: str) -> None:
+    # Quadratic, a megabyte of these held everything for minutes.
+    whole = logs.MOST_TEXT // len(piece)
+    began = time.process_time()
+    logs.masked([piece * whole] * 10)
+    logs.masked(piece * (2_000_000 // len(piece)))
+    assert time.process_time() - began < 1
+
+
+def test_a_text_of_any_length_is_shortened_and_loses_no_mask() -> None:
+    text = f"api_key={SECRET} " + "x" * 100_000 + f"api_key={SECRET}" * 2000 + f"\nlast line, key={SECRET}"
+    shown = logs.masked(text)
+    assert len(shown) <= logs.MOST_TEXT + 100
+    assert SECRET not in shown
+    assert shown.endswith(f"last line, key={logs.MASK}")
 
 
 def test_ordinary_words_are_left_alone() -> None:

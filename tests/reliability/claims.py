@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.program import ROOT
+from tests.reliability.claims_of_hostility import HOSTILITY
 from tests.reliability.claims_of_traps import TRAPS
 from tests.reliability.results import write_down
 
@@ -47,6 +48,7 @@ def claims(told: dict[str, str]) -> tuple[Claim, ...]:
 
 
 CHAPTERS = (
+    *(Chapter(f"hostile-{name}", title, what, claims(told)) for (name, title, what), told in HOSTILITY.items()),
     *(
         Chapter(
             f"traps-{number}",

@@ -23,6 +23,10 @@ ORDER = (
     "claims-leases",
     "claims-webhooks",
     "claims-database",
+    "claims-hostile-requests",
+    "claims-hostile-clients",
+    "claims-hostile-readers",
+    "claims-hostile-pages",
     "claims-traps",
 )
 """Tables whose name begins so come in this order; any other comes before the claims."""
