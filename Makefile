@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+OLDEST := .venv-oldest
 
-.PHONY: demo test convergence test-mariadb check bench soak reliability clean
+.PHONY: demo test convergence test-mariadb test-oldest check bench soak reliability clean
 
 demo: $(STAMP)
 	$(BIN)/civiapi demo
@@ -18,6 +19,20 @@ convergence: $(STAMP)
 
 test-mariadb: $(STAMP)
 	$(BIN)/python -m pytest -n 2 --database mariadb -m "not soak and not browser and not convergence"
+
+# The oldest libraries that pyproject.toml allows, in an environment of their own: what its ranges promise is tried.
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest -p no:cacheprovider tests/core --ignore tests/core/test_dependencies.py \
+		tests/contract/test_rest.py tests/contract/test_jsonrpc.py tests/contract/test_chaining.py \
+		tests/contract/test_schedule.py tests/contract/test_mailchimp_client.py
+
+$(OLDEST)/.installed: pyproject.toml tests/oldest.py
+	rm -rf $(OLDEST)
+	$(PYTHON) -m venv $(OLDEST)
+	$(PYTHON) tests/oldest.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --constraint $(OLDEST)/constraints.txt \
+		--editable . pytest pytest-aiohttp hypothesis time-machine jsonrpcclient
+	touch $(OLDEST)/.installed
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -47,4 +62,4 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(OLDEST) build dist *.egg-info

@@ -1,4 +1,4 @@
-"""The oldest versions that ``pyproject.toml`` allows, as pip takes them: ``python tests/oldest.py > constraints.txt``.
+"""The oldest versions the program may run with, as pip takes them: ``python tests/oldest.py > constraints.txt``.
 
 ``make test-oldest`` installs exactly those and runs a part of the tests: a range is only true if both ends work.
 """
@@ -18,4 +18,4 @@ def oldest(wanted: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(oldest([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]])))
+    print("\n".join(oldest(PROJECT["dependencies"])))
