@@ -89,7 +89,7 @@ async def test_done_total_rate_and_time_left_are_told_while_a_stage_is_half_way(
 ) -> None:
     site.joined(*(f"member{n}@example.org" for n in range(6)))
     await site.run(since="ever", stop_on="readyToReconcileQueue")
-    monkeypatch.setattr("sync.stages.queue.ROWS_A_LOOK", 2)
+    monkeypatch.setattr("sync.stages.queue.ROWS_A_SET", 2)
     now = claims.now_ms()
     ticks = iter(range(now, now + 10**9, 1000))
     monkeypatch.setattr(claims, "now_ms", lambda: next(ticks))
@@ -105,7 +105,7 @@ async def test_whoever_goes_on_counts_on_from_where_the_last_run_stopped(
 ) -> None:
     site.joined(*(f"member{n}@example.org" for n in range(6)))
     await site.run(since="ever", stop_on="readyToReconcileQueue")
-    monkeypatch.setattr("sync.stages.queue.ROWS_A_LOOK", 2)
+    monkeypatch.setattr("sync.stages.queue.ROWS_A_SET", 2)
     for done in (2, 4):
         await site.run(max_time=1e-9)
         assert (await ask("getprogress"))[site.list_id]["done"] == done
