@@ -379,17 +379,24 @@ class Transport:
             self._on_call(CallRecord(call.method, call.route, outcome, status, time.monotonic() - started))
 
 
-def may_be_fetched(url: str, base_url: str) -> bool:
-    """Whether a link from outside may be followed: https to a public host, or to where Mailchimp itself is reached.
+def _is_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
-    A name is taken for public if it has a dot and is not one that only networks of their own know. Where it leads by
+
+def may_be_fetched(url: str, base_url: str) -> bool:
+    """Whether a link from outside may be followed: https to a public host, or to the host of Mailchimp itself.
+
+    Where that is this machine (a stand-in), it may go by another of its names. A name is taken for public if it has a dot and is not one that only networks of their own know. Where it leads by
     DNS is not looked at: the link came from Mailchimp, over its own connection.
     """
     try:
         link, base = urlsplit(url), urlsplit(base_url)
-        if (link.scheme, link.hostname, link.port) == (base.scheme, base.hostname, base.port):
+        host, own, _ = (link.hostname or "").rstrip("."), base.hostname or "", link.port
+        if link.scheme in (base.scheme, "https") and (host == own or (_is_here(host) and _is_here(own))):
             return True
-        host = (link.hostname or "").rstrip(".")
     except ValueError:  # a port that is none, a bracket left open
         return False
     if link.scheme != "https":

@@ -495,14 +495,15 @@ def test_a_link_to_a_public_storage_or_to_where_mailchimp_is_reached_is_followed
     assert may_be_fetched("https://mailchimp-api-batch.s3.amazonaws.com/x?Signature=y", "https://us1.api.mailchimp.com")
     assert may_be_fetched("https://8.8.8.8/x", "https://us1.api.mailchimp.com/3.0")
     assert may_be_fetched("http://127.0.0.1:8011/results/1", "http://127.0.0.1:8011/3.0")
-    assert not may_be_fetched("http://127.0.0.1:8012/results/1", "http://127.0.0.1:8011/3.0")
+    assert may_be_fetched("http://localhost:8012/results/1", "http://127.0.0.1:8011/3.0")
+    assert not may_be_fetched("http://10.0.0.7:8011/results/1", "http://127.0.0.1:8011/3.0")
 
 
 async def test_a_download_is_led_on_only_to_where_a_link_may_lead() -> None:
     storage = Storage((302, b"", {"Location": "/elsewhere"}), (200, ARCHIVE, {}))
     async with facing(storage.answer) as client:
         assert await result_ids(client) == EVERY_ID
-    inside = Storage((302, b"", {"Location": "http://127.0.0.1:9/latest/meta-data"}))
+    inside = Storage((302, b"", {"Location": "http://169.254.169.254/latest/meta-data"}))
     async with facing(inside.answer) as client:
         with pytest.raises(Unreachable, match="leads where we do not go"):
             await result_ids(client)
