@@ -20,6 +20,7 @@ from civiapi.store.tables import group_contact
 from sync.audience import Audience
 from sync.daily import add_changes
 from sync.facts import ECHO_METHOD
+from sync.matching import Range, match_contacts
 from sync.member_data import ECHO, decode, encode
 from sync.reconcile import ADDED, Decision, GroupChange, Plan
 from sync.stored import dump_data, load_data
@@ -159,11 +160,17 @@ def _row(written: _Written, audience: Audience, group_ids: Sequence[int], plan: 
 
 
 def _unlink(conn: Connection, audience: Audience, plans: Sequence[Plan]) -> None:
-    """Let members go from their contacts; a contact in the group with no row left gets one, to start anew."""
+    """Let members go from their contacts, to whoever has their address now; a contact in the group with no row left
+    gets one, to start anew.
+
+    Whoever has the address now must meet the member as it stands, before anybody is subscribed at that address.
+    """
     if not plans:
         return
     ids = [plan.facts.cache_id for plan in plans]
     conn.execute(change(cache).where(among(cache.c.id, ids)).values(civicrm_contact_id=None, civicrm_groups=None))
+    for cache_id in ids:
+        match_contacts(conn, audience, Range(cache_id - 1, cache_id))
     contacts = [plan.facts.contact_id for plan in plans if plan.facts.group and plan.facts.group.status == ADDED]
     left = select(cache.c.civicrm_contact_id).where(
         cache.c.mailchimp_list_id == audience.list_id, among(cache.c.civicrm_contact_id, contacts)

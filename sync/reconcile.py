@@ -204,7 +204,8 @@ def plan_address(facts: RowFacts, audience: Audience) -> Plan | None:
     """Work out what is to be done for a member whose address the contact gave up; None: nothing, or not yet.
 
     Someone in the audience is moved to the contact's best address, or archived where that one is a member already.
-    Someone out of it is let go once CiviCRM, which spoke last, wants the person in: a new address starts anew.
+    Someone out of it is let go where both sides agree on that, so that whoever has the address now is met there, and
+    once CiviCRM, which spoke last, wants the person in: a new address starts anew.
     """
     if facts.contact_id is None or facts.member is None or facts.member_id is None or facts.person.owns_address:
         return None
@@ -217,7 +218,7 @@ def plan_address(facts: RowFacts, audience: Audience) -> Plan | None:
         if best is None or decision is Decision.UNSUBSCRIBE:
             return None
         return _move_address(facts, base, best)
-    if facts.person.others or (decision is Decision.SUBSCRIBE and best is not None):
+    if facts.person.others or decision is Decision.IN_SYNC or (decision is Decision.SUBSCRIBE and best is not None):
         reason = f"The contact gave up {facts.member_email}, which is not in the audience; it is let go."
         return replace(base, reason=reason, unlink=True)
     return None

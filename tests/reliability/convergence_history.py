@@ -135,6 +135,7 @@ class Tale:
             self.ends.ledger.seen(began - 1)
             if request.get("since") == "ever":
                 self.is_deleted_unseen = False
+                self.ends.ledger.missed(self.ends.now)
         return is_done
 
 

@@ -69,9 +69,25 @@ class Ledger:
         root = self.root(thing)
         return {one for one in [*self._parents, root, thing] if self.root(one) == root}
 
-    def say(self, thing: Hashable, field_: str, side: str, is_in: bool, at: float, *, echoes: bool = False) -> None:
+    def say(
+        self,
+        thing: Hashable,
+        field_: str,
+        side: str,
+        is_in: bool,
+        at: float,
+        *,
+        until: float | None = None,
+        echoes: bool = False,
+    ) -> None:
         """A person said this now."""
-        self.words[thing, field_].append(Word(side, is_in, at, at, echoes=echoes))
+        self.words[thing, field_].append(Word(side, is_in, at, at if until is None else until, echoes=echoes))
+
+    def missed(self, at: float) -> None:
+        """A full fetch has missed whoever was deleted before *at*, if nothing else had told."""
+        for words in self.words.values():
+            for word in words:
+                word.until = min(word.until, max(at, word.at))
 
     def spoken(self, thing: Hashable, field_: str) -> list[Word]:
         """All words of a soul about a field, in the order they were said."""

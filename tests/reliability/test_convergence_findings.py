@@ -105,6 +105,17 @@ FINDINGS = {
         begins_in_step=True,
         ends_with_full=False,
     ),
+    "Their address was given up by a contact who left, and is another's by now: whoever has it meets the member there, "
+    "and is not told for ever that somebody else stands for it.": happened(
+        ("webhooks", 0, 0, 0),
+        ("readdress", 2, 0, 1),
+        ("readdress", 1, 5, 1),
+        ("archive", 2, 0, 1),
+        ("sync", 0, 0, 1),
+        begins_in_step=False,
+        has_interest=False,
+        ends_with_full=False,
+    ),
     "Came back and left again at Mailchimp between two syncs, put into the group in between: they stay out.": happened(
         ("unsubscribe", 0, 0, 10),
         ("sync_and_settle", 0, 0, 10),
