@@ -47,12 +47,12 @@ class Balances:
         await self._await_counts(await self._store.read(_quickly_counted, mine, claims.now_ms()), AT_MOST_S)
         await self.refresh(mine)
 
-    async def after_run(self, audiences: Iterable[Audience], seconds: float) -> None:
+    async def after_run(self, audience: Audience, seconds: float) -> None:
         """Count anew what a run of *seconds* changed; wait for it as long as that is nothing to the run itself.
 
         So whoever asks after a large sync has its numbers, and a small one in a large audience does not wait.
         """
-        behind = await self._store.read(_behind, list(audiences), claims.now_ms())
+        behind = await self._store.read(_behind, [audience], claims.now_ms())
         await self._await_counts(behind, max(AT_MOST_S, seconds * SHARE))
 
     async def _await_counts(self, audiences: Iterable[Audience], seconds: float) -> None:

@@ -7,7 +7,7 @@ the claim is given back, and the next run goes on from there.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -53,6 +53,11 @@ class RunOutcome:
     outcome: str
     status: dict[str, Any]
     counts: dict[str, dict[str, int]]
+
+    @property
+    def changed_something(self) -> bool:
+        """Whether any row is not as it was before."""
+        return _changed_something(self.counts)
 
 
 async def run_audience(
@@ -130,10 +135,14 @@ async def _drive(run: Run) -> str:
 
 async def _count_ends(run: Run) -> None:
     """Keep how many are at both ends now, for the day's figures; counted anew only where this run changed something."""
-    anew = any(counts[name] for counts in run.counts.values() for name in daily.NEWS)
+    anew = _changed_something(run.counts)
     ends = await run.ctx.store.read(daily.count_ends, run.audience, anew=anew)
     if ends is not None:
         await run.ctx.store.write(_note_ends, run, datetime.now(UTC), *ends)
+
+
+def _changed_something(counts: Mapping[str, Mapping[str, int]]) -> bool:
+    return any(of_stage.get(name) for of_stage in counts.values() for name in daily.NEWS)
 
 
 def _note_ends(conn: Connection, run: Run, at: datetime, mailchimp: int, civicrm: int) -> None:

@@ -136,10 +136,7 @@ class SyncService:
         links = await self._links(group_id)
         request = RunRequest(max_time or DAY, since, stop_on, force_restart, with_data, confirm)
         shared = len(links) > 1 and self._store.is_shared
-        began = time.monotonic()
         visited = await (self._workers.visit_all(links, request) if shared else self._visit_in_turn(links, request))
-        mine = [self._audience(link) for link in links if link.list_id in visited]
-        await self._balances.after_run(mine, time.monotonic() - began)
         await forget_old_plans(self._store)
         failures = [error for error in visited.values() if error is not None]
         if failures:
@@ -166,7 +163,8 @@ class SyncService:
         """Run one audience; how it failed, if it did. Broken off because the server stops is a failure too."""
         if self.ctx.stop.is_asked:
             return SyncError(STOPPING)
-        task = asyncio.create_task(run_audience(self.ctx, self._audience(link), request, self._tell))
+        audience, began = self._audience(link), time.monotonic()
+        task = asyncio.create_task(run_audience(self.ctx, audience, request, self._tell))
         self._runs.add(task)
         task.add_done_callback(self._runs.discard)
         try:
@@ -178,6 +176,8 @@ class SyncService:
             if asked is None or asked.cancelling():  # it is the caller who gave up
                 raise
             return SyncError(STOPPING)
+        if ran.changed_something:
+            await self._balances.after_run(audience, time.monotonic() - began)
         if ran.outcome != BUSY:
             await look_after_hooks(self.ctx, link, self._base_url)
         return None

@@ -36,7 +36,7 @@ T = TypeVar("T")
 
 READERS = 3
 BUSY_TIMEOUT_MS = 15_000
-WRITER_CACHE_KB, READER_CACHE_KB = 32_000, 8_000
+WRITER_CACHE_KB, READER_CACHE_KB = 20_000, 6_000
 CHECKPOINT_PAGES = 8_000
 """32 MB: at SQLite's own 4 MB a large sync copies the same pages of its indexes into the file at every commit."""
 

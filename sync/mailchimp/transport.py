@@ -389,8 +389,9 @@ def _is_here(host: str) -> bool:
 def may_be_fetched(url: str, base_url: str) -> bool:
     """Whether a link from outside may be followed: https to a public host, or to the host of Mailchimp itself.
 
-    Where that is this machine (a stand-in), it may go by another of its names. A name is taken for public if it has a dot and is not one that only networks of their own know. Where it leads by
-    DNS is not looked at: the link came from Mailchimp, over its own connection.
+    Where that is this machine (a stand-in), it may go by another of its names. A name is taken for public if it has a
+    dot and is not one that only networks of their own know. Where it leads by DNS is not looked at: the link came from
+    Mailchimp, over its own connection.
     """
     try:
         link, base = urlsplit(url), urlsplit(base_url)

@@ -86,7 +86,7 @@ async def test_who_asks_waits_for_no_count_that_takes_long(site: Store) -> None:
 
 
 async def test_after_the_first_run_of_a_large_audience_its_count_is_there(site: Store) -> None:
-    await Balances(site).after_run([AUDIENCE], seconds=600)
+    await Balances(site).after_run(AUDIENCE, seconds=600)
     assert await site.read(stats.has_count, LIST)
 
 
@@ -94,7 +94,7 @@ async def test_after_a_run_the_numbers_are_those_of_now_however_long_counting_ta
     await counted(site)
     await site.write(lambda conn: conn.execute(tables.balance.update().values(took_ms=1000)) and None)
     await leave(site, 101)
-    await Balances(site).after_run([AUDIENCE], seconds=600)
+    await Balances(site).after_run(AUDIENCE, seconds=600)
     assert await in_group(site) == 4
 
 
