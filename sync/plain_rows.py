@@ -24,7 +24,8 @@ from sync.matching import Range
 from sync.member_data import ECHO, peek, with_text
 from sync.reconcile import ADDED
 from sync.sides import in_audience, in_group, never_heard_of
-from sync.tables import cache, update
+from sync.tables import cache
+from sync.updates import owes_something
 
 OK = "ok"
 
@@ -35,17 +36,12 @@ def settle_plain_rows(conn: Connection, audience: Audience, rows: Range, at: dat
         return Applied()
     plain = and_(
         rows.of(audience),
-        ~_is_under_way(),
+        ~owes_something(),
         func.coalesce(func.instr(cache.c.civicrm_data, literal(FAIL)), 0) == 0,
     )
     resting = _rest(conn, audience, plain)
     rows_joined, joined = _join(conn, audience, plain, at)
     return Applied(rows=resting + rows_joined, joined=joined)
-
-
-def _is_under_way() -> ColumnElement[bool]:
-    owed = select(update.c.id).where(update.c.mailchimpsync_cache_id == cache.c.id, unindexed(update.c.completed) == 0)
-    return owed.correlate(cache).exists()
 
 
 def _rest(conn: Connection, audience: Audience, plain: ColumnElement[bool]) -> int:

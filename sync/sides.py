@@ -1,6 +1,6 @@
 """Where both sides stand, as conditions on a cache row: what `reconcile` says of standings, said in SQL for sets."""
 
-from sqlalchemy import ColumnElement, and_, case, or_, select
+from sqlalchemy import ColumnElement, case, not_, or_, select
 
 from civiapi.store.dialect import unindexed
 from civiapi.store.tables import group_contact, subscription_history
@@ -21,7 +21,7 @@ def in_group(audience: Audience) -> ColumnElement[bool]:
 
 def never_heard_of(audience: Audience) -> ColumnElement[bool]:
     """The row's contact neither is nor ever was anything in the subscription group."""
-    return and_(~_stands(audience), ~_has_history(audience))
+    return not_(was_heard_of(audience))
 
 
 def was_heard_of(audience: Audience) -> ColumnElement[bool]:

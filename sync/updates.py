@@ -20,7 +20,7 @@ from itertools import islice
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, not_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, not_, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import insert_rows
@@ -105,6 +105,13 @@ def open_updates(
         for row in conn.execute(theirs.where(not_(among(update.c.id, but))) if but else theirs).all():
             found[row.cache_id].append(read_update(row))
     return dict(found)
+
+
+def owes_something() -> ColumnElement[bool]:
+    """A cache row owes an open update, waiting or in flight; a condition for set statements."""
+    still_open = unindexed(update.c.completed) == 0  # a row has few
+    owed = select(update.c.id).where(update.c.mailchimpsync_cache_id == cache.c.id, still_open)
+    return owed.correlate(cache).exists()
 
 
 def drop_open(conn: Connection, cache_id: int, slots: Iterable[str] = ("member",)) -> int:

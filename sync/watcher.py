@@ -16,10 +16,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection
 from sqlalchemy import update as change
 
-from civiapi.store.dialect import unindexed
 from civiapi.store.errors import StoreError
 from sync import positions
 from sync.abort import cancel_batches, to_cancel
@@ -35,7 +34,8 @@ from sync.mailchimp.errors import MailchimpError
 from sync.ready import free_stranded, has_ready
 from sync.results import BatchBusy, process_batch
 from sync.stopping import end_task
-from sync.tables import cache, update
+from sync.tables import cache
+from sync.updates import owes_something
 
 FIRST_LOOK = 1.0
 """Seconds after which a new batch is first asked about, or `poll_seconds` if that is less: small ones finish fast."""
@@ -252,14 +252,12 @@ def tidy(conn: Connection, list_id: str) -> None:
     thought about again.
     """
     free_stranded(conn, list_id)
-    still_open = unindexed(update.c.completed) == 0
-    owed = select(update.c.id).where(update.c.mailchimpsync_cache_id == cache.c.id, still_open)
     conn.execute(
         change(cache)
         .where(
             cache.c.mailchimp_list_id == list_id,
             cache.c.sync_status.in_(("live", "redo")),
-            ~exists(owed.correlate(cache)),
+            ~owes_something(),
         )
         .values(sync_status="todo")
     )

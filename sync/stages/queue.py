@@ -35,7 +35,7 @@ def _reconcile(conn: Connection, step: Step, watch: OnPlan | None) -> None:
     if cursor is None:
         step.total = count_rows(conn, step.audience.list_id, only_todo=True)
         cursor = {"phase": "plain" if watch is None else "each", "after": 0, "rows": 0, "updates": 0}
-    if cursor["phase"] == "plain":
+    if cursor.get("phase") == "plain":  # an earlier version, killed in this stage, left a place without a phase
         _settle_plain(conn, step, cursor)
     else:
         _look_at_each(conn, step, cursor, watch)
