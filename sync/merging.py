@@ -11,7 +11,7 @@ came last. Who was out already and is archived, or bounces, has been out since t
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 from sync.audience import RECEIVES_MAIL, Audience
 from sync.mailchimp.wire import Member, parse_instant
@@ -46,9 +46,11 @@ class Sent:
         return fields
 
 
-@dataclass(frozen=True, slots=True)
-class News:
-    """A member as Mailchimp told it, checked and in our own terms. Times as the cache keeps them."""
+class News(NamedTuple):
+    """A member as Mailchimp told it, checked and in our own terms. Times as the cache keeps them.
+
+    A tuple, because one is made of every member of every page, at a third of what a frozen dataclass takes.
+    """
 
     member_id: str
     email: str
@@ -216,10 +218,10 @@ def _times(audience: Audience, last_changed: str, skew: timedelta) -> tuple[str 
         moment = None
     if moment is None:
         return None, NO_TIME
-    updated = moment.astimezone(audience.clock.zone).replace(tzinfo=None).isoformat(" ", "seconds")
-    return updated, compacted(updated) if not skew else audience.compact(moment - skew)
+    updated = audience.clock.write(moment)
+    return updated, compacted(updated if not skew else audience.clock.write(moment - skew))
 
 
 def compacted(site_time: str) -> str:
     """A site time as the member's data has times; both are in the site's zone."""
-    return f"{site_time[:4]}{site_time[5:7]}{site_time[8:10]}{site_time[11:13]}{site_time[14:16]}{site_time[17:19]}"
+    return site_time[:19].replace("-", "").replace(":", "").replace(" ", "")

@@ -24,8 +24,6 @@ from sqlalchemy import (
     Table,
     Text,
     bindparam,
-    func,
-    select,
 )
 from sqlalchemy.dialects import mysql, sqlite
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
@@ -248,15 +246,13 @@ class among(ColumnElement[bool]):
     inherit_cache = True
     type = Boolean()
     _traverse_internals = [  # noqa: RUF012  SQLAlchemy's way of telling what a cached statement depends on
-        ("plain", InternalTraversal.dp_clauseelement),
-        ("packed", InternalTraversal.dp_clauseelement),
+        ("column", InternalTraversal.dp_clauseelement),
+        ("values", InternalTraversal.dp_clauseelement),
     ]
 
     def __init__(self, column: ColumnElement[Any], values: Collection[Any]) -> None:
-        listed = list(values)
-        self.plain = column.in_(listed)
-        each = func.json_each(bindparam(None, listed, type_=_JsonList())).table_valued("value")
-        self.packed = column.in_(select(each.c.value))
+        self.column = column
+        self.values = bindparam(None, list(values), type_=column.type, expanding=True)
 
     def self_group(self, against: Any = None) -> "among":
         return self
@@ -264,12 +260,14 @@ class among(ColumnElement[bool]):
 
 @compiles(among)
 def _as_parameters(element: among, compiler: SQLCompiler, **kw: Any) -> str:
-    return str(compiler.process(element.plain, **kw))
+    return str(compiler.process(element.column.in_(element.values), **kw))
 
 
 @compiles(among, "sqlite")
 def _as_one_text(element: among, compiler: SQLCompiler, **kw: Any) -> str:
-    return str(compiler.process(element.packed, **kw))
+    packed = bindparam(element.values.key, element.values.value, type_=_JsonList())  # the same place of the statement
+    column, listed = compiler.process(element.column, **kw), compiler.process(packed, **kw)
+    return f"{column} IN (SELECT value FROM json_each({listed}))"  # noqa: S608  compiled, no value in it
 
 
 class rare(FunctionElement[int]):
