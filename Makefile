@@ -11,14 +11,14 @@ demo: $(STAMP)
 	$(BIN)/civiapi demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 -m "not soak and not browser and not convergence"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not soak and not browser and not convergence"
 
 # Two thousand random histories over both ends, under faults of every kind; prints their seeds.
 convergence: $(STAMP)
 	$(BIN)/python -m pytest -s -m convergence
 
 test-mariadb: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --database mariadb -m "not soak and not browser and not convergence"
+	$(BIN)/python -m pytest -n 2 --dist worksteal --database mariadb -m "not soak and not browser and not convergence"
 
 # The oldest libraries that pyproject.toml allows, in an environment of their own: what its ranges promise is tried.
 test-oldest: $(OLDEST)/.installed

@@ -18,8 +18,10 @@ import orjson
 from sqlalchemy import Connection, func, select, text
 
 from bench.measure import Measured, measuring, peak_mb
-from civiapi.app import App, open_app, serving, settle_in
+from civiapi.app import App, open_app
 from civiapi.call import Call
+from civiapi.process import settle_in
+from civiapi.serving import serving
 from civiapi.settings import load_settings
 from civiapi.store.tables import contact, email, group_contact
 from sync.mailchimp.client import MailchimpClient

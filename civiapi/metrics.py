@@ -1,24 +1,19 @@
 """What Prometheus is shown at ``/metrics``: counts of this process, and what the database says is waiting.
 
 Labels come from closed sets only (the catalogue's entities and actions, stages, outcomes, linked audiences), so that
-no caller can make new series and no address or key can get in. Who may read it: ``[server] metrics_from``.
+no caller can make new series and no address or key can get in. ``civiapi/adapters/metrics.py`` serves it.
 """
 
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
-from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from civiapi.adapters.http import Proxies
 from civiapi.registry import Registry, action_name
 from civiapi.store.engine import Store
 from civiapi.store.errors import StoreError
 from sync.gauges import Gauges, read_gauges
 from sync.mailchimp.transport import CallRecord
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
 OTHER = "other"
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 LONG = (0.01, 0.1, 1, 5, 15, 60, 300, 1800, 7200)
@@ -107,32 +102,3 @@ class Metrics:
             gauge.clear()  # an audience linked no more shall not be shown for ever
             for audience, value in getattr(gauges, key).items():
                 gauge.labels(audience).set(value)
-
-
-Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-class Readers:
-    """Who may read: those whose address is in one of *networks*, seen through *proxies* that are trusted."""
-
-    def __init__(self, networks: tuple[str, ...], trusted_proxies: tuple[str, ...]) -> None:
-        self._networks = Proxies(networks)
-        self._proxies = Proxies(trusted_proxies)
-
-    def allow(self, remote: str, forwarded_for: str | None) -> bool:
-        """Whether this request may read. One that a proxy handed on which we do not know may not."""
-        if forwarded_for is not None and not self._proxies.trusts(remote):
-            return False
-        return self._networks.trusts(self._proxies.caller(remote, forwarded_for or ""))
-
-
-def metrics_page(metrics: Metrics, store: Store, readers: Readers) -> Page:
-    """The page at ``/metrics``: 403 for whoever may not read it."""
-
-    async def show(request: web.Request) -> web.StreamResponse:
-        if not readers.allow(request.remote or "", request.headers.get("X-Forwarded-For")):
-            return web.Response(status=403, text="Who may read this is set in [server] metrics_from.\n")
-        body = await metrics.page(store)
-        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
-
-    return show

@@ -7,9 +7,10 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from civiapi.app import App, open_app, settle_in
+from civiapi.app import App, open_app
 from civiapi.call import Call
 from civiapi.errors import ApiError
+from civiapi.process import settle_in
 from civiapi.settings import Settings
 from civiapi.store.clock import site_clock
 from entities.sync_words import read_since

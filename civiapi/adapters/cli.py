@@ -128,7 +128,7 @@ def serve(
     A web process answers calls and pages and stores webhooks; a worker does what runs by itself. Any number of each
     may share one MariaDB.
     """
-    from civiapi.app import CannotListen, serve_app
+    from civiapi.serving import CannotListen, serve_app
 
     settings = read_settings(config, quiet=False)
     if role not in ("", *ROLES):
@@ -162,7 +162,7 @@ def init(path: Annotated[Path, typer.Argument(help="The file to write.")] = DEFA
 @cli.command()
 def pipe(config: Config = None) -> None:
     """Speak CiviCRM's pipe protocol (JSON-RPC, one line each way) on standard input and output."""
-    from civiapi.app import serve_pipe
+    from civiapi.serving import serve_pipe
 
     settings = read_settings(config)
     complete(lambda: serve_pipe(settings))
@@ -419,9 +419,9 @@ def demo(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Where the server listens; 0: any free port.")] = 0,
 ) -> None:
     """Watch a made-up charity's CiviCRM group and Mailchimp audience being brought into step."""
-    from civiapi.app import CannotListen
     from civiapi.demo.site import CallFailed
     from civiapi.demo.story import play
+    from civiapi.serving import CannotListen
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

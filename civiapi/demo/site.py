@@ -14,8 +14,9 @@ from typing import Any
 
 import httpx
 
-from civiapi.app import App, open_app, serving
+from civiapi.app import App, open_app
 from civiapi.importer import import_folder
+from civiapi.serving import serving
 from civiapi.settings import (
     DatabaseSettings,
     LogSettings,

@@ -13,6 +13,7 @@ import math
 import random
 import re
 import sqlite3
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import aiosqlite
 import structlog
-from sqlalchemy import Connection, StaticPool, create_engine, event
+from sqlalchemy import Connection, NullPool, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -37,6 +38,7 @@ T = TypeVar("T")
 READERS = 3
 BUSY_TIMEOUT_MS = 15_000
 WRITER_CACHE_KB, READER_CACHE_KB = 20_000, 6_000
+STATEMENTS_KEPT = 1_000
 CHECKPOINT_PAGES = 8_000
 """32 MB: at SQLite's own 4 MB a large sync copies the same pages of its indexes into the file at every commit."""
 
@@ -90,6 +92,18 @@ async def open_store(url: str, timezone: str = "UTC") -> Store:
     raise ValueError("[database] url must begin with sqlite:/// or mysql://")
 
 
+_handed = threading.local()
+_CORE = create_engine(
+    "sqlite://",
+    creator=lambda: _handed.raw,
+    poolclass=NullPool,
+    isolation_level="AUTOCOMMIT",
+    query_cache_size=STATEMENTS_KEPT,
+)
+"""One for all SQLite connections of the process, so that a statement which one of them has had compiled is there for
+the others too. It opens none itself: each is handed to it (`_Link`)."""
+
+
 class _Link:
     """One SQLite connection and the Core connection over it, of the thread it was made in.
 
@@ -109,10 +123,9 @@ class _Link:
             raw.execute(f"PRAGMA {pragma}")
         self.raw = raw
         self._begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
-        self._engine = create_engine(
-            "sqlite://", creator=lambda: raw, poolclass=StaticPool, isolation_level="AUTOCOMMIT"
-        )
-        self._conn = self._engine.connect()
+        _handed.raw = raw
+        self._conn = _CORE.connect()
+        del _handed.raw
 
     def unit(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         """Run *fn* in a transaction. Raises what *fn* raises, and ``sqlite3.Error`` for the transaction itself."""
@@ -129,7 +142,6 @@ class _Link:
     def close(self) -> None:
         """Close the connection; to be called in its thread."""
         self._conn.close()
-        self._engine.dispose()
 
 
 class _Thread:

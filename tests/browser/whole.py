@@ -8,8 +8,9 @@ from typing import Any
 
 from playwright.async_api import Browser, ConsoleMessage, Page
 
-from civiapi.app import App, open_app, serving
+from civiapi.app import App, open_app
 from civiapi.call import Call
+from civiapi.serving import serving
 from civiapi.settings import (
     DatabaseSettings,
     LogSettings,

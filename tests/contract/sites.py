@@ -210,7 +210,7 @@ async def a_site(url: str, *, options: SyncOptions | None = None, **knobs: Any) 
     """A migrated database at *url*, linked with the only audience of a new emulator."""
     store = await open_store(url)
     await migrate(store)
-    chosen = options or SyncOptions(poll_seconds=0.05)
+    chosen = options or SyncOptions(poll_seconds=0.01)
     with stamina.set_testing(True, attempts=2):
         async with running_emulator(**knobs) as emulator:
             clients = Clients(base_url=emulator.root_url)

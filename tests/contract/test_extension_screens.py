@@ -13,7 +13,8 @@ import aiohttp
 import pytest
 
 from civiapi.adapters.http import SESSION_COOKIE
-from civiapi.app import open_app, serving
+from civiapi.app import open_app
+from civiapi.serving import serving
 from civiapi.settings import (
     DatabaseSettings,
     LogSettings,

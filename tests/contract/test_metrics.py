@@ -7,8 +7,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from civiapi.app import App, open_app, serving
-from civiapi.metrics import Readers
+from civiapi.adapters.metrics import Readers
+from civiapi.app import App, open_app
+from civiapi.serving import serving
 from civiapi.settings import (
     DatabaseSettings,
     LogSettings,

@@ -33,7 +33,7 @@ from tests.program import ADMIN_KEY, SITE_KEY, free_port, run_forked
 
 # Processes forked from one that has imported the program: importing takes longer than what each has to do here.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.program", "civiapi.app", "civiapi.adapters.cli"])
+FORKS.set_forkserver_preload(["tests.program", "civiapi.serving", "civiapi.adapters.cli"])
 
 ACCOUNTS, AUDIENCES = 4, 20
 PEOPLE = 5  # a side and audience

@@ -32,8 +32,9 @@ from httpx._transports import default
 from sqlalchemy import Connection, Engine, create_engine
 
 from civiapi.adapters.terminal import complete
-from civiapi.app import App, open_app, serve_app
+from civiapi.app import App, open_app
 from civiapi.call import Call
+from civiapi.serving import serve_app
 from civiapi.settings import (
     DatabaseSettings,
     LogSettings,
