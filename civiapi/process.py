@@ -6,9 +6,9 @@ import resource
 import sys
 from contextlib import suppress
 
-from sync.mailchimp.transport import trusted_authorities
+from sync.mailchimp.transport import load_http, trusted_authorities
 
-SWITCH_S = 0.0005
+SWITCH_S = 0.0001
 """How long a thread may keep the interpreter while another waits for it; Python's own 5 ms is felt by every caller."""
 
 M_MMAP_THRESHOLD = -3  # of GNU's malloc.h
@@ -22,11 +22,13 @@ def settle_in() -> None:
     """Make a process that is to run for long, or to do much, run well: once, when everything is imported.
 
     What is there by now stays, so the garbage collector need not look it through again and again (a sixth of the time
-    of a large sync). A thread at work on the database hands over sooner to the one that answers calls. Whom TLS trusts
-    is read now, and not while somebody waits for an answer. As many may be connected as the system lets us have: a
-    thousand idle ones, where it lets us have more, would shut everyone out.
+    of a large sync). A thread at work on the database hands over sooner to the one that answers calls (how it gives way
+    to it as well is in ``civiapi/store/courtesy.py``). Whom TLS trusts is read now, and what HTTP takes is loaded, and
+    not while somebody waits for an answer. As many may be connected as the system lets us have: a thousand idle ones,
+    where it lets us have more, would shut everyone out.
     """
     trusted_authorities()
+    load_http()
     gc.collect()
     gc.freeze()
     sys.setswitchinterval(SWITCH_S)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Row, delete, func, select
 from sqlalchemy import update as change
 
 from civiapi.store.bulk import insert_rows, update_rows, upsert_rows
+from civiapi.store.courtesy import giving_way
 from civiapi.store.dialect import among, unindexed
 from sync.address_changes import follow_member
 from sync.audience import RECEIVES_MAIL, Audience
@@ -111,7 +112,9 @@ def merge_page(
     """
     listed = list(members)
     known: dict[str, tuple[str | None, str]] = {}
-    news = {one.member_id: one for row in listed if (one := read_news(audience, row, skew, known)) is not None}
+    news = {
+        one.member_id: one for row in giving_way(listed) if (one := read_news(audience, row, skew, known)) is not None
+    }
     rows = _rows_by_member(conn, audience.list_id, list(news))
     if moved:
         rows |= {new_id: row for new_id, row in _moved_rows(conn, moved).items() if new_id in news}
@@ -122,7 +125,7 @@ def merge_page(
     if asked is None:
         busy = [row.id for row in rows.values() if row.sync_status in ("live", "redo", "todo")]
         asked = what_is_asked(audience, open_updates(conn, busy))
-    for member_id, one in news.items():
+    for member_id, one in giving_way(news.items()):
         row = rows.get(member_id)
         if row is None:
             work.insert(audience, one)
@@ -345,7 +348,7 @@ def _ids_of_new(conn: Connection, list_id: str, after: int) -> dict[str, int]:
             cache.c.id > after, unindexed(cache.c.mailchimp_list_id) == list_id
         )
     )
-    return {row.mailchimp_member_id: row.id for row in rows}
+    return {row.mailchimp_member_id: row.id for row in giving_way(rows)}
 
 
 def _suspects(conn: Connection, list_id: str, unknown: Sequence[News], suspect: bool) -> dict[str, tuple[int, str]]:

@@ -20,6 +20,7 @@ from rich.table import Table
 from civiapi.jsontext import NotRead, read_json
 from civiapi.lastresort import end_process_later
 from civiapi.settings import Settings, SettingsError, load_settings
+from civiapi.store.courtesy import courteous_loop
 from civiapi.store.errors import StoreError
 
 T = TypeVar("T")
@@ -58,7 +59,8 @@ def complete(work: Callable[[], Awaitable[T]]) -> T:
         return await work()
 
     try:
-        return asyncio.run(main())
+        with asyncio.Runner(loop_factory=courteous_loop) as runner:
+            return runner.run(main())
     except StoreError as error:
         fail(str(error), 1)
     except KeyboardInterrupt:

@@ -14,9 +14,12 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Table, bindparam, insert, update
 from sqlalchemy.sql.dml import UpdateBase
 
-from civiapi.store.dialect import joined_update, one_by_one, upsert_statement
+from civiapi.store.courtesy import give_way
+from civiapi.store.dialect import beside_the_loop, joined_update, one_by_one, upsert_statement
 
 AT_ONCE = 500
+ROWS_A_STRETCH = 200
+"""Rows that are written before whoever answers calls is given way to."""
 
 Rows = Sequence[tuple[Any, ...]]
 
@@ -86,4 +89,8 @@ def _written(dialect: Dialect, statement: UpdateBase, columns: tuple[str, ...]) 
 def _run(conn: Connection, statement: _Written, rows: Rows) -> None:
     if statement.places is not None:
         rows = list(map(itemgetter(*statement.places), rows))
-    conn.exec_driver_sql(statement.words, list(rows))
+    stretch = ROWS_A_STRETCH if beside_the_loop(conn) else len(rows)
+    for start in range(0, len(rows), stretch):
+        if start:
+            give_way()
+        conn.exec_driver_sql(statement.words, list(rows[start : start + stretch]))

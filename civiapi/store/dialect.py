@@ -207,6 +207,11 @@ def one_by_one(conn: Connection) -> bool:
     return conn.dialect.name != "sqlite"
 
 
+def beside_the_loop(conn: Connection) -> bool:
+    """Whether work on the database is done in a thread of its own: on SQLite. On MariaDB the loop does it itself."""
+    return conn.dialect.name == "sqlite"
+
+
 def joined_update(dialect: Dialect, table: Table, columns: Sequence[str], count: int) -> str:
     """SQL for MariaDB that sets *columns* of *count* rows, each given as its values in their order, then its ``id``."""
     quote = dialect.identifier_preparer.quote

@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from civiapi.store import dialect
 from civiapi.store.clock import SiteClock, site_clock
+from civiapi.store.courtesy import give_way
 from civiapi.store.errors import StoreError, StoreUnusable
 
 log = structlog.get_logger(__name__)
@@ -102,6 +103,11 @@ _CORE = create_engine(
 )
 """One for all SQLite connections of the process, so that a statement which one of them has had compiled is there for
 the others too. It opens none itself: each is handed to it (`_Link`)."""
+
+
+@event.listens_for(_CORE, "before_cursor_execute")
+def _give_way(*_: object) -> None:
+    give_way()
 
 
 class _Link:

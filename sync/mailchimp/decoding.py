@@ -1,29 +1,20 @@
 """A JSON body to an object, without keeping the rest of the program waiting for it.
 
 A page of a thousand members takes milliseconds to decode, and while one call of the decoder lasts no other thread
-runs: whoever answers calls meanwhile is late by so much. So a large body is decoded in a thread of its own, and a page
-of members a hundred at a time.
+runs: whoever answers calls meanwhile is late by so much. So a large body is decoded in a thread of its own
+(``transport.py`` sees to that), and a page of members a hundred at a time.
 """
 
-import asyncio
 from typing import Any
 
 import orjson
-
-LARGE = 32_768
-"""Bytes that are decoded in a fraction of a millisecond."""
 
 AT_ONCE = 100
 _HEAD, _BETWEEN, _TAIL = b'{"members":[{"id":"', b'},{"id":"', b"}]"
 
 
-async def decode(content: bytes) -> dict[str, Any] | None:
+def decode(content: bytes) -> dict[str, Any] | None:
     """The JSON object that *content* is; None when it is none."""
-    return await asyncio.to_thread(decode_now, content) if len(content) > LARGE else decode_now(content)
-
-
-def decode_now(content: bytes) -> dict[str, Any] | None:
-    """`decode` here and now."""
     try:
         body = _decode_page(content) if content.startswith(_HEAD) else orjson.loads(content)
     except orjson.JSONDecodeError:

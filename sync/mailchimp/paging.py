@@ -208,10 +208,7 @@ class _Pass:
 
     def _unseen(self, members: Sequence[Member]) -> list[Member]:
         """Return the rows that the page before did not hold as they are now, and remember this page's."""
-        fresh = [row for row in members if _version(row) not in self._seen]
-        self._seen = {_version(row) for row in members}
+        versions = [(row.get("id"), row.get("last_changed")) for row in members]
+        fresh = [row for row, version in zip(members, versions, strict=True) if version not in self._seen]
+        self._seen = set(versions)
         return fresh
-
-
-def _version(row: Member) -> tuple[str | None, str | None]:
-    return row.get("id"), row.get("last_changed")

@@ -9,6 +9,7 @@ from typing import Any, Concatenate, ParamSpec
 
 from sqlalchemy import ColumnElement, Connection, Integer, Select, String, bindparam, func, select
 
+from civiapi.store.courtesy import in_the_background
 from civiapi.store.dialect import unindexed
 from sync import claims, positions, progress
 from sync.audience import Audience
@@ -174,7 +175,8 @@ def _unit(
 ) -> Step:
     step = Step(audience, positions.load(conn, audience.list_id, for_update=True), datetime.now(UTC))
     stage = step.position.stage
-    fn(conn, step, *args, **kwargs)
+    with in_the_background():
+        fn(conn, step, *args, **kwargs)
     progress.note(step.position, stage, step.counts, step.total, began_ms)
     positions.save(conn, step.position)
     claims.check(conn, claim)
