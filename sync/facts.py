@@ -129,7 +129,7 @@ class LatestWords:
             self.now[contact_id, group_id] = status
         history = subscription_history.c
         rows = select(history.contact_id, history.group_id, history.date, history.status, history.method).where(
-            history.contact_id.in_(contact_ids), unindexed(history.group_id).in_(audience.group_ids)
+            among(history.contact_id, contact_ids), unindexed(history.group_id).in_(audience.group_ids)
         )
         for contact_id, group_id, date, status, method in conn.execute(rows.order_by(history.id)).all():
             self.latest[contact_id, group_id] = (date, status, method)

@@ -19,6 +19,7 @@ from sqlalchemy import Connection
 from sqlalchemy import update as change
 
 from civiapi.store.clock import SiteClock
+from civiapi.store.courtesy import in_the_background
 from civiapi.store.dialect import among
 from sync import claims, positions
 from sync.audience import Audience
@@ -194,9 +195,10 @@ class _Work:
         offset = self.client.clock_offset()
         completed = self.told.completed_at if self.told is not None else None
         at = completed or datetime.now(UTC) + (offset or timedelta(0))
-        tally = apply_outcomes(
-            conn, self.audience, self.row.id, told, at=at.replace(microsecond=0), skew=steady_skew(offset)
-        )
+        with in_the_background():
+            tally = apply_outcomes(
+                conn, self.audience, self.row.id, told, at=at.replace(microsecond=0), skew=steady_skew(offset)
+            )
         claims.check(conn, self.claim)
         return tally
 

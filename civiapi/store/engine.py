@@ -124,7 +124,6 @@ class _Link:
             "foreign_keys = ON",
             f"cache_size = -{WRITER_CACHE_KB if writer else READER_CACHE_KB}",
             f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
-            "temp_store = MEMORY",
         ):
             raw.execute(f"PRAGMA {pragma}")
         self.raw = raw

@@ -137,7 +137,7 @@ class Wire(httpx.AsyncBaseTransport):
         if fault is Kind.TRUNCATED_JSON:
             body = body[: len(body) // 2]
         headers = {"Date": formatdate(self._world.clock.now(), usegmt=True), **answer.headers}
-        return httpx.Response(answer.status, headers=headers, content=body, request=request)
+        return httpx.Response(answer.status, headers=headers, stream=httpx.ByteStream(body), request=request)
 
 
 def _archive_of_nothing() -> bytes:

@@ -2,7 +2,7 @@
 
 Each history (`convergence_history.py`) is acted out by the real engine and the real client against the emulator, on
 virtual time and under weather (`convergence_weather.py`), and judged by an oracle of its own (`convergence_oracle.py`).
-`make test` tries 120, `make convergence` 2,000, which `.ci/run` calls, and `make soak` 20,000.
+`make test` tries 80, `make convergence` 2,000, which `.ci/run` calls, and `make soak` 20,000.
 
 A failure prints the smallest history that hypothesis found for it, and the seed. To see it once more, step by step:
 
@@ -30,7 +30,7 @@ from tests.reliability.convergence_run import Count, live
 from tests.reliability.results import show
 
 SEED = int(os.environ.get("CONVERGENCE_SEED", "20260109"))
-SHARDS, HISTORIES_A_SHARD = 4, 30
+SHARDS, HISTORIES_A_SHARD = 4, 20
 CI, CI_SHARD, CI_PROCESSES = 2000, 250, 2
 CI_SEED = SEED + 1000
 SOAK = int(os.environ.get("CONVERGENCE_HISTORIES", "20000"))
