@@ -1,6 +1,8 @@
 """Imports point one way, so that each folder can be read without the ones above it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,10 @@ def test_a_folder_imports_only_what_lies_below_it(folder: str) -> None:
         if not any(name == start or name.startswith(f"{start}.") for start in allowed)
     ]
     assert wrong == []
+
+
+def test_what_answers_one_call_loads_no_web_server() -> None:
+    """`civiapi api3` and `cv api3` are called by scripts, once for each thing they do: they start in a second."""
+    look = "import civiapi.app, sys; print(*{'aiohttp', 'apscheduler', 'jsonrpcserver'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == []
