@@ -62,9 +62,10 @@ def _opens_a_database(item: pytest.Item) -> bool:
 
 @pytest.fixture(autouse=True)
 def _databases() -> Iterator[None]:
-    """Whatever the test opened is given back when it ends."""
+    """Whatever the test opened is given back when it ends; what a module's fixture opened before, with the session."""
+    others = databases.in_use()
     yield
-    databases.give_back()
+    databases.give_back(others)
 
 
 @pytest.fixture(autouse=True, scope="session")

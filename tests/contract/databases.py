@@ -50,9 +50,14 @@ def database_at(path: Path) -> str:
     return f"{HOST}/{_leased[path]}"
 
 
-def give_back() -> None:
-    """Take back every database of the test that ended."""
-    for path in list(_leased):
+def in_use() -> frozenset[Path]:
+    """The paths whose MariaDB databases somebody has."""
+    return frozenset(_leased)
+
+
+def give_back(but: frozenset[Path]) -> None:
+    """Take back the databases of the test that ended, *but* those of fixtures that go on."""
+    for path in _leased.keys() - but:
         _take_back(_leased.pop(path))
 
 
@@ -104,9 +109,10 @@ def drop_all() -> None:
     if _new_file.cache_info().currsize:
         shutil.rmtree(_new_file().parent)
         _new_file.cache_clear()
-    for name in (*_free, *([_template()] if _template.cache_info().currsize else [])):
+    for name in (*_free, *_leased.values(), *([_template()] if _template.cache_info().currsize else [])):
         _drop(name)
     _free.clear()
+    _leased.clear()
 
 
 @cache

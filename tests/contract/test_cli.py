@@ -254,7 +254,7 @@ def test_a_database_that_cannot_be_used_is_one_sentence_and_exit_code_1(tmp_path
         assert "Traceback" not in failed.stderr
 
 
-@pytest.mark.sqlite_only("MariaDB locks rows; see test_two_databases")
+@pytest.mark.sqlite_only("MariaDB locks rows")
 @pytest.mark.usefixtures("_impatient")
 def test_a_locked_database_is_one_sentence_and_exit_code_1(
     site: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
