@@ -43,7 +43,7 @@ class Audience:
 
     def compact(self, moment: datetime) -> str:
         """An aware moment as ``mailchimp_data`` has it: site time, ``YYYYMMDDHHMMSS``."""
-        return moment.astimezone(self.clock.zone).strftime("%Y%m%d%H%M%S")
+        return compacted(self.clock.write(moment))
 
     def read_compact(self, text: object) -> datetime | None:
         """The moment (aware UTC) that a compact site time means; None where it is none."""
@@ -53,3 +53,8 @@ class Audience:
             return self.clock.read(f"{text[:4]}-{text[4:6]}-{text[6:8]} {text[8:10]}:{text[10:12]}:{text[12:]}")
         except ValueError:
             return None
+
+
+def compacted(site_time: str) -> str:
+    """A site time as the member's data has times; both are in the site's zone."""
+    return site_time[:19].replace("-", "").replace(":", "").replace(" ", "")

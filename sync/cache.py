@@ -20,14 +20,13 @@ from civiapi.store.bulk import insert_rows, update_rows, upsert_rows
 from civiapi.store.courtesy import giving_way
 from civiapi.store.dialect import among, unindexed
 from sync.address_changes import follow_member
-from sync.audience import RECEIVES_MAIL, Audience
+from sync.audience import RECEIVES_MAIL, Audience, compacted
 from sync.mailchimp.wire import Member
 from sync.member_data import Fields, decode, encode, encode_new
 from sync.merging import (
     NO_TIME,
     News,
     Sent,
-    compacted,
     is_different,
     is_same,
     merge,

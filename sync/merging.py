@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeGuard
 
-from sync.audience import RECEIVES_MAIL, Audience
+from sync.audience import RECEIVES_MAIL, Audience, compacted
 from sync.mailchimp.wire import Member, parse_instant
 from sync.member_data import ECHO, INTEREST, SENT, Fields, entry
 
@@ -219,9 +219,4 @@ def _times(audience: Audience, last_changed: str, skew: timedelta) -> tuple[str 
     if moment is None:
         return None, NO_TIME
     updated = audience.clock.write(moment)
-    return updated, compacted(updated if not skew else audience.clock.write(moment - skew))
-
-
-def compacted(site_time: str) -> str:
-    """A site time as the member's data has times; both are in the site's zone."""
-    return site_time[:19].replace("-", "").replace(":", "").replace(" ", "")
+    return updated, compacted(updated) if not skew else audience.compact(moment - skew)

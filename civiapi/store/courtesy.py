@@ -21,8 +21,6 @@ LONGEST_S = 0.003
 _at_rest = threading.Event()
 _at_rest.set()
 _this_thread = threading.local()
-_loops: set[int] = set()
-"""The threads of such loops. On MariaDB the work itself is done there, and has nobody to give way to."""
 
 
 class _CourteousSelector(selectors.DefaultSelector):
@@ -31,7 +29,6 @@ class _CourteousSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is not None and timeout <= 0:  # it only looks what else there is
             return super().select(timeout)
-        _loops.add(threading.get_ident())
         _at_rest.set()
         try:
             return super().select(timeout)
@@ -39,7 +36,6 @@ class _CourteousSelector(selectors.DefaultSelector):
             _at_rest.clear()
 
     def close(self) -> None:
-        _loops.discard(threading.get_ident())
         _at_rest.set()
         super().close()
 
@@ -51,17 +47,28 @@ def courteous_loop() -> asyncio.AbstractEventLoop:
 
 @contextmanager
 def in_the_background() -> Iterator[None]:
-    """What this thread does in the block is nothing that a caller waits for."""
-    _this_thread.in_background = True
+    """What this thread does in the block is nothing that a caller waits for.
+
+    On MariaDB the loop's own thread does it, which has nobody to give way to.
+    """
+    _this_thread.in_background = not _runs_a_loop()
     try:
         yield
     finally:
         _this_thread.in_background = False
 
 
+def _runs_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 def give_way() -> None:
     """In the background, wait while the loop has something to do, `LONGEST_S` at most."""
-    if not _at_rest.is_set() and getattr(_this_thread, "in_background", False) and threading.get_ident() not in _loops:
+    if not _at_rest.is_set() and getattr(_this_thread, "in_background", False):
         _at_rest.wait(LONGEST_S)
 
 

@@ -42,7 +42,7 @@ class Worker:
 @pytest.mark.usefixtures("_patient")
 def test_a_worker_waits_until_the_loop_is_at_rest() -> None:
     async def work() -> None:
-        await asyncio.sleep(0.01)  # the loop has waited once, and is known
+        await asyncio.sleep(0.01)  # the loop has waited once, and is busy now
         worker = Worker()
         assert worker.asks.wait(PATIENCE)
         assert not worker.is_past.wait(0.05)

@@ -1,7 +1,9 @@
 """A page cut between members and decoded in parts is the page decoded whole, whatever stands in it."""
 
+import gzip
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 from hypothesis import given
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from sync.mailchimp import decoding
 from sync.mailchimp.decoding import decode
+from sync.mailchimp.transport import LARGE, _unpacked
 
 TEXTS = st.text(max_size=8) | st.sampled_from(['},{"id":"', '"}]', "}]}", '{"members":[{"id":"', "\\"])
 NESTED = st.lists(st.fixed_dictionaries({"id": TEXTS}) | TEXTS, max_size=3)
@@ -41,3 +44,19 @@ def test_a_page_that_breaks_off_is_none(members: list[dict[str, Any]], lost: int
 @pytest.mark.parametrize("content", [b"", b"[]", b"null", b"<html>", b'{"members":[{"id":"', b'{"members":[{"id":"}]'])
 def test_what_is_no_object_is_none(content: bytes) -> None:
     assert decode(content) is None
+
+
+async def test_a_large_body_is_unpacked_and_decoded_in_a_thread_and_comes_out_whole() -> None:
+    page = {"members": [{"id": f"{n:032x}", "tags": [{"id": "a"}, {"id": "b"}]} for n in range(9000)], "total_items": 1}
+    packed = gzip.compress(orjson.dumps(page))
+    assert len(packed) > LARGE
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    response, body = await _unpacked(httpx.Response(200, headers=headers, stream=httpx.ByteStream(packed)))
+    assert body == page
+    assert response.json() == page
+
+
+async def test_a_body_that_cannot_be_unpacked_is_httpx_s_own_error() -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    with pytest.raises(httpx.DecodingError):
+        await _unpacked(httpx.Response(200, headers=headers, stream=httpx.ByteStream(b"no gzip")))
