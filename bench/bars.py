@@ -1,6 +1,6 @@
 """What was aimed at, beside what was measured: ratios to the floor of the same run, and to what the PHP extension does.
 
-Nothing fails here: a benchmark tells, it does not judge. The PHP figures are those of ``shared/baseline/peer-sync.md``.
+Nothing fails here: a benchmark reports figures. The PHP figures are those of ``shared/baseline/peer-sync.md``.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,9 @@ Row = dict[str, Any]
 FLOOR = {"known": 2.5, "new": 2.5, "push": 3.0}
 PHP_A_SECOND, PHP_TIMES = {"new": 48, "known": 189}, {"new": 100, "known": 20}
 """Members a second: first syncs of 5,000 and 20,000."""
+
+A_SECOND = {("new", 60_000): 12_000, ("known", 60_000): 24_000, ("new", 20_000): 6_000, ("known", 20_000): 12_000}
+"""Members a second of a first sync, by its size: 60,000 on SQLite, 20,000 on MariaDB."""
 
 LARGEST_TO_SMALLEST = {"nothing_changed": 1.2, "incremental": 1.5}
 PEAK_MB, PEAK_GROWTH, LAG = 200, 1.3, 3.0
@@ -52,11 +55,13 @@ def bars(rows: Sequence[Row]) -> Iterator[Bar]:
 
 def _beside_floor(row: Row) -> Iterator[Bar]:
     case, ours = row["case"], row.get("ours", {})
-    if case not in FLOOR:
+    if case not in FLOOR or "floor" not in row:
         return
-    named = f"{case}, {row['members']:,}, {row['latency_ms']} ms"
+    named, latency_free = f"{case}, {row['members']:,}, {row['latency_ms']} ms", row["latency_ms"] == 0
     yield Bar(f"{named}: × floor", ours["wall"] / row["floor"]["wall"], FLOOR[case])
-    if case in PHP_TIMES and row["latency_ms"] == 0:
+    if latency_free and (case, row["members"]) in A_SECOND:
+        yield Bar(f"{named}: a second", ours["rows"] / ours["wall"], A_SECOND[case, row["members"]], at_least=True)
+    if case in PHP_TIMES and latency_free:
         times = ours["rows"] / ours["wall"] / PHP_A_SECOND[case]
         yield Bar(f"{named}: × PHP", times, PHP_TIMES[case], at_least=True)
 

@@ -1,4 +1,4 @@
-"""The floor: the same members, the same pages, the same rows, through plain http.client, orjson and sqlite3.
+"""The floor: the same members, the same pages, the same rows, through http.client, orjson and the plain driver.
 
 No comparing, no resuming, no claims, no history looked at: what is left is reading the pages and writing the rows.
 ``python -m bench.floor_sync CASE JSON`` prints one line of JSON; ``bench.sync`` runs it beside each case of ours.
@@ -21,6 +21,8 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 
 from bench.measure import measuring, peak_mb
+from bench.plain_mariadb import PlainConnection
+from civiapi.store.text import collation
 
 FIELDS = "members.id,members.email_address,members.contact_id,members.status,"
 FIELDS += "members.merge_fields,members.interests,members.last_changed,total_items"
@@ -66,22 +68,28 @@ class Link:
                 yield page["members"]
 
 
-def open_database(path: str) -> sqlite3.Connection:
-    """A plain connection, as durable as ours."""
+def open_database(path: str) -> Any:
+    """A plain connection, as durable as ours, to a file or MariaDB's URL.
+
+    A file's texts of our tables cannot be read or written without their collation.
+    """
+    if "://" in path:
+        return PlainConnection(path)
     conn = sqlite3.connect(path, isolation_level=None)
+    collation.register(conn)
     conn.execute("PRAGMA journal_mode = WAL")
     conn.execute("PRAGMA synchronous = NORMAL")
     return conn
 
 
-def fetch(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
+def fetch(conn: Any, link: Link, list_id: str) -> int:
     """Members to cache rows, with the row beside each that keeps Mailchimp's contact id."""
     count = 0
     for members in link.pages(list_id):
         conn.execute("BEGIN")
         first = (conn.execute("SELECT max(id) FROM civicrm_mailchimpsync_cache").fetchone()[0] or 0) + 1
         rows = [
-            (n, list_id, m["id"], m["email_address"], m["status"], m["last_changed"], known(m))
+            (n, list_id, m["id"], m["email_address"], m["status"], m["last_changed"][:19], known(m))
             for n, m in enumerate(members, first)
         ]
         conn.executemany(
@@ -111,8 +119,8 @@ def known(member: dict[str, Any]) -> bytes:
     ).encode()
 
 
-def first_sync_known(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
-    """Fetch, match by address, keep where each stands."""
+def first_sync_known(conn: Any, link: Link, list_id: str) -> int:
+    """Fetch, match by address, keep the state of each."""
     count = fetch(conn, link, list_id)
     conn.execute("BEGIN")
     conn.execute(
@@ -124,7 +132,7 @@ def first_sync_known(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
     return count
 
 
-def first_sync_new(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
+def first_sync_new(conn: Any, link: Link, list_id: str) -> int:
     """Fetch, and make contact, address, group contact and history of everybody who gets mail."""
     count = fetch(conn, link, list_id)
     conn.execute("BEGIN")
@@ -132,14 +140,12 @@ def first_sync_new(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
         "SELECT id, mailchimp_email, mailchimp_data FROM civicrm_mailchimpsync_cache"
         f" WHERE mailchimp_status IN {RECEIVES} ORDER BY id"
     )
-    read = conn.cursor()
-    read.execute("SELECT max(id) FROM civicrm_contact")
-    contact_id = (read.fetchone()[0] or 0) + 1
+    contact_id = (conn.execute("SELECT max(id) FROM civicrm_contact").fetchone()[0] or 0) + 1
     while part := rows.fetchmany(1000):
         people = []
         for number, (cache_id, email, data) in enumerate(part, contact_id):
-            words = data.decode().split('"')
-            first, last = words[11], words[19]
+            parts = data.decode().split('"')
+            first, last = parts[11], parts[19]
             people.append(
                 (number, first, last, f"{first} {last}", f"{last}, {first}", token_hex(16), cache_id, email.lower())
             )
@@ -172,7 +178,7 @@ def first_sync_new(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
     return count
 
 
-def _settle(conn: sqlite3.Connection) -> None:
+def _settle(conn: Any) -> None:
     conn.execute(
         "UPDATE civicrm_mailchimpsync_cache SET sync_status = 'ok', civicrm_groups ="
         f" (SELECT '{GROUP};' || h.status || ';' || h.date FROM civicrm_subscription_history h"
@@ -180,7 +186,7 @@ def _settle(conn: sqlite3.Connection) -> None:
     )
 
 
-def push(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
+def push(conn: Any, link: Link, list_id: str) -> int:
     """Everybody in the group to Mailchimp in batches of a thousand, and the answers into their rows."""
     people = conn.cursor().execute(
         "SELECT c.id, c.first_name, c.last_name, e.email FROM civicrm_group_contact g"
@@ -224,10 +230,10 @@ def push(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
         )
         conn.executemany("INSERT INTO civiapi_update (update_id, path_tail, cause_s) VALUES (?, ?, 0)", details)
         conn.execute("COMMIT")
-        told = link.ask("POST", "/batches", {"operations": operations})
-        while (told := link.ask("GET", f"/batches/{told['id']}"))["status"] != "finished":
+        answer = link.ask("POST", "/batches", {"operations": operations})
+        while (answer := link.ask("GET", f"/batches/{answer['id']}"))["status"] != "finished":
             time.sleep(POLL_S)
-        _take_results(conn, link.fetch(told["response_body_url"]))
+        _take_results(conn, link.fetch(answer["response_body_url"]))
         conn.execute("BEGIN")
         conn.execute(
             "UPDATE civicrm_mailchimpsync_batch SET response_processed = 2, status = 'finished' WHERE id = ?",
@@ -238,7 +244,7 @@ def push(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
     return count
 
 
-def _take_results(conn: sqlite3.Connection, archive: bytes) -> None:
+def _take_results(conn: Any, archive: bytes) -> None:
     rows, done, members = [], [], []
     with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
         for entry in tar:
@@ -270,7 +276,7 @@ def _take_results(conn: sqlite3.Connection, archive: bytes) -> None:
     conn.execute("COMMIT")
 
 
-def full_again(conn: sqlite3.Connection, link: Link, list_id: str) -> int:
+def full_again(conn: Any, link: Link, list_id: str) -> int:
     """Every page once more, each member compared with its row; nothing is written."""
     changed = 0
     for members in link.pages(list_id):

@@ -1,6 +1,6 @@
 """How long the pages take with a million people behind them, beside a hundred: the same server, the same pages.
 
-``python -m bench.screens [--rows 1000000] [--times 15]`` prints a table and writes ``bench-results/screens.json``. The
+``python -m bench.screens [--rows 1000000] [--times 15]`` prints a table and writes ``bench/results/screens.json``. The
 time is that of the whole page over HTTP, in ms, in the middle of so many requests, after two that do not count.
 """
 
@@ -19,10 +19,12 @@ import aiohttp
 from rich.console import Console
 from rich.table import Table
 
+from bench import results
 from bench.surface import KEY, running, settings_file
+from civiapi.api.call import Call
 from civiapi.app import open_app
-from civiapi.call import Call
 from civiapi.settings import load_settings
+from civiapi.store.text import collation
 
 FEW = 100
 MAILCHIMP_KEY = "0123456789abcdef0123456789abcdef-us1"
@@ -89,7 +91,7 @@ def main() -> None:
 def measure(rows: int, times: int) -> dict[str, float]:
     """Milliseconds of each page over a new database of so many people."""
     with tempfile.TemporaryDirectory() as folder:
-        config, port = settings_file(Path(folder))
+        config, port = settings_file(Path(folder), f"sqlite:///{folder}/bench.sqlite")
         asyncio.run(_link(config))
         fill(Path(folder) / "bench.sqlite", rows)
         with running([sys.executable, "-m", "civiapi", "serve", "--config", str(config)], port, patience=120):
@@ -108,8 +110,9 @@ async def _link(config: Path) -> None:
 
 
 def fill(database: Path, rows: int) -> None:
-    """So many people, at both ends."""
+    """So many people, on both sides."""
     conn = sqlite3.connect(database)
+    collation.register(conn)
     conn.execute("PRAGMA synchronous = OFF")
     numbers = "WITH RECURSIVE numbers (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)"
     conn.execute(f"CREATE TEMP TABLE numbers AS {numbers} SELECT n FROM numbers", (rows,))
@@ -150,9 +153,7 @@ def report(found: dict[int, dict[str, float]], rows: int) -> None:
         many = found[rows][name]
         table.add_row(name, f"{few:.1f}", f"{many:.1f}", f"{many / few:.1f}")
     Console(width=100).print(table)
-    out = Path("bench-results")
-    out.mkdir(exist_ok=True)
-    (out / "screens.json").write_text(json.dumps({str(key): value for key, value in found.items()}, indent=1) + "\n")
+    results.save("screens", {"pages": {str(rows): pages for rows, pages in found.items()}})
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
-"""Requests a second of the API's surface, beside what aiohttp and sqlite3 can do at all, in the same run.
+"""Requests a second of the API's surface, beside what aiohttp and the driver can do at all, in the same run.
 
-``python -m bench.surface [--seconds 3]`` prints a table and writes ``bench-results/surface.json``.
+``python -m bench.surface [--database mariadb] [--turns 3] [--seconds 1]`` prints a table, writes it to
+``bench/results/``, and adds a line to ``bench/history.jsonl``, so that a fall is seen.
 """
 
 import argparse
 import asyncio
 import json
+import os
 import platform
 import socket
 import subprocess
@@ -14,9 +16,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 from urllib.parse import urlencode
 
@@ -24,14 +28,15 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy import Connection, insert
 
-from bench.load import Load, fire, post
+from bench import results
+from bench.load import fire, post
+from bench.measure import described
+from civiapi.api.call import Call
 from civiapi.app import open_app
-from civiapi.call import Call
 from civiapi.settings import load_settings
-from sync import tables
+from sync.store import tables
 
 ROWS = 100_000
-STOCK = 62  # Contact.get a second of a stock CiviCRM on such a machine (issue 3)
 CONFIG = {
     "accounts": {"0123456789abcdef0123456789abcdef-us1": {"audiences": {"bench": {"name": "Bench"}}}},
     "lists": {"bench": {"apiKey": "0123456789abcdef0123456789abcdef-us1", "subscriptionGroup": 1, "interests": {}}},
@@ -47,31 +52,55 @@ CALLS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Setting.getvalue": ("Setting", "getvalue", {"name": "mailchimpsync_config"}),
 }
 KEY = "bench-api-key"
+FELL = 0.85
+"""Ratios below this part of the latest ones are marked."""
 
 
 def main() -> None:
     """Measure, print, write down."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0)
-    seconds = parser.parse_args().seconds
-    with tempfile.TemporaryDirectory() as folder:
-        config, port = settings_file(Path(folder))
-        answers = asyncio.run(fill(config))
-        with running([sys.executable, "-m", "civiapi", "serve", "--config", str(config)], port):
-            ours = {way: measure_ours(way, port, seconds) for way in ("REST", "JSON-RPC")}
-        floor_port = free_port()
-        command = [sys.executable, "-m", "bench.floor", str(floor_port), str(Path(folder) / "bench.sqlite")]
-        with running(command, floor_port, feed=json.dumps(answers).encode()):
-            floors = {kind: measure_floor(kind, floor_port, seconds) for kind in ("bare", "sql")}
-    report(ours, floors)
+    parser.add_argument("--seconds", type=float, default=1.0, help="the length of one turn")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--database", choices=("sqlite", "mariadb"), default="sqlite")
+    wanted = parser.parse_args()
+    about = described()
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        file = Path(folder) / "bench.sqlite"
+        url = stack.enter_context(mariadb()) if wanted.database == "mariadb" else ""
+        config, port = settings_file(Path(folder), url or f"sqlite:///{file}")
+        answers, floor_port = asyncio.run(fill(config)), free_port()
+        command = [sys.executable, "-m", "bench.floor", str(floor_port), url or str(file)]
+        with (
+            running([sys.executable, "-m", "civiapi", "serve", "--config", str(config)], port),
+            running(command, floor_port, feed=json.dumps(answers).encode()),
+        ):
+            rows = [
+                measure(port, floor_port, way, name, many, wanted.turns, wanted.seconds)
+                for way in ("REST", "JSON-RPC")
+                for name in CALLS
+                for many in (1, 8)
+            ]
+    report(rows, wanted.database, about)
 
 
-def settings_file(folder: Path) -> tuple[Path, int]:
-    """A settings file for a server on a database in *folder*."""
+@contextmanager
+def mariadb() -> Iterator[str]:
+    """The URL of a new database on the MariaDB at 127.0.0.1 (root, no password), dropped afterwards."""
+    name = f"civiapi_bench_{os.getpid()}"
+    command = ["mysql", "-uroot", "-h127.0.0.1", "-e"]
+    subprocess.run([*command, f"CREATE DATABASE {name}"], check=True)  # noqa: S603  a command of our own
+    try:
+        yield f"mysql://root@127.0.0.1/{name}"
+    finally:
+        subprocess.run([*command, f"DROP DATABASE {name}"], check=True)  # noqa: S603  a command of our own
+
+
+def settings_file(folder: Path, database: str) -> tuple[Path, int]:
+    """A settings file in *folder* for a server on this database."""
     port = free_port()
     path = folder / "settings.ini"
     path.write_text(
-        f"[server]\nport = {port}\nsite_key = bench-site-key\n[database]\nurl = sqlite:///{folder}/bench.sqlite\n"
+        f"[server]\nport = {port}\nsite_key = bench-site-key\n[database]\nurl = {database}\n"
         f"[scheduler]\nenabled = no\n[log]\nlevel = error\n[user:bench]\napi_key = {KEY}\npermissions = *\n"
     )
     return path, port
@@ -109,9 +138,46 @@ def _cache_rows(conn: Connection) -> None:
     )
 
 
-def measure_ours(way: str, port: int, seconds: float) -> dict[str, dict[int, Load]]:
-    """Each call over one transport, one at a time and eight at a time."""
-    return {name: _both(port, _request(way, *call), seconds) for name, call in CALLS.items()}
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One call over one transport: requests a second, and the ratios to the two floors; medians of the turns."""
+
+    call: str
+    over: str
+    at_once: int
+    per_second: int
+    bare: int
+    driver: int
+    of_bare: float
+    of_driver: float
+
+
+def measure(port: int, floor_port: int, way: str, name: str, many: int, turns: int, seconds: float) -> Row:
+    """Ours, the bare handler and the one with the driver take turns of *seconds*: the machine drifts by the minute, so
+    only what was measured side by side is compared."""
+    requests = {"ours": (port, _request(way, *CALLS[name]))}
+    body = _request("REST", *CALLS["Contact.get"]).partition(b"\r\n\r\n")[2]
+    for kind in ("bare", "sql"):
+        requests[kind] = floor_port, post(f"/{kind}/{name}", body, "application/x-www-form-urlencoded", {})
+    for at, request in requests.values():
+        fire(("127.0.0.1", at), request, concurrency=8, seconds=0.3)  # warms caches on both sides
+    taken: dict[str, list[float]] = {kind: [] for kind in requests}
+    for _ in range(turns):
+        for kind, (at, request) in requests.items():
+            load = fire(("127.0.0.1", at), request, concurrency=many, seconds=seconds)
+            if load.refused:
+                raise SystemExit(f"{name} over {way}: {load.refused} answers ({kind}) were not HTTP 200")
+            taken[kind].append(load.per_second)
+    return Row(
+        name,
+        way,
+        many,
+        *(round(median(taken[kind])) for kind in ("ours", "bare", "sql")),
+        *(
+            round(median(ours / floor for ours, floor in zip(taken["ours"], taken[kind], strict=True)), 3)
+            for kind in ("bare", "sql")
+        ),
+    )
 
 
 def _request(way: str, entity: str, action: str, params: dict[str, Any]) -> bytes:
@@ -121,18 +187,6 @@ def _request(way: str, entity: str, action: str, params: dict[str, Any]) -> byte
         return post("/civicrm/ajax/rest", form, "application/x-www-form-urlencoded", headers)
     call = {"jsonrpc": "2.0", "id": 1, "method": f"{entity}.{action}", "params": params}
     return post("/jsonrpc", json.dumps(call).encode(), "application/json", headers)
-
-
-def measure_floor(kind: str, port: int, seconds: float) -> dict[str, dict[int, Load]]:
-    """The same bytes from a bare handler, or with the same SQL through sqlite3."""
-    body = _request("REST", *CALLS["Contact.get"]).partition(b"\r\n\r\n")[2]
-    kind_of_body = "application/x-www-form-urlencoded"
-    return {name: _both(port, post(f"/{kind}/{name}", body, kind_of_body, {}), seconds) for name in CALLS}
-
-
-def _both(port: int, request: bytes, seconds: float) -> dict[int, Load]:
-    fire(("127.0.0.1", port), request, concurrency=8, seconds=0.3)  # warms caches on both sides
-    return {many: fire(("127.0.0.1", port), request, concurrency=many, seconds=seconds) for many in (1, 8)}
 
 
 @contextmanager
@@ -167,61 +221,38 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _commit() -> str:
-    shown = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)  # noqa: S607
-    return shown.stdout.strip()
+def report(rows: Sequence[Row], database: str, about: dict[str, Any]) -> None:
+    """The table, beside the ratios of the latest run on such a machine; the same as JSON, and into the history."""
+    machine = f"{platform.machine()}, Python {platform.python_version()}, {os.cpu_count()} cores, {database}"
+    before = latest(results.read_history(), machine)
+    table = Table("call", "over", "at once", "a second", "bare", "plain driver", "of bare", "before", "of driver")
+    for row in rows:
+        known = before.get(key(row))
+        fell = known is not None and row.of_bare < known * FELL
+        table.add_row(
+            row.call,
+            row.over,
+            str(row.at_once),
+            *(f"{one:,}" for one in (row.per_second, row.bare, row.driver)),
+            f"{row.of_bare:.2f}",
+            "" if known is None else f"{known:.2f}{' FELL' if fell else ''}",
+            f"{row.of_driver:.2f}",
+        )
+    Console(width=120).print(table)
+    results.save(f"surface-{database}", about | {"rows": [asdict(row) for row in rows]})
+    ratios = {key(row): row.of_bare for row in rows}
+    results.add_to_history({"machine": machine, "commit": about["commit"], "of_bare": ratios})
 
 
-Figures = dict[str, dict[str, dict[int, Load]]]
+def key(row: Row) -> str:
+    """The name of a row in the history."""
+    return f"{row.call} {row.over} {row.at_once}"
 
 
-def report(ours: Figures, floors: Figures) -> None:
-    """The table, and the same as JSON with what it was measured on."""
-    table = Table("call", "over", "at once", "a second", "bare aiohttp", "with sqlite3", "of bare", "of sqlite3")
-    rows = []
-    for way, calls in ours.items():
-        for name, loads in calls.items():
-            for many, load in loads.items():
-                bare, sql = (floors[kind][name][many].per_second for kind in ("bare", "sql"))
-                if load.refused:
-                    raise SystemExit(f"{name} over {way}: {load.refused} answers were not HTTP 200")
-                rows.append(
-                    {
-                        "call": name,
-                        "over": way,
-                        "at_once": many,
-                        "per_second": round(load.per_second),
-                        "bare": round(bare),
-                        "sqlite3": round(sql),
-                    }
-                )
-                table.add_row(
-                    name,
-                    way,
-                    str(many),
-                    f"{load.per_second:,.0f}",
-                    f"{bare:,.0f}",
-                    f"{sql:,.0f}",
-                    f"{load.per_second / bare:.2f}",
-                    f"{load.per_second / sql:.2f}",
-                )
-    console = Console(width=120)
-    console.print(table)
-    get = next(r for r in rows if r["call"] == "Contact.get" and r["over"] == "REST" and r["at_once"] == 8)
-    console.print(
-        f"Contact.get over REST, 8 at once: {get['per_second'] / get['bare']:.2f} of the bare handler (bar 0.25), "
-        f"{get['per_second'] / STOCK:.0f} times a stock CiviCRM's {STOCK} a second (bar 40)."
-    )
-    commit = _commit()
-    found = {
-        "machine": platform.platform(),
-        "python": platform.python_version(),
-        "commit": commit,
-        "rows": rows,
-    }
-    out = Path("bench-results")
-    out.mkdir(exist_ok=True)
-    (out / "surface.json").write_text(json.dumps(found, indent=1) + "\n")
+def latest(history: str, machine: str) -> dict[str, float]:
+    """The ratios of the last run on such a machine; empty where there is none."""
+    runs = [json.loads(line) for line in history.splitlines()]
+    return next((dict(run["of_bare"]) for run in reversed(runs) if run["machine"] == machine and "of_bare" in run), {})
 
 
 if __name__ == "__main__":

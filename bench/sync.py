@@ -1,8 +1,8 @@
 """What a sync costs, beside the floor (``bench.floor_sync``) measured in the same run.
 
-``python -m bench.sync [--sizes 10000,100000] [--latencies 0,300] [--cases known,push]`` prints tables and writes
-``bench-results/sync.json``. Each case runs in a process of its own, Mailchimp's emulator in another. Ratios are given
-on wall-clock and on CPU seconds, because other work may share the machine.
+``python -m bench.sync [--sizes 10000,100000] [--latencies 0,300] [--cases known,push] [--database mariadb]`` prints
+tables and writes them to ``bench/results/``. Each case runs in a process of its own, Mailchimp's emulator in another.
+Ratios are given on wall-clock and on CPU seconds, because other work may share the machine.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -22,17 +21,31 @@ from urllib.parse import urlencode
 from rich.console import Console
 from rich.table import Table
 
+from bench import results
 from bench.bars import bars
 from bench.load import post
 from bench.load_lag import latencies, percentile
 from bench.measure import described
-from bench.surface import running
+from bench.surface import mariadb, running
 from bench.sync_site import Mailchimp, Site, emulator, let_all_be_contacts, let_all_be_known, new_site
 
-CASES = ("known", "new", "push", "full_again", "nothing_changed", "incremental", "reads", "webhook", "lag")
+CASES = (
+    "known",
+    "new",
+    "push",
+    "full_again",
+    "nothing_changed",
+    "incremental",
+    "reads",
+    "webhook",
+    "first_data",
+    "no_new_data",
+    "lag",
+)
 SLOW_CASES = ("known", "new", "push", "nothing_changed", "incremental")
 """What a slow Mailchimp makes a difference to."""
 
+AFTER_A_FIRST_SYNC = ("nothing_changed", "incremental", "first_data", "no_new_data")
 WITH_FLOOR = ("known", "new", "push", "full_again")
 TITLES = {
     "known": "first sync, all known",
@@ -41,6 +54,8 @@ TITLES = {
     "full_again": "everything fetched again",
     "nothing_changed": "nothing changed",
     "incremental": "100 changes",
+    "first_data": "first data of everybody, with results",
+    "no_new_data": "with data, nothing changed",
     "reads": "questions",
     "webhook": "a webhook",
     "lag": "Contact.get while a full sync runs",
@@ -54,7 +69,12 @@ def main() -> None:
     parser.add_argument("--sizes", default="10000,100000", help="members, comma separated")
     parser.add_argument("--latencies", default="0,300", help="milliseconds before each answer of Mailchimp")
     parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--out", type=Path, default=Path("bench-results/sync.json"))
+    parser.add_argument(
+        "--database",
+        choices=("sqlite", "mariadb"),
+        default="sqlite",
+        help="mariadb: first syncs and the runs right after one",
+    )
     given = parser.parse_args()
     wanted = given.cases.split(",")
     console = Console(width=150)
@@ -64,14 +84,27 @@ def main() -> None:
         for size in map(int, given.sizes.split(",")):
             cases = [case for case in wanted if latency == 0 or case in SLOW_CASES]
             with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-                for row in measure(Path(folder), size, latency, cases):
+                look = measure if given.database == "sqlite" else measure_mariadb
+                for row in look(Path(folder), size, latency, cases):
                     rows.append(row)
                     console.print(f"[dim]{json.dumps(row)}[/dim]", soft_wrap=True)
     for table in tables(rows):
         console.print(table)
-    given.out.parent.mkdir(exist_ok=True)
-    aims = [asdict(bar) | {"is_met": bar.is_met} for bar in bars(rows)]
-    given.out.write_text(json.dumps(about | {"rows": rows, "bars": aims}, indent=1) + "\n")
+    results.save(f"sync-{given.database}", about | {"rows": rows})
+    if ratios := of_floor(rows):
+        machine = f"{about['processor']}, {about['cpus']} cores"
+        results.add_to_history(
+            {"machine": machine, "commit": about["commit"], "database": given.database, "of_floor": ratios}
+        )
+
+
+def of_floor(rows: Sequence[Row]) -> dict[str, list[float]]:
+    """Ours in multiples of the floor, by case and members: wall clock and CPU."""
+    return {
+        f"{row['case']} {row['members']}": [round(row["ours"][one] / row["floor"][one], 2) for one in ("wall", "cpu")]
+        for row in rows
+        if row["latency_ms"] == 0 and "floor" in row
+    }
 
 
 def measure(folder: Path, size: int, latency: int, cases: Sequence[str]) -> Iterator[Row]:
@@ -89,6 +122,28 @@ def measure(folder: Path, size: int, latency: int, cases: Sequence[str]) -> Iter
             yield named | {"case": "push", "floor": floor, "ours": _run("sync_cases", "push", site)}
 
 
+def measure_mariadb(folder: Path, size: int, latency: int, cases: Sequence[str]) -> Iterator[Row]:
+    """Measure first syncs of an audience of *size* on MariaDB, and the runs right after one, each on a new database."""
+    with emulator(size, latency) as mailchimp:
+        for case in [case for case in ("known", "new") if case in cases]:
+            with mariadb() as url:
+                floor = _run("floor_sync", case, _on_mariadb(folder / f"floor-{case}", mailchimp, url, case))
+            with mariadb() as url:
+                site = _on_mariadb(folder / case, mailchimp, url, case)
+                found = {"members": size, "latency_ms": latency}
+                yield found | {"case": case, "floor": floor, "ours": _run("sync_cases", case, site)}
+                for after in AFTER_A_FIRST_SYNC if case == "new" else ():
+                    if after in cases:
+                        yield found | {"case": after, "ours": _run("sync_cases", after, site)}
+
+
+def _on_mariadb(folder: Path, mailchimp: Mailchimp, url: str, case: str) -> Site:
+    site = new_site(folder, mailchimp, url=url)
+    if case == "known":
+        let_all_be_known(site)
+    return site
+
+
 def _with_members(folder: Path, mailchimp: Mailchimp, cases: Sequence[str]) -> Iterator[Row]:
     if "new" in cases:
         yield _beside_floor(folder, "new", _filled(folder, mailchimp, "nobody", 0))
@@ -104,7 +159,7 @@ def _with_members(folder: Path, mailchimp: Mailchimp, cases: Sequence[str]) -> I
         _run("sync_cases", "known", after)
     if "full_again" in cases:
         yield _beside_floor(folder, "full_again", after, after)
-    for case in ("nothing_changed", "incremental", "reads", "webhook"):
+    for case in ("nothing_changed", "incremental", "reads", "webhook", "first_data", "no_new_data"):
         if case in cases:
             yield {"case": case, "ours": _run("sync_cases", case, after)}
 
@@ -158,10 +213,10 @@ def _sync(site: Site) -> None:
     params = json.dumps({"group_id": 1, "max_time": 0, "since": "ever"})
     form = urlencode({"entity": "Mailchimpsync", "action": "fetchandreconcile", "json": params}).encode()
     asked = urllib.request.Request(f"http://127.0.0.1:{site.port}/civicrm/ajax/rest", form, _headers(site))
-    with urllib.request.urlopen(asked) as answer:  # noqa: S310
-        told = json.load(answer)
-    if told["is_error"]:
-        raise SystemExit(f"the sync failed: {told}")
+    with urllib.request.urlopen(asked) as response:  # noqa: S310
+        answer = json.load(response)
+    if answer["is_error"]:
+        raise SystemExit(f"the sync failed: {answer}")
 
 
 def _headers(site: Site) -> dict[str, str]:

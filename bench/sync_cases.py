@@ -18,15 +18,15 @@ import orjson
 from sqlalchemy import Connection, func, select, text
 
 from bench.measure import Measured, measuring, peak_mb
+from civiapi.api.call import Call
 from civiapi.app import App, open_app
-from civiapi.call import Call
-from civiapi.process import settle_in
-from civiapi.serving import serving
+from civiapi.server.lifecycle import serving
+from civiapi.server.process import tune_process
 from civiapi.settings import load_settings
-from civiapi.store.tables import contact, email, group_contact
+from civiapi.store.schema.tables import contact, email, group_contact
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.transport import CallRecord
-from sync.tables import cache
+from sync.store.tables import cache
 
 REPEATS = 40
 Found = dict[str, Any]
@@ -65,7 +65,7 @@ class Site:
 async def opened(given: dict[str, Any]) -> AsyncIterator[Site]:
     """The program over the settings file of this case."""
     async with open_app(load_settings(Path(given["settings"]))) as app:
-        settle_in()
+        tune_process()
         site = Site(app, given)
         client: MailchimpClient = app.clients.client_for(given["key"])
         client._transport._on_call = site.note
@@ -73,7 +73,7 @@ async def opened(given: dict[str, Any]) -> AsyncIterator[Site]:
 
 
 async def first_sync(given: dict[str, Any]) -> Found:
-    """The first sync of an audience, whoever is known."""
+    """The first sync of an audience, of any contacts."""
     async with opened(given) as site:
         took = await site.sync(since="ever")
         return shown(took, await site.app.store.read(count_rows), remote=site.remote)
@@ -127,10 +127,35 @@ async def push(given: dict[str, Any]) -> Found:
     async with opened(given) as site:
         with measuring() as took:
             await site.sync()
-            if not await site.app.sync.settle(seconds=7200):
+            if not await site.app.sync.wait_until_idle(seconds=7200):
                 raise SystemExit("the push did not end within two hours")
         done = await site.app.store.read(lambda conn: count_where(conn, cache.c.sync_status == "ok"))
         return shown(took, done)
+
+
+async def first_data(given: dict[str, Any]) -> Found:
+    """The first data of everybody: a merge field that a rule fills, and names; with all results back."""
+    async with opened(given) as site:
+        await site.sync()  # what the first sync made is looked at again once
+        await site.ask("Mailchimpsync", "setmergefields", group_id=1, rules='{"PHONE":"contact:id"}')
+        with measuring() as took:
+            await site.sync(with_data=True, confirm=True)
+            if not await site.app.sync.wait_until_idle(seconds=7200):
+                raise SystemExit("the data did not arrive within two hours")
+        sent = await site.app.store.read(lambda conn: count_where(conn, cache.c.civicrm_data.is_not(None)))
+        return shown(took, sent)
+
+
+async def no_new_data(given: dict[str, Any]) -> Found:
+    """A run with data in which nobody's had changed; the middle of five."""
+    async with opened(given) as site:
+        await site.sync(with_data=True)
+        runs = []
+        for _ in range(5):
+            took = await site.sync(with_data=True)
+            runs.append((took.wall - site.remote, took))
+        own, took = sorted(runs, key=lambda one: one[0])[2]
+        return shown(took, 1, own_ms=own * 1000)
 
 
 async def reads(given: dict[str, Any]) -> Found:
@@ -184,7 +209,7 @@ async def webhook(given: dict[str, Any]) -> Found:
         for address in await site.app.store.read(some_subscribed, REPEATS):
             begun = time.perf_counter()
             await act(control, {"action": "unsubscribe", "email": address})
-            while await site.app.store.read(stands, address) == "Added":  # noqa: ASYNC110  others have no event for us
+            while await site.app.store.read(group_status, address) == "Added":  # noqa: ASYNC110  others have no event for us
                 await asyncio.sleep(0.002)
             laps.append(time.perf_counter() - begun)
         return {"rows": REPEATS, "reads": {"webhook, end to end": spread(laps)}, "peak_mb": peak_mb()}
@@ -194,8 +219,8 @@ def _touch(conn: Connection, number: int) -> None:
     conn.execute(text("UPDATE civicrm_contact SET job_title = :title WHERE id = 1"), {"title": str(number)})
 
 
-def stands(conn: Connection, address: str) -> str | None:
-    """Where the owner of an address stands in the group."""
+def group_status(conn: Connection, address: str) -> str | None:
+    """The status in the group of the owner of an address."""
     joined = group_contact.join(email, email.c.contact_id == group_contact.c.contact_id)
     return conn.execute(select(group_contact.c.status).select_from(joined).where(email.c.email == address)).scalar()
 
@@ -239,6 +264,8 @@ CASES: dict[str, Callable[[dict[str, Any]], Awaitable[Found]]] = {
     "new": first_sync,
     "push": push,
     "nothing_changed": nothing_changed,
+    "first_data": first_data,
+    "no_new_data": no_new_data,
     "incremental": incremental,
     "full_again": full_again,
     "reads": reads,

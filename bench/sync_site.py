@@ -13,8 +13,8 @@ from typing import Any
 
 from bench.floor_sync import Link, open_database
 from bench.surface import free_port, running
+from civiapi.api.call import Call
 from civiapi.app import open_app
-from civiapi.call import Call
 from civiapi.settings import load_settings
 
 MAILCHIMP_KEY = "0123456789abcdef0123456789abcdef-us1"
@@ -41,21 +41,25 @@ class Mailchimp:
 def emulator(members: int, latency_ms: int) -> Iterator[Mailchimp]:
     """An emulator with so many members, each answer after *latency_ms*, while the block lasts."""
     port = free_port()
-    command = [sys.executable, "-m", "sync.mailchimp.emulator", "--port", str(port), "--members", str(members)]
+    command = [sys.executable, "-m", "sync.emulator", "--port", str(port), "--members", str(members)]
     command += ["--key", MAILCHIMP_KEY, "--latency", str(latency_ms), "--seed", "5", "--control"]
     with running(command, port, patience=600, quiet=True):
         root = f"http://127.0.0.1:{port}"
-        told = Link(f"{root}/3.0", MAILCHIMP_KEY).ask("GET", "/lists")
-        yield Mailchimp(root, told["lists"][0]["id"])
+        answer = Link(f"{root}/3.0", MAILCHIMP_KEY).ask("GET", "/lists")
+        yield Mailchimp(root, answer["lists"][0]["id"])
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A folder with a database, its settings file beside it, and the emulator it is linked with."""
+    """A folder with a database, its settings file beside it, and the emulator it is linked with.
+
+    *url*: of the MariaDB database that is used instead.
+    """
 
     folder: Path
     mailchimp: Mailchimp
     port: int
+    url: str = ""
 
     @property
     def database(self) -> Path:
@@ -73,11 +77,11 @@ class Site:
         return "bench-api-key"
 
     def as_case(self) -> str:
-        """What a case is told, as JSON."""
+        """The parameters of a case, as JSON."""
         return json.dumps(
             {
                 "settings": str(self.settings),
-                "database": str(self.database),
+                "database": self.url or str(self.database),
                 "mailchimp": self.mailchimp.base_url,
                 "control": self.mailchimp.root,
                 "key": MAILCHIMP_KEY,
@@ -86,13 +90,15 @@ class Site:
         )
 
 
-def new_site(folder: Path, mailchimp: Mailchimp, database: Path | None = None, *, poll_seconds: float = 0.05) -> Site:
-    """A site in *folder*: on a copy of *database*, or with nobody in it but the group that is linked."""
+def new_site(
+    folder: Path, mailchimp: Mailchimp, database: Path | None = None, *, poll_seconds: float = 0.05, url: str = ""
+) -> Site:
+    """A site in *folder*: on a copy of *database*, or with nobody in it but the group that is linked; *url*: there."""
     folder.mkdir(parents=True)
-    site = Site(folder, mailchimp, free_port())
+    site = Site(folder, mailchimp, free_port(), url)
     site.settings.write_text(
         f"[server]\nport = {site.port}\nbase_url = http://127.0.0.1:{site.port}\nsite_key = {secrets.token_hex(8)}\n"
-        f"[database]\nurl = sqlite:///{site.database}\n"
+        f"[database]\nurl = {url or f'sqlite:///{site.database}'}\n"
         f"[mailchimp]\nbase_url = {mailchimp.base_url}\npoll_seconds = {poll_seconds}\n"
         f"[sync]\noverlap_seconds = {OVERLAP_S}\n[scheduler]\nenabled = no\n[log]\nlevel = error\n"
         f"[user:bench]\napi_key = {site.api_key}\npermissions = *\n"
@@ -125,7 +131,7 @@ async def _link(site: Site) -> None:
 def let_all_be_known(site: Site) -> None:
     """A contact for each member, in the group if they get mail."""
     link = Link(site.mailchimp.base_url, MAILCHIMP_KEY)
-    conn = open_database(str(site.database))
+    conn = open_database(site.url or str(site.database))
     first = (conn.execute("SELECT max(id) FROM civicrm_contact").fetchone()[0] or 0) + 1
     for members in link.pages(site.mailchimp.list_id):
         people = [(m["email_address"].lower(), m["status"] in ("subscribed", "pending")) for m in members]
@@ -135,8 +141,8 @@ def let_all_be_known(site: Site) -> None:
 
 
 def let_all_be_contacts(site: Site, count: int) -> None:
-    """*count* contacts in the group whom Mailchimp does not know."""
-    conn = open_database(str(site.database))
+    """*count* contacts in the group that Mailchimp does not have."""
+    conn = open_database(site.url or str(site.database))
     first = (conn.execute("SELECT max(id) FROM civicrm_contact").fetchone()[0] or 0) + 1
     for start in range(first, first + count, 10_000):
         stop = min(start + 10_000, first + count)

@@ -1,6 +1,6 @@
 """``python -m civiapi`` and the console script ``civiapi`` are the same program."""
 
-from civiapi.adapters.cli import run
+from civiapi.cli.main import run
 
 
 def main() -> None:

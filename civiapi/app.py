@@ -1,8 +1,9 @@
-"""The one place that builds what answers calls (store, clients, sync, API), and takes it down in reverse.
+"""Build the API with the store, the Mailchimp clients and the sync that it needs, and close all in reverse order.
 
-The command line, the demo and tests borrow it. What runs by itself beside it is in ``civiapi/serving.py``.
+Servers, the command line, the demo and tests use it; services of a server are in ``civiapi/server/lifecycle.py``.
 """
 
+import math
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -11,15 +12,16 @@ from dataclasses import dataclass
 import structlog
 
 from civiapi import logs
-from civiapi.auth import Auth
-from civiapi.dispatch import Api
+from civiapi.api.dispatch import Api
+from civiapi.auth.authenticator import Auth
 from civiapi.metrics import Metrics
 from civiapi.settings import Settings
 from civiapi.store.engine import Store, open_store
-from civiapi.store.migrate import migrate
+from civiapi.store.schema.live_columns import absent_columns
+from civiapi.store.schema.migrations import migrate
 from entities import catalogue
-from sync.clients import Clients
-from sync.context import SyncOptions
+from sync.connections.clients import Clients
+from sync.context import UnitSizes
 from sync.service import SyncService
 
 log = structlog.get_logger(__name__)
@@ -27,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class App:
-    """What answers calls, open."""
+    """The open components."""
 
     settings: Settings
     store: Store
@@ -39,40 +41,37 @@ class App:
 
 
 @asynccontextmanager
-async def open_app(settings: Settings) -> AsyncIterator[App]:
-    """Open the database, bring its schema up to date, and build the API over it. Raises ``StoreError``."""
+async def open_app(
+    settings: Settings, *, sizes: UnitSizes | None = None, for_callers: bool = False
+) -> AsyncIterator[App]:
+    """Open the database, bring its schema up to date, and build the API over it. Raises ``StoreError``.
+
+    *sizes*: how much a unit of a sync's work takes, where that is not to be the default. *for_callers*: the calls come
+    from others, so that they have the deadline of the settings and are limited at once.
+    """
     logs.set_up(settings.log, sys.stderr)
     async with AsyncExitStack() as stack:
         store = await open_store(settings.database.url, settings.database.timezone)
         stack.push_async_callback(store.close)
-        made = await migrate(store)
-        if made:
-            log.info("the schema was brought up to date", made=made)
+        if applied := await migrate(store):
+            log.info("upgraded the database schema", migrations=applied)
         metrics = Metrics()
-        mailchimp, base_url = settings.mailchimp, settings.server.base_url
+        mailchimp = settings.mailchimp
         clients = Clients(
-            base_url=mailchimp.base_url,
-            max_connections=mailchimp.max_connections,
-            on_call=metrics.count_mailchimp,
+            base_url=mailchimp.base_url, max_connections=mailchimp.max_connections, on_call=metrics.count_mailchimp
         )
         stack.push_async_callback(clients.close)
-        sync = SyncService(store, clients, _options(settings), base_url=base_url, on_stage=metrics.count_stage)
+        sync = SyncService(store, clients, settings, on_stage=metrics.count_stage, sizes=sizes)
         stack.push_async_callback(sync.close)
-        api = Api(store, catalogue(), sync, metrics.count_call, max_chained=settings.server.max_chained)
-        yield App(settings, store, clients, sync, api, Auth(store, settings.server.site_key, settings.users), metrics)
-
-
-def _options(settings: Settings) -> SyncOptions:
-    sync, mailchimp = settings.sync, settings.mailchimp
-    return SyncOptions(
-        overlap_seconds=sync.overlap_seconds,
-        claim_seconds=sync.claim_seconds,
-        heartbeat_seconds=min(sync.heartbeat_seconds, sync.claim_seconds / 3),  # in time, whatever was set
-        fetch_parallel=sync.fetch_parallel,
-        respect_privacy=sync.respect_privacy,
-        brake_percent=sync.brake_percent,
-        brake_people=sync.brake_people,
-        brake_additions=sync.brake_additions,
-        batch_size=mailchimp.batch_size,
-        poll_seconds=mailchimp.poll_seconds,
-    )
+        call_seconds = settings.server.call_seconds if for_callers else math.inf
+        api = Api(
+            store,
+            catalogue(await store.read(absent_columns)),
+            sync,
+            metrics.count_call,
+            max_chained=settings.server.max_chained,
+            call_seconds=call_seconds,
+        )
+        server = settings.server
+        auth = Auth(store, server.site_key, settings.users, signing_secret=server.signing_secret)
+        yield App(settings, store, clients, sync, api, auth, metrics)

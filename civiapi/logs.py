@@ -1,8 +1,7 @@
-"""How the process logs: structlog for us, the same dress for the libraries that use ``logging``.
+"""Logging with structlog, in the same format for libraries that use ``logging``.
 
-Secrets are masked on the way out, whoever logged them: by the name of a field, and inside texts (addresses, tracebacks)
-by the look of what a key stands beside. Texts come from outside too, of any length: a long one is shortened, and no
-pattern looks at a stretch of it twice.
+Secrets are masked in all log output: by the name of a field, and inside texts (URLs, tracebacks) by pattern. Texts may
+come from outside and be of any length, so they are shortened, and the patterns take linear time.
 """
 
 import logging
@@ -16,8 +15,8 @@ import structlog
 from civiapi.settings import LogSettings
 
 MASK = "***"
-MOST_TEXT = 20_000
-"""Characters of one text that are logged; a long one loses its middle, since a traceback says most at its ends."""
+MAX_TEXT = 20_000
+"""Characters of one text that are logged. The middle of a longer one is left out: tracebacks say most at both ends."""
 
 SECRET_NAMES = re.compile(r"(?i)^(_authx|authorization|x-civi-.*|cookie|.*(api_?key|site_?key|secret|password|token))$")
 _IN_TEXT = (
@@ -30,14 +29,15 @@ _IN_TEXT = (
         rf"\1{MASK}",
     ),
     (re.compile(r"(?i)\b(authorization[\"']?\s*[:=]\s*[\"']?)\w+[ +]+[\w.~+/=-]+"), rf"\1{MASK}"),
+    (re.compile(r"(?i)\b((?:set-)?cookie[\"']?\s{0,9}[:=]\s{0,9})[^\r\n]+"), rf"\1{MASK}"),
     (re.compile(r"(?i)\b(bearer)([ +]|%20)+[\w.~+/=-]+"), rf"\1 {MASK}"),
-    (re.compile(r"\b[0-9a-f]{32}-[a-z]{2,4}\d+\b"), f"{MASK}-mailchimp"),  # a Mailchimp key wherever it turns up
+    (re.compile(r"\b[0-9a-f]{32}-[a-z]{2,4}\d+\b"), f"{MASK}-mailchimp"),  # a Mailchimp key anywhere
     (re.compile(r"(?i)://([^:/\s@]{1,128}):[^@\s]{1,512}@"), rf"://\1:{MASK}@"),
 )
 
 
 def set_up(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
-    """Log to *stream* from now on, at the level and in the form that the settings say."""
+    """Log to *stream* with the configured level and format."""
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -66,15 +66,30 @@ def set_up(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=shared, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer]
         )
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    logging.getLogger("aiohttp.server").filters[:] = [MalformedRequests()]
     for noisy in ("aiosqlite", "asyncio", "httpx", "httpcore", "apscheduler"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+
+
+class MalformedRequests(logging.Filter):
+    """Has aiohttp's server log a request that is not valid HTTP as one short line.
+
+    Its own line has a traceback, and in it what was sent: cookies, keys in addresses.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and type(error).__module__.startswith("aiohttp."):
+            record.msg, record.args = "a malformed request was refused (%s)", (type(error).__name__,)
+            record.exc_info = record.exc_text = None
+            record.levelno, record.levelname = logging.INFO, "INFO"
+        return record.levelno >= logging.getLogger().level
 
 
 def mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -85,11 +100,11 @@ def mask(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Mutable
 
 
 def masked(value: Any) -> Any:
-    """The value with secrets in its texts masked; maps by the names of their keys as well."""
+    """The value with secrets in its texts masked, and in maps by key."""
     if isinstance(value, str):
         value = shortened(value)
-        for pattern, instead in _IN_TEXT:
-            value = pattern.sub(instead, value)
+        for pattern, replacement in _IN_TEXT:
+            value = pattern.sub(replacement, value)
         return value
     if isinstance(value, dict):
         return {k: MASK if v and isinstance(k, str) and SECRET_NAMES.match(k) else masked(v) for k, v in value.items()}
@@ -99,12 +114,12 @@ def masked(value: Any) -> Any:
 
 
 def shortened(text: str) -> str:
-    """The text as it may stand in a log: of a very long one its beginning, and its last lines.
+    """The text, or of a very long one its beginning and its last lines.
 
-    The end begins with a line: cut anywhere else, a secret might lose the name that it is masked for.
+    The second part begins with a whole line: otherwise a secret could lose the name by which it is masked.
     """
-    over = len(text) - MOST_TEXT
+    over = len(text) - MAX_TEXT
     if over <= 0:
         return text
-    half = MOST_TEXT // 2
+    half = MAX_TEXT // 2
     return f"{text[:half]} … over {over} characters left out …\n{text[-half:].partition(chr(10))[2]}"

@@ -1,14 +1,14 @@
 """The settings file and the environment, as one frozen object.
 
-``settings.example.ini`` documents every key; a test holds the two together. Each key can be given as an environment
-variable ``CIVIAPI_SECTION__KEY``, which wins over the file. A mistake is one sentence (``SettingsError``) that names
-the file, the key and what was expected; secrets are never repeated in it.
+``settings.example.ini`` documents every key; a test compares the two. Each key can be set by an environment
+variable ``CIVIAPI_SECTION__KEY``, which overrides the file. An error is one sentence (``SettingsError``) with the file,
+the key and the accepted values, and without secrets.
 """
 
 import configparser
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -18,27 +18,33 @@ from civiapi.store.clock import site_clock
 
 PREFIX = "CIVIAPI_"
 ALL, WEB, WORKER = ROLES = ("all", "web", "worker")
-SHORTEST_S = 0.1  # that anybody is waited for
-DATABASES = ("sqlite:///", "mysql://", "mariadb://", "mysql+asyncmy://", "mariadb+asyncmy://")
+MIN_SECRET = 32  # characters of a signing secret
+MIN_SECONDS = 0.1  # of a time-out
+SQLITE = "sqlite:///"
+DATABASES = (SQLITE, "mysql://", "mariadb://", "mysql+asyncmy://", "mariadb+asyncmy://")
 
 
 class SettingsError(Exception):
-    """The settings cannot be used; the text says which key and why."""
+    """The settings are invalid; the text names the key and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerSettings:
-    """Where the server listens and what it calls itself."""
+    """Addresses, keys and limits of the server."""
 
     role: str = ALL
     host: str = "127.0.0.1"
     port: int = 8080
     base_url: str = ""
     site_key: str = field(default="", repr=False)
+    signing_secret: str = field(default="", repr=False)
+    civicrm_contact_url: str = ""
+    hsts_seconds: int = 0
     trusted_proxies: tuple[str, ...] = ()
     metrics_from: tuple[str, ...] = ("127.0.0.0/8", "::1")
     max_body: int = 4_194_304
     max_chained: int = 10_000
+    call_seconds: float = 30.0
     idle_seconds: float = 75.0
     body_seconds: float = 60.0
     answer_seconds: float = 60.0
@@ -46,15 +52,20 @@ class ServerSettings:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseSettings:
-    """Which database, and the zone of its zone-less times."""
+    """The database, and the time zone of its site times."""
 
     url: str = field(default="sqlite:///civiapi.sqlite", repr=False)
     timezone: str = "UTC"
 
+    @property
+    def file(self) -> Path | None:
+        """The file of a SQLite database."""
+        return Path(self.url.removeprefix(SQLITE)) if self.url.startswith(SQLITE) else None
+
 
 @dataclass(frozen=True, slots=True)
 class MailchimpSettings:
-    """How Mailchimp is reached."""
+    """The connection to Mailchimp."""
 
     base_url: str = ""
     max_connections: int = 8
@@ -64,21 +75,24 @@ class MailchimpSettings:
 
 @dataclass(frozen=True, slots=True)
 class SyncSettings:
-    """How a sync behaves."""
+    """The behaviour of a sync."""
 
     overlap_seconds: int = 7200
     claim_seconds: int = 120
     heartbeat_seconds: int = 30
+    crashed_minutes: float = 30.0
     fetch_parallel: int = 4
     respect_privacy: bool = True
+    on_opt_out: str = "keep"
     brake_percent: float = 10.0
     brake_people: int = 25
     brake_additions: int = 0
+    brake_data_percent: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSettings:
-    """Whether scheduled jobs run here, and how often we look for due ones."""
+    """Whether scheduled jobs run here, and how often due ones are checked for."""
 
     enabled: bool = True
     tick_seconds: float = 60.0
@@ -86,15 +100,44 @@ class SchedulerSettings:
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """What is logged, and how it looks."""
+    """Level and format of the log."""
 
     level: str = "info"
     format: str = "console"
 
 
 @dataclass(frozen=True, slots=True)
+class RetentionSettings:
+    """For how many days what is over is kept; 0: for ever."""
+
+    updates_days: float = 0.0
+    batches_days: float = 0.0
+    runs_days: float = 90.0
+    events_days: float = 730.0
+    job_logs_days: float = 0.0
+    campaigns_days: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class AlertSettings:
+    """Where alerts are sent: by e-mail, to a webhook, both or nowhere."""
+
+    email_to: tuple[str, ...] = ()
+    email_from: str = ""
+    smtp_host: str = ""
+    smtp_port: int = 587
+    smtp_security: str = "starttls"
+    smtp_user: str = ""
+    smtp_password: str = field(default="", repr=False)
+    webhook_url: str = field(default="", repr=False)
+    webhook_secret: str = field(default="", repr=False)
+    webhook_style: str = "json"
+    digest: str = "off"
+
+
+@dataclass(frozen=True, slots=True)
 class UserSettings:
-    """A ``[user:NAME]`` section: a key, what it may do, and the contact it stands for (one is made if not given)."""
+    """A ``[user:NAME]`` section: a key, its permissions, and its contact (created if not given)."""
 
     name: str
     api_key: str = field(default="", repr=False)
@@ -104,25 +147,37 @@ class UserSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that can be set."""
+    """All settings."""
 
     server: ServerSettings = field(default_factory=ServerSettings)
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     mailchimp: MailchimpSettings = field(default_factory=MailchimpSettings)
     sync: SyncSettings = field(default_factory=SyncSettings)
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
     log: LogSettings = field(default_factory=LogSettings)
     users: tuple[UserSettings, ...] = ()
 
 
 def load_settings(path: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from a file (``None``: defaults alone) and the environment. Raises ``SettingsError``."""
+    """Settings from a file (``None``: defaults alone) and the environment. Raises ``SettingsError``.
+
+    A relative path of a SQLite database is one from the folder of the settings file; without a file, from the working
+    directory. It is absolute in the result.
+    """
     raw = _read_file(path)
     _overlay_environment(raw, environ)
     try:
-        return _build(raw)
+        settings = _build(raw)
     except SettingsError as error:
         raise SettingsError(f"{path}: {error}" if path else str(error)) from error
+    return replace(settings, database=_located(settings.database, path.parent if path else Path()))
+
+
+def _located(database: DatabaseSettings, folder: Path) -> DatabaseSettings:
+    file = database.file
+    return database if file is None else replace(database, url=f"{SQLITE}{folder.absolute() / file}")
 
 
 def _build(raw: Mapping[str, Mapping[str, str]]) -> Settings:
@@ -223,20 +278,27 @@ def _check(settings: Settings) -> None:
 
 
 def _rules(settings: Settings) -> Iterator[tuple[bool, str]]:
-    """What must hold between and within values: whether it is broken, and what to say then."""
+    """The rules for values: whether each is broken, and its message."""
     server, mailchimp, sync, log = settings.server, settings.mailchimp, settings.sync, settings.log
     yield server.role not in ROLES, "[server] role must be all, web or worker"
     yield server.port > 65535, "[server] port must be from 0 to 65535"
     yield not _is_web_address(server.base_url), "[server] base_url must begin with http:// or https:// and name a host"
     yield 0 < len(server.site_key) < 8, "[server] site_key must have at least 8 characters"
+    secret = server.signing_secret
+    yield 0 < len(secret) < MIN_SECRET, f"[server] signing_secret must have at least {MIN_SECRET} characters"
+    shown = (server.site_key, *(user.api_key for user in settings.users))
+    yield bool(secret) and secret in shown, "[server] signing_secret must not be a key that callers send"
+    link = server.civicrm_contact_url
+    yield bool(link) and not _is_web_address(link), "[server] civicrm_contact_url must begin with http:// or https://"
+    yield bool(link) and "{id}" not in link, "[server] civicrm_contact_url must contain {id}"
     yield server.max_body < 1, "[server] max_body must be at least 1"
     yield server.max_chained < 1, "[server] max_chained must be at least 1"
-    for name in ("idle_seconds", "body_seconds", "answer_seconds"):
-        yield getattr(server, name) < SHORTEST_S, f"[server] {name} must be at least {SHORTEST_S}"
+    for name in ("call_seconds", "idle_seconds", "body_seconds", "answer_seconds"):
+        yield getattr(server, name) < MIN_SECONDS, f"[server] {name} must be at least {MIN_SECONDS}"
     for proxy in server.trusted_proxies:
         yield not _is_network(proxy), f"[server] trusted_proxies: '{proxy}' is not an address or a network"
-    for place in server.metrics_from:
-        yield not _is_network(place), f"[server] metrics_from: '{place}' is not an address or a network"
+    for network in server.metrics_from:
+        yield not _is_network(network), f"[server] metrics_from: '{network}' is not an address or a network"
     yield not settings.database.url.startswith(DATABASES), "[database] url must begin with sqlite:/// or mysql://"
     yield not _is_web_address(mailchimp.base_url), "[mailchimp] base_url must begin with http:// or https://"
     yield not 1 <= mailchimp.batch_size <= 1000, "[mailchimp] batch_size must be from 1 to 1000"
@@ -245,25 +307,46 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str]]:
     yield sync.heartbeat_seconds < 1, "[sync] heartbeat_seconds must be at least 1"
     yield sync.claim_seconds < 1, "[sync] claim_seconds must be at least 1"
     yield not 1 <= sync.fetch_parallel <= 10, "[sync] fetch_parallel must be from 1 to 10"
+    yield sync.on_opt_out not in ("keep", "unsubscribe"), "[sync] on_opt_out must be keep or unsubscribe"
     yield sync.brake_percent > 100, "[sync] brake_percent must be from 0 to 100"
+    yield sync.brake_data_percent > 100, "[sync] brake_data_percent must be from 0 to 100"
     yield settings.scheduler.tick_seconds < 0.01, "[scheduler] tick_seconds must be at least 0.01"
     yield (
         log.level.lower() not in ("debug", "info", "warning", "error"),
         ("[log] level must be debug, info, warning or error"),
     )
     yield log.format not in ("console", "json"), "[log] format must be console or json"
+    yield from _alert_rules(settings.alerts)
     keys = [user.api_key for user in settings.users]
     yield len(set(keys)) < len(keys), "two [user:NAME] sections have the same api_key"
 
 
+def _alert_rules(alerts: AlertSettings) -> Iterator[tuple[bool, str]]:
+    mailed = bool(alerts.email_to)
+    yield mailed and not alerts.smtp_host, "[alerts] smtp_host is missing: email_to needs a mail server"
+    yield mailed and "@" not in alerts.email_from, "[alerts] email_from must be an e-mail address"
+    for one in (*alerts.email_to, alerts.email_from):
+        yield bool(one) and (one.count("@") != 1 or not one.isprintable()), "[alerts] an e-mail address is not valid"
+    yield not 0 < alerts.smtp_port <= 65535, "[alerts] smtp_port must be from 1 to 65535"
+    yield (
+        alerts.smtp_security not in ("starttls", "tls", "none"),
+        "[alerts] smtp_security must be starttls, tls or none",
+    )
+    secret = bool(alerts.smtp_user) and alerts.smtp_security == "none"
+    yield secret, "[alerts] smtp_user needs smtp_security: a password is not sent unencrypted"
+    yield not _is_web_address(alerts.webhook_url), "[alerts] webhook_url must begin with http:// or https://"
+    yield alerts.webhook_style not in ("json", "slack", "teams"), "[alerts] webhook_style must be json, slack or teams"
+    yield alerts.digest not in ("off", "daily", "weekly"), "[alerts] digest must be off, daily or weekly"
+
+
 def _is_web_address(text: str) -> bool:
-    """Whether this is an address of the web, or nothing."""
+    """Whether this is an HTTP URL, or empty."""
     if not text:
         return True
     try:
         parts = urlsplit(text)
         return parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # a port that is none, a bracket left open
+    except ValueError:  # an invalid port or bracket
         return False
 
 

@@ -1,31 +1,47 @@
-"""The catalogue of the API: every entity, one line each, in alphabetical order."""
+"""The registry of the API: every entity, in alphabetical order."""
 
-from civiapi.registry import Registry
-from civiapi.spec import Entity
-from entities.contact import CONTACT
-from entities.domain import DOMAIN
-from entities.email import EMAIL
-from entities.entity import ENTITY
-from entities.entity_tag import ENTITY_TAG
-from entities.generic import GENERIC
-from entities.group import GROUP
-from entities.group_contact import GROUP_CONTACT
-from entities.job import JOB
-from entities.job_log import JOB_LOG
-from entities.location_type import LOCATION_TYPE
-from entities.mailchimpsync import MAILCHIMPSYNC
-from entities.mailchimpsync_batch import MAILCHIMPSYNC_BATCH
-from entities.mailchimpsync_cache import MAILCHIMPSYNC_CACHE
-from entities.mailchimpsync_update import MAILCHIMPSYNC_UPDATE
-from entities.mailchimpsync_webhook_event import MAILCHIMPSYNC_WEBHOOK_EVENT
-from entities.setting import SETTING
-from entities.subscription_history import SUBSCRIPTION_HISTORY
-from entities.system import SYSTEM
-from entities.tag import TAG
-from entities.uf_match import UF_MATCH
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+from civiapi.api.declaration.spec import Entity, Registry
+from entities.actions.generic import GENERIC
+from entities.activities.activity import ACTIVITY
+from entities.activities.activity_contact import ACTIVITY_CONTACT
+from entities.contacts.address import ADDRESS
+from entities.contacts.contact import CONTACT
+from entities.contacts.email import EMAIL
+from entities.contacts.entity_tag import ENTITY_TAG
+from entities.contacts.location_type import LOCATION_TYPE
+from entities.contacts.note import NOTE
+from entities.contacts.phone import PHONE
+from entities.contacts.relationship import RELATIONSHIP, RELATIONSHIP_TYPE
+from entities.contacts.tag import TAG
+from entities.contacts.uf_match import UF_MATCH
+from entities.definitions.custom import CUSTOM_FIELD, CUSTOM_GROUP
+from entities.definitions.options import OPTION_GROUP, OPTION_VALUE
+from entities.groups.group import GROUP
+from entities.groups.group_contact import GROUP_CONTACT
+from entities.groups.subscription_history import SUBSCRIPTION_HISTORY
+from entities.mailchimpsync.batch import MAILCHIMPSYNC_BATCH
+from entities.mailchimpsync.cache import MAILCHIMPSYNC_CACHE
+from entities.mailchimpsync.mailchimpsync import MAILCHIMPSYNC
+from entities.mailchimpsync.update import MAILCHIMPSYNC_UPDATE
+from entities.mailchimpsync.webhook_event import MAILCHIMPSYNC_WEBHOOK_EVENT
+from entities.site.domain import DOMAIN
+from entities.site.entity import ENTITY
+from entities.site.job import JOB
+from entities.site.job_log import JOB_LOG
+from entities.site.setting import SETTING
+from entities.site.system import SYSTEM
 
 ENTITIES: tuple[Entity, ...] = (
+    ACTIVITY,
+    ACTIVITY_CONTACT,
+    ADDRESS,
     CONTACT,
+    CUSTOM_FIELD,
+    CUSTOM_GROUP,
     DOMAIN,
     EMAIL,
     ENTITY,
@@ -40,6 +56,12 @@ ENTITIES: tuple[Entity, ...] = (
     MAILCHIMPSYNC_CACHE,
     MAILCHIMPSYNC_UPDATE,
     MAILCHIMPSYNC_WEBHOOK_EVENT,
+    NOTE,
+    OPTION_GROUP,
+    OPTION_VALUE,
+    PHONE,
+    RELATIONSHIP,
+    RELATIONSHIP_TYPE,
     SETTING,
     SUBSCRIPTION_HISTORY,
     SYSTEM,
@@ -48,6 +70,11 @@ ENTITIES: tuple[Entity, ...] = (
 )  # fmt: skip
 
 
-def catalogue() -> Registry:
-    """The catalogue with the generic actions every entity gets."""
-    return Registry(ENTITIES, GENERIC)
+def catalogue(absent: Mapping[str, Collection[str]] = MappingProxyType({})) -> Registry:
+    """The registry of all entities with the generic actions; without fields of *absent* columns (by table)."""
+    return Registry([_of_database(one, absent) for one in ENTITIES], GENERIC)
+
+
+def _of_database(entity: Entity, absent: Mapping[str, Collection[str]]) -> Entity:
+    lacking = absent.get(entity.table.name, ()) if entity.table is not None else ()
+    return replace(entity, fields=tuple(f for f in entity.fields if f.name not in lacking)) if lacking else entity

@@ -4,17 +4,39 @@ A value, made from the stored configuration at the start of a piece of work. No 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
 
 from civiapi.store.clock import SiteClock
+from sync.field_rules import FieldRule
 
 MAILCHIMP = "Mailchimp"
 CIVICRM = "CiviCRM"
 SUBSCRIPTION = "subscription"
 
-RECEIVES_MAIL = frozenset({"subscribed", "pending"})
-"""Statuses that count as being in the audience. Pending was asked and has not answered: neither asked again nor out."""
+
+class Privacy(StrEnum):
+    """What becomes of a contact that CiviMail would not mail (deceased, opted out, do not email)."""
+
+    IGNORE = "ignore"
+    """It is treated as any other (``[sync] respect_privacy = no``)."""
+    KEEP = "keep"
+    """It is not newly subscribed; a member stays subscribed (``on_opt_out = keep``)."""
+    UNSUBSCRIBE = "unsubscribe"
+    """It is not newly subscribed; a member is unsubscribed."""
+
+
+class GroupLink(NamedTuple):
+    """What mirrors a group: the *field* of the members of an audience, ``status`` or ``interest-ID``."""
+
+    list_id: str
+    field: str
+
+    def __str__(self) -> str:
+        interest = self.field.removeprefix("interest-")
+        return f"audience {self.list_id}" if interest == self.field else f"interest {interest} of {self.list_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +44,9 @@ class Audience:
     """An audience and the groups linked with it.
 
     `interests` maps interest ids to interest groups; `trust` maps `subscription` or an interest id to the side that
-    wins every argument in the next run (``trustOverride``). `clock` reads and writes the site's times.
-    `brake`: limits of its own (``brake.Limits``). `respect_privacy`: whom CiviMail would not mail is never newly
-    subscribed.
+    takes precedence in the next run (``trustOverride``). `clock` reads and writes the site's times.
+    `run_id`: the entry of the run log under which changes are recorded; 0: no run, but a single member.
+    `brake`: limits of its own (``brake.Limits``). `privacy`: what becomes of contacts that CiviMail would not mail.
     """
 
     list_id: str
@@ -32,14 +54,29 @@ class Audience:
     clock: SiteClock
     interests: Mapping[str, int] = field(default_factory=dict)
     trust: Mapping[str, str] = field(default_factory=dict)
-    respect_privacy: bool = True
+    privacy: Privacy = Privacy.KEEP
     brake: Mapping[str, float] = field(default_factory=dict)
+    also_linked: Mapping[int, tuple["GroupLink", ...]] = field(default_factory=dict)
+    """All links of groups that have several: updateconfig refuses a second, but an older configuration may have it."""
+    run_id: int = 0
     api_key: str = field(default="", repr=False)
+    one_way: bool = False
+    """The group is a smart group, a source: its members are subscribed, and nothing is written to it."""
+    archives_leavers: bool = False
+    """Who leaves a one-way group is archived instead of unsubscribed."""
+    sends_names: bool = True
+    """Whether a run with data sends first and last names."""
+    merge_fields: Mapping[str, FieldRule] = field(default_factory=dict)
+    """What fills merge fields, by tag."""
 
     @property
     def group_ids(self) -> tuple[int, ...]:
         """The groups that matter here: the subscription group, then the interest groups, each once."""
         return tuple(dict.fromkeys((self.group_id, *self.interests.values())))
+
+    def with_rules(self, rules: Mapping[str, FieldRule]) -> "Audience":
+        """The same with other rules for merge fields."""
+        return replace(self, merge_fields=rules)
 
     def compact(self, moment: datetime) -> str:
         """An aware moment as ``mailchimp_data`` has it: site time, ``YYYYMMDDHHMMSS``."""
@@ -49,10 +86,7 @@ class Audience:
         """The moment (aware UTC) that a compact site time means; None where it is none."""
         if not isinstance(text, str) or len(text) != 14 or not text.isdecimal():
             return None
-        try:
-            return self.clock.read(f"{text[:4]}-{text[4:6]}-{text[6:8]} {text[8:10]}:{text[10:12]}:{text[12:]}")
-        except ValueError:
-            return None
+        return self.clock.read(f"{text[:4]}-{text[4:6]}-{text[6:8]} {text[8:10]}:{text[10:12]}:{text[12:]}")
 
 
 def compacted(site_time: str) -> str:

@@ -1,6 +1,6 @@
-"""What whoever asks the sync for something may be told; entities word it as an API error.
+"""Errors of the sync that its callers may show; entities turn them into API errors.
 
-    SyncError                  a request that cannot be met; the text says why, in the extension's words if any
+    SyncError                  a request that cannot be met; the text says why, that of the extension where it has one
     ├── UnknownGroup           no audience is linked with that group
     ├── ListNotConfigured      no such audience in the configuration
     ├── InvalidListId          text that cannot be an audience's id
@@ -50,7 +50,7 @@ class ConfigChanged(SyncError):
     def __init__(self) -> None:
         super().__init__(
             "The configuration was changed meanwhile, by somebody else or by a sync. Nothing was saved: "
-            "look at it as it stands now, then make the change again."
+            "load the current one, then make the change again."
         )
 
 

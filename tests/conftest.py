@@ -1,6 +1,7 @@
 """Fixtures every suite shares: a fresh migrated store, an API over it, and a short way to ask it something.
 
-``pytest --database mariadb`` runs every test that opens a database on MariaDB, and leaves out those that open none.
+``pytest --database mariadb`` runs every test that opens a database on MariaDB, and leaves out those that open none. A
+test that is parametrized by the kind of database runs once in each of the two runs.
 """
 
 import os
@@ -11,14 +12,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-import sync.tables  # noqa: F401  registers the extension's tables
-from civiapi.call import SYSTEM, Call, Caller
-from civiapi.dispatch import Api
+import sync.store.tables  # noqa: F401  registers the extension's tables
+from civiapi.api.call import SYSTEM, Call, Caller
+from civiapi.api.dispatch import Api
 from civiapi.store.engine import Store, open_store
-from civiapi.store.migrate import migrate
+from civiapi.store.schema.migrations import migrate
 from entities import catalogue
-from tests.contract import databases
-from tests.contract.databases import KINDS, database_at
+from tests.support import databases
+from tests.support.databases import KINDS, database_at
 
 # How long an example takes says how busy the machine is, not whether the program is right.
 settings.register_profile("civiapi", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -38,26 +39,41 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On MariaDB: leave out what opens no database or is about SQLite; skip the rest where there is no MariaDB."""
-    if databases.chosen() != "mariadb":
-        return
-    kept = [item for item in items if _opens_a_database(item)]
+    """Each kind of database has its own run: on SQLite, leave out the variants of tests that MariaDB's run has; on
+    MariaDB, what opens no database or is about SQLite. Skip the rest there where there is no MariaDB."""
+    on_mariadb = databases.chosen() == "mariadb"
+    kept = [item for item in items if (_opens_a_database(item) if on_mariadb else not _is_mariadbs(item))]
     config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
     items[:] = kept
-    if databases.why_no_mariadb():
+    if on_mariadb and databases.why_no_mariadb():
         for item in items:
             item.add_marker(pytest.mark.skip(reason=databases.why_no_mariadb()))
 
 
+def _params(item: pytest.Item) -> list[object]:
+    return list(getattr(getattr(item, "callspec", None), "params", {}).values())
+
+
+def _is_mariadbs(item: pytest.Item) -> bool:
+    return "mariadb" in _params(item) and _opens_a_database(item)
+
+
 def _opens_a_database(item: pytest.Item) -> bool:
-    if (
-        item.get_closest_marker("sqlite_only")
-        or "sqlite" in getattr(getattr(item, "callspec", None), "params", {}).values()
-    ):
+    if item.get_closest_marker("sqlite_only") or "sqlite" in _params(item):
         return False
     known = vars(getattr(item, "module", None))
-    ways = {"database_at", "a_database", "an_empty_database", "a_site", "a_whole_site", "write_settings"}
-    return "store" in getattr(item, "fixturenames", ()) or not ways.isdisjoint(known)
+    ways = {
+        "database_at",
+        "a_database",
+        "an_empty_database",
+        "a_site",
+        "a_harness",
+        "a_whole_site",
+        "write_settings",
+        "prepare_runner",
+        "prepare_site",
+    }
+    return not {"store", "site"}.isdisjoint(getattr(item, "fixturenames", ())) or not ways.isdisjoint(known)
 
 
 @pytest.fixture(autouse=True)

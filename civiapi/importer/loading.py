@@ -1,34 +1,36 @@
-"""From checked rows to rows of the database, file by file and chunk by chunk, in the caller's transaction.
+"""Writes validated rows to the database, file by file and chunk by chunk, in the transaction of the caller.
 
-What is wrong is collected and in the end raised, which undoes everything. What trips people up: ids in the files are
-the sender's; ``civiapi_import`` says what each became here, and rows are compared only after their references have
-been translated: the e-mail of a person we know is that e-mail only if it still belongs to that person.
+Errors are collected and raised at the end, which rolls everything back. Ids in the files are those of the source;
+``civiapi_import`` maps them to ids here. Rows are compared only after their references are translated: the address of a
+known contact is the same row only if it still belongs to that contact.
 """
 
-import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 from sqlalchemy import Connection, func, select, update
 
-from civiapi.importer import memory
-from civiapi.importer.finishing import finish
+from civiapi.importer import history
+from civiapi.importer.classify import Classified, classify
+from civiapi.importer.post_import import finish
 from civiapi.importer.reading import BadRow, Found, Line, Survey, Times, read_heading, read_rows
 from civiapi.importer.references import References
 from civiapi.importer.reporting import FileReport, ImportRefused, ImportReport
 from civiapi.importer.sheets import Column, Row, Sheet
-from civiapi.importer.sorting import Sorted, sort
-from civiapi.store.bulk import insert_rows
-from civiapi.store.tables import location_type
+from civiapi.store.civicrm.contact_names import conventions, new_contact_columns
+from civiapi.store.civicrm.contacts import new_hash
+from civiapi.store.databases.bulk import insert_rows
+from civiapi.store.schema.tables import location_type
+from civiapi.store.text.collation import sort_key
 
 CHUNK = 1000
-LIMIT = 100  # bad rows listed before reading stops
+MAX_ERRORS = 100  # invalid rows listed before reading stops
 
 
 def load(conn: Connection, survey: Survey, times: Times) -> ImportReport:
-    """Load everything the survey found. Raises ``ImportRefused``, and then the transaction must not be committed."""
-    if memory.knows(conn, survey.source):
+    """Load all files of the survey. Raises ``ImportRefused``; the transaction must then be rolled back."""
+    if history.is_imported(conn, survey.source):
         files = [FileReport(found.sheet.file, found.rows, already=found.rows) for found in survey.files]
         return ImportReport(tuple(files), survey.ignored)
     loader = _Loader(conn, survey, times)
@@ -43,12 +45,12 @@ def load(conn: Connection, survey: Survey, times: Times) -> ImportReport:
 
 
 class _TooMany(Exception):
-    """The limit of bad rows is reached."""
+    """The limit of invalid rows is reached."""
 
 
 @dataclass(slots=True)
 class _Ids:
-    """Which ids new rows get: their own, moved by ``shift``, or the next one where that is taken or there is none."""
+    """Ids for new rows: their own plus ``shift``, or the next free one if it is taken or missing."""
 
     next: int
     shift: int = 0
@@ -61,7 +63,7 @@ class _Ids:
 
 
 @dataclass(slots=True)
-class _Tally:
+class _Counts:
     loaded: int = 0
     already: int = 0
     renumbered: int = 0
@@ -81,11 +83,11 @@ class _Loader:
 
     def report(self, problems: Sequence[BadRow]) -> None:
         self.bad += problems
-        if len(self.bad) >= LIMIT:
+        if len(self.bad) >= MAX_ERRORS:
             raise _TooMany
 
     def load_file(self, found: Found) -> FileReport:
-        """Load one file; those it refers to have been loaded before."""
+        """Load one file; the files it refers to are loaded already."""
         sheet = found.sheet
         columns, problems = read_heading(found.path, sheet)
         if problems:
@@ -93,83 +95,85 @@ class _Loader:
             self.report(problems)
             return FileReport(sheet.file, found.rows)
         ids = self.ids_for(found, columns)
-        tally = _Tally()
+        counts = _Counts()
         for lines in self.chunks(found, columns):
             fresh = self.without_repeats(sheet, lines)
-            self.write(sheet, sort(self.links, sheet, columns, fresh, self.report), ids, tally)
+            self.write(sheet, classify(self.links, sheet, columns, fresh, self.report), ids, counts)
         self.refer_to_own_rows(found, columns)
-        return FileReport(sheet.file, found.rows, tally.loaded, tally.already, tally.renumbered, tally.left_out)
+        return FileReport(sheet.file, found.rows, counts.loaded, counts.already, counts.renumbered, counts.left_out)
 
     def ids_for(self, found: Found, columns: list[Column]) -> _Ids:
-        """Where the file's new ids begin. In an ordered sheet one taken id moves them all, and their order stays."""
+        """The first new id. In an ordered sheet, one taken id shifts all ids, so that their order stays."""
         largest = self.conn.execute(select(func.max(found.sheet.table.c.id))).scalar() or 0
         if found.sheet.ordered and largest and self.collides(found, columns):
             return _Ids(found.largest_id + largest + 1, shift=largest)
         return _Ids(max(largest, found.largest_id) + 1)
 
     def collides(self, found: Found, columns: list[Column]) -> bool:
-        """Whether any new row's id is taken. Reports nothing: the file is read again for that."""
+        """Whether the id of a new row is taken. Errors are reported when the file is read again."""
         rows = read_rows(found.path, found.sheet, columns, self.times)
         while part := list(islice(rows, CHUNK)):
             lines = [row for row in part if isinstance(row, Line)]
-            if sort(self.links, found.sheet, columns, lines, lambda problems: None).taken:
+            if classify(self.links, found.sheet, columns, lines, lambda problems: None).taken:
                 return True
         return False
 
     def chunks(self, found: Found, columns: list[Column]) -> Iterator[list[Line]]:
-        """The good rows; bad ones are reported, but their keys kept: what refers to them is not at fault."""
+        """The valid rows. Invalid ones are reported and their keys stored, so that references to them are no errors."""
         rows = read_rows(found.path, found.sheet, columns, self.times)
         while part := list(islice(rows, CHUNK)):
             bad = [row for row in part if isinstance(row, BadRow)]
             if keys := {row.key for row in bad if row.key}:
-                keys -= memory.keys_of(self.conn, self.source, found.sheet.name, list(keys))
-                memory.remember(self.conn, self.source, found.sheet.name, [(key, "", 0, 0) for key in keys])
+                keys -= history.keys_of(self.conn, self.source, found.sheet.name, list(keys))
+                history.remember(self.conn, self.source, found.sheet.name, [(key, "", 0, 0) for key in keys])
             self.report(bad)
             yield [row for row in part if isinstance(row, Line)]
 
     def without_repeats(self, sheet: Sheet, lines: list[Line]) -> list[Line]:
         """Those whose key has not been in the file before."""
-        seen = memory.keys_of(self.conn, self.source, sheet.name, [line.key for line in lines])
+        seen = history.keys_of(self.conn, self.source, sheet.name, [line.key for line in lines])
         kept = []
         for line in lines:
             if line.key in seen:
                 what = f"id {line.key}" if "id" in line.row else "the same row"
-                self.report([BadRow(sheet.file, line.number, f"{what} is there twice")])
+                self.report([BadRow(sheet.file, line.number, f"{what} is repeated")])
             else:
                 seen.add(line.key)
                 kept.append(line)
         return kept
 
-    def write(self, sheet: Sheet, rows: Sorted, ids: _Ids, tally: _Tally) -> None:
-        """Insert the new rows of a chunk, and write down what became of each row."""
+    def write(self, sheet: Sheet, rows: Classified, ids: _Ids, counts: _Counts) -> None:
+        """Insert the new rows of a chunk, and store the id of each row."""
         remembered = [(line.key, "", 0, 0) for line in rows.orphans]
         remembered += [(line.key, line.digest, here, 0) for line, here in rows.known]
         for line in rows.new:
             own = line.row.get("id")
             line.row["id"] = ids.give(own, rows.taken)
-            tally.renumbered += own is not None and own != line.row["id"]
+            counts.renumbered += own is not None and own != line.row["id"]
             remembered.append((line.key, line.digest, line.row["id"], 1))
             self.site_defaults(sheet, line.row)
         later = {column.name for column in sheet.columns if column.later}
         columns = sorted({name for line in rows.new for name in line.row} - later)
         insert_rows(self.conn, sheet.table, columns, [tuple(map(line.row.get, columns)) for line in rows.new])
-        memory.remember(self.conn, self.source, sheet.name, remembered)
+        history.remember(self.conn, self.source, sheet.name, remembered)
         if sheet.name == "tags":
             named = [*rows.known, *((line, line.row["id"]) for line in rows.new)]
-            self.links.names |= {line.row["name"].lower(): here for line, here in named}
-        tally.loaded += len(rows.new)
-        tally.already += len(rows.known)
-        tally.left_out += len(rows.orphans)
+            self.links.names |= {sort_key(line.row["name"]): here for line, here in named}
+        counts.loaded += len(rows.new)
+        counts.already += len(rows.known)
+        counts.left_out += len(rows.orphans)
 
     def site_defaults(self, sheet: Sheet, row: Row) -> None:
-        """What only this site can say of a row that does not say it."""
+        """Defaults that depend on this site."""
         if sheet.name == "contacts":
-            row["hash"] = row.get("hash") or secrets.token_hex(16)
+            row["hash"] = row.get("hash") or new_hash()
+            for name, value in new_contact_columns(conventions(self.conn), row, None).items():
+                row[name] = value if row.get(name) is None else row[name]
         elif sheet.name == "emails":
             row["location_type_id"] = row.get("location_type_id") or self.location_type
 
     def refer_to_own_rows(self, found: Found, columns: list[Column]) -> None:
-        """Fill the columns that refer to rows of the same file, now that all of them are there."""
+        """Fill the columns that refer to rows of the same file, after all rows exist."""
         for column in columns:
             if not column.later:
                 continue
@@ -180,7 +184,7 @@ class _Loader:
 
     def fill(self, sheet: Sheet, column: Column, lines: list[Line]) -> None:
         targets = self.links.find(column, {str(line.row[column.name]) for line in lines})
-        made = memory.made_of(self.conn, self.source, sheet.name, [line.key for line in lines])
+        made = history.made_of(self.conn, self.source, sheet.name, [line.key for line in lines])
         for line in lines:
             target = targets.get(str(line.row[column.name]))
             if target is None:

@@ -1,26 +1,27 @@
-"""From a folder of CSV files to checked rows, one at a time. No database.
+"""Reads a folder of CSV files as validated rows, one at a time. No database.
 
-A file is read twice and never held: once by ``survey`` (what is there, the largest ids, a digest of everything),
-once by ``read_rows``. Bytes that are not UTF-8 spoil their row, not the reading of the rest.
+Each file is read twice and never held in memory: by ``survey`` (largest ids, a digest of everything) and by
+``read_rows``. Bytes that are not UTF-8 make their row invalid, not the file.
 """
 
 import csv
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TextIO
 from zoneinfo import ZoneInfo
 
-from civiapi.importer.sheets import SHEETS, Column, Row, Sheet, site_time
+from civiapi.importer.cells import site_time
+from civiapi.importer.sheets import SHEETS, Column, Row, Sheet
 
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
-    """A row that cannot be loaded, where it stands (line 1 is the heading, 0 the whole file) and why.
+    """An invalid row: its line (1 is the header, 0 the whole file) and the reason.
 
-    ``key`` is what the row is called in its file, if that much could be read.
+    ``key`` identifies the row in its file, if it could be read.
     """
 
     file: str
@@ -34,9 +35,9 @@ class BadRow:
 
 @dataclass(slots=True)
 class Line:
-    """A row that reads well: where it stands, its key in the file, its values by the table's columns.
+    """A valid row: its line, its key in the file, its values by the columns of the table.
 
-    ``digest`` is of what identifies it, once its references mean rows of this database.
+    ``digest``: of its identity, after its references are translated.
     """
 
     number: int
@@ -47,7 +48,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A file of the folder: its sheet, how many rows it holds, its largest id."""
+    """A file of the folder: its sheet, number of rows and largest id."""
 
     path: Path
     sheet: Sheet
@@ -57,7 +58,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What the folder holds. ``source`` is a digest of all of it: the same data has the same one, wherever it lies."""
+    """The files of a folder. ``source`` is a digest of their content, independent of their place."""
 
     files: tuple[Found, ...]
     ignored: tuple[str, ...]
@@ -66,7 +67,7 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How times are read and written: the moment of the import, the zone of the file's times, the site's zone."""
+    """The time of the import, the zone of times in the files, and the zone of the site."""
 
     now: str
     read_in: ZoneInfo
@@ -74,20 +75,20 @@ class Times:
 
 
 def survey(folder: Path) -> Survey:
-    """Look at every file that an import knows, in the order they are loaded. Raises ``OSError``."""
+    """Survey the files that an import reads, in the order they are loaded. Raises ``OSError``."""
     present = {path.name for path in folder.iterdir() if path.is_file()}
     digest = hashlib.blake2b(digest_size=16)
     files = []
     for sheet in SHEETS:
         if sheet.file in present:
             digest.update(sheet.file.encode())
-            files.append(_look_at(folder / sheet.file, sheet, digest))
+            files.append(_survey_file(folder / sheet.file, sheet, digest))
     known = {found.path.name for found in files}
     ignored = sorted(name for name in present - known if name.lower().endswith(".csv"))
     return Survey(tuple(files), tuple(ignored), digest.hexdigest())
 
 
-def _look_at(path: Path, sheet: Sheet, digest: "hashlib.blake2b") -> Found:
+def _survey_file(path: Path, sheet: Sheet, digest: "hashlib.blake2b") -> Found:
     with path.open("rb") as raw:
         for block in iter(lambda: raw.read(1 << 16), b""):
             digest.update(block)
@@ -108,7 +109,7 @@ def _open(path: Path) -> TextIO:
 
 
 def _cells(reader: Iterator[list[str]]) -> Iterator[list[str]]:
-    """The rows up to where the file stops being CSV; ``read_rows`` is the one that says where that is."""
+    """The rows up to the first CSV error; ``read_rows`` reports it."""
     try:
         yield from reader
     except csv.Error:
@@ -116,7 +117,7 @@ def _cells(reader: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def read_heading(path: Path, sheet: Sheet) -> tuple[list[Column], list[BadRow]]:
-    """The file's columns in order, and what is wrong with them. The first is empty if anything is."""
+    """The columns of the file in order, or no columns and the errors."""
     try:
         with _open(path) as stream:
             names = [name.strip() for name in next(csv.reader(stream, strict=True), [])]
@@ -129,21 +130,18 @@ def read_heading(path: Path, sheet: Sheet) -> tuple[list[Column], list[BadRow]]:
         elif sheet.column(name) is None:
             problems.append(f"unknown column '{name}'")
         elif name in names[:place]:
-            problems.append(f"column '{name}' is there twice")
+            problems.append(f"column '{name}' is repeated")
     if problems:
         return [], [BadRow(sheet.file, 1, problem) for problem in problems]
     return [column for name in names if (column := sheet.column(name))], []
 
 
 def _missing(names: list[str], sheet: Sheet) -> list[str]:
-    required = [column.name for column in sheet.columns if column.required or column.expected]
-    if sheet.needs_id:
-        required.insert(0, "id")
-    return [name for name in required if name not in names]
+    return [name for name in sheet.required if name not in names]
 
 
 def read_rows(path: Path, sheet: Sheet, columns: list[Column], times: Times) -> Iterator[Line | BadRow]:
-    """Every row of the file, good or bad, in order. *columns* come from ``read_heading``."""
+    """Every row of the file, valid or not, in order. *columns* come from ``read_heading``."""
     with _open(path) as stream:
         reader = csv.reader(stream, strict=True)
         next(reader)
@@ -162,7 +160,7 @@ def read_rows(path: Path, sheet: Sheet, columns: list[Column], times: Times) -> 
 
 def _read_row(number: int, cells: list[str], sheet: Sheet, columns: list[Column], times: Times) -> Line | BadRow:
     if len(cells) != len(columns):
-        return BadRow(sheet.file, number, f"has {len(cells)} values, the heading has {len(columns)} columns")
+        return BadRow(sheet.file, number, uneven(cells, columns))
     row: Row = {}
     problems: list[str] = []
     for column, cell in zip(columns, cells, strict=True):
@@ -184,6 +182,11 @@ def _read_row(number: int, cells: list[str], sheet: Sheet, columns: list[Column]
     return Line(number, key, row)
 
 
+def uneven(cells: Sized, heading: Sized) -> str:
+    """The reason why a row of another length than its heading is invalid."""
+    return f"has {len(cells)} values, the heading has {len(heading)} columns"
+
+
 def _read_cell(column: Column, cell: str, times: Times) -> object:
     if _undecodable(cell):
         raise ValueError("is not UTF-8")
@@ -198,7 +201,7 @@ def _read_cell(column: Column, cell: str, times: Times) -> object:
 
 
 def _key(row: Row, sheet: Sheet) -> str:
-    """What the row is called in its file: its id, or a digest of what identifies it."""
+    """The key of the row in its file: its id, or a digest of its identity."""
     if row.get("id") is not None:
         return str(row["id"])
     if sheet.needs_id or "id" in row:
@@ -207,9 +210,9 @@ def _key(row: Row, sheet: Sheet) -> str:
 
 
 def digest_of(values: Iterable[object]) -> str:
-    """32 hexadecimal digits that stand for these values."""
-    words = "\x1f".join("" if value is None else str(value) for value in values)
-    return hashlib.blake2b(words.encode(), digest_size=16).hexdigest()
+    """A digest of these values (32 hexadecimal digits)."""
+    text = "\x1f".join("" if value is None else str(value) for value in values)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def _undecodable(cell: str) -> bool:

@@ -1,4 +1,4 @@
-"""What an import says afterwards: how many rows went in, or why none did."""
+"""The result of an import: how many rows were loaded, or why none."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +8,10 @@ from civiapi.importer.reading import BadRow
 
 @dataclass(frozen=True, slots=True)
 class FileReport:
-    """One file's rows: how many were loaded, were there already, got a new id, or were left out.
+    """The rows of one file: how many were loaded, existed already, got a new id, or were left out.
 
-    ``renumbered`` rows are among the ``loaded``; ``left_out`` ones belong to a row that was imported before and
-    deleted since.
+    ``renumbered`` rows are among the ``loaded``; ``left_out`` ones refer to a row that was imported before and deleted
+    since.
     """
 
     file: str
@@ -24,17 +24,17 @@ class FileReport:
     def __str__(self) -> str:
         parts = [f"{self.loaded} loaded"]
         if self.renumbered:
-            parts.append(f"{self.renumbered} of them under a new id, theirs was taken")
+            parts.append(f"{self.renumbered} of them with a new id because theirs was taken")
         if self.already:
-            parts.append(f"{self.already} were there already")
+            parts.append(f"{self.already} existed already")
         if self.left_out:
-            parts.append(f"{self.left_out} left out, they belong to a row deleted since")
-        return f"{self.file}: {self.rows} rows, {', '.join(parts)}"
+            parts.append(f"{self.left_out} left out because they refer to a deleted row")
+        return f"{self.file}: {self.rows:,} {'row' if self.rows == 1 else 'rows'}, {', '.join(parts)}"
 
 
 @dataclass(frozen=True, slots=True)
 class ImportReport:
-    """What an import did. ``ignored`` are CSV files whose names mean nothing to it."""
+    """The result of an import. ``ignored``: CSV files with unknown names."""
 
     files: tuple[FileReport, ...]
     ignored: tuple[str, ...] = ()
@@ -50,16 +50,15 @@ class ImportReport:
         return sum(file.renumbered for file in self.files)
 
     def lines(self) -> list[str]:
-        """The report in words, a line a file."""
-        words = [str(file) for file in self.files]
-        return [*words, *(f"{name}: ignored, no such file is known to an import" for name in self.ignored)]
+        """The report as text, one line per file."""
+        return [*map(str, self.files), *(f"{name}: ignored, unknown file name" for name in self.ignored)]
 
 
 class ImportRefused(Exception):
-    """Nothing was loaded. ``rows`` says what is wrong where; ``complete`` is false if reading stopped at the limit."""
+    """Nothing was imported. ``rows`` are the errors; ``complete`` is false if reading stopped at the limit."""
 
     def __init__(self, rows: Sequence[BadRow], *, complete: bool = True) -> None:
         self.rows = tuple(rows)
         self.complete = complete
-        more = "" if complete else "\n(and perhaps more: reading stopped here)"
+        more = "" if complete else "\n(there may be more errors; reading stopped here)"
         super().__init__("Nothing was imported.\n" + "\n".join(map(str, self.rows)) + more)

@@ -1,21 +1,20 @@
-"""Which CSV files an import knows, their columns, and what a cell may hold. Pure: no files, no database.
+"""The CSV files that an import reads, with their columns. Pure: no files, no database.
 
-A file holds one of CiviCRM's tables under CiviCRM's column names; a row's ``id`` is its number where it comes from.
-What trips people up: an empty cell is "not said" and takes the column's default, and a time without an offset is in
-the zone the import was asked to read it in.
+A file holds one of CiviCRM's tables under CiviCRM's column names, with the ids of the source. An empty cell takes the
+default of its column; a time without an offset is in the time zone of the import.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, datetime
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from sqlalchemy import Table
 
-from civiapi.store.clock import SITE_FORMAT
-from civiapi.store.tables import (
+from civiapi.importer.cells import Reader, address, choice, day, flag, html, moment, number, several, text
+from civiapi.store.civicrm.contact_names import NAME_LIMIT
+from civiapi.store.civicrm.group_membership import GroupStatus
+from civiapi.store.schema.tables import (
     contact,
     email,
     entity_tag,
@@ -25,41 +24,38 @@ from civiapi.store.tables import (
     subscription_history,
     tag,
 )
-
-SEPARATOR = "\x01"  # CiviCRM's mark between the values of a list column, and at both ends
-MAX_ID = 4_294_967_295
+from civiapi.store.text.encoded_text import cut
 
 Row = dict[str, Any]
-Reader = Callable[[str], Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: how its text becomes a value (``ValueError`` says what is wrong), and what an empty cell means."""
+    """One column: its reader (raises ``ValueError``) and its default."""
 
     name: str
     read: Reader
     default: Any = None
     required: bool = False
-    expected: bool = False  # the column must be there, though a cell may be empty
-    refers: str = ""  # the sheet (or table) whose row this number means
-    later: bool = False  # refers to rows of its own file, which may come further down
-    into: str = ""  # the table's column, where it has another name
-    by_name: bool = False  # refers by the row's name, not by its id
+    expected: bool = False  # the column must exist, but cells may be empty
+    refers: str = ""  # the sheet (or table) that this id refers to
+    later: bool = False  # refers to rows of its own file, which may follow later
+    into: str = ""  # the column of the table, if its name differs
+    by_name: bool = False  # refers by name, not by id
 
     @property
     def target(self) -> str:
-        """The table's column that the value goes into."""
+        """The column of the table."""
         return self.into or self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Sheet:
-    """One file: where its rows go and what makes a row that row.
+    """One file: its table, columns and keys.
 
-    ``identity`` tells whether a row with the same id is the same row. ``natural`` columns are unique in the database:
-    a row there with the same values *is* this row. ``finish`` fills what the file leaves out. In an ``ordered`` sheet
-    the order of the ids means something, so they are all moved or none is.
+    A row with the same id is the same row if its ``identity`` columns are equal. ``natural`` columns are unique in the
+    database: a row with the same values is the same row. ``finish`` fills missing values. In an ``ordered`` sheet the
+    order of ids is significant, so all ids are shifted or none.
     """
 
     name: str
@@ -76,111 +72,18 @@ class Sheet:
     def file(self) -> str:
         return f"{self.name}.csv"
 
+    @property
+    def required(self) -> list[str]:
+        """The columns that its heading must have."""
+        wanted = [column.name for column in self.columns if column.required or column.expected]
+        return ["id", *wanted] if self.needs_id else wanted
+
     def column(self, name: str) -> Column | None:
-        """The column of that name, if the sheet has it."""
+        """The column with this name, if there is one."""
         return next((column for column in self.columns if column.name == name), None)
 
 
-# ---- cells ------------------------------------------------------------------------------------------------------
-
-
-def text(length: int) -> Reader:
-    """Text of at most *length* characters."""
-
-    def read(cell: str) -> str:
-        if len(cell) > length:
-            raise ValueError(f"has {len(cell)} characters, at most {length} fit")
-        return cell
-
-    return read
-
-
-def number(cell: str) -> int:
-    """A row number: a whole number above zero."""
-    if not re.fullmatch(r"[0-9]{1,10}", cell) or not 0 < int(cell) <= MAX_ID:
-        raise ValueError(f"'{cell}' is not a whole number above zero")
-    return int(cell)
-
-
-_FLAGS = {"0": 0, "1": 1, "no": 0, "yes": 1, "false": 0, "true": 1}
-
-
-def flag(cell: str) -> int:
-    """Yes or no, as 1 or 0."""
-    if cell.lower() not in _FLAGS:
-        raise ValueError(f"'{cell}' is neither 0 nor 1")
-    return _FLAGS[cell.lower()]
-
-
-def choice(*options: str) -> Reader:
-    """One of these words, in any case."""
-    known = {option.lower(): option for option in options}
-
-    def read(cell: str) -> str:
-        if cell.lower() not in known:
-            raise ValueError(f"'{cell}' is none of {', '.join(options)}")
-        return known[cell.lower()]
-
-    return read
-
-
-def several(length: int, names: Mapping[str, str] | None = None) -> Reader:
-    """A list, separated by commas or by CiviCRM's own mark; *names* are words that stand for values."""
-    values = {name.lower(): value for name, value in (names or {}).items()}
-
-    def read(cell: str) -> str | None:
-        parts = [part.strip() for part in re.split(f"[{SEPARATOR},]", cell) if part.strip()]
-        parts = [values.get(part.lower(), part) for part in parts]
-        if names and (unknown := [part for part in parts if part not in names.values()]):
-            raise ValueError(f"'{unknown[0]}' is none of {', '.join(names)}")
-        stored = "".join(f"{SEPARATOR}{part}" for part in dict.fromkeys(parts)) + SEPARATOR
-        if len(stored) > length:
-            raise ValueError(f"has {len(stored)} characters, at most {length} fit")
-        return stored if parts else None
-
-    return read
-
-
-_ADDRESS = re.compile(r"[^\s@<>,;\"\x00-\x1f]+@[^\s@<>,;\"\x00-\x1f.]+(\.[^\s@<>,;\"\x00-\x1f.]+)+")
-
-
-def address(cell: str) -> str:
-    """An e-mail address, in lower case."""
-    if len(cell) > 254:
-        raise ValueError(f"has {len(cell)} characters, at most 254 fit")
-    if not _ADDRESS.fullmatch(cell):
-        raise ValueError(f"'{cell}' is not an e-mail address")
-    return cell.lower()
-
-
-def day(cell: str) -> str:
-    """A date, ``YYYY-MM-DD``."""
-    try:
-        return date.fromisoformat(cell).isoformat()
-    except ValueError as error:
-        raise ValueError(f"'{cell}' is not a date such as 2024-01-31") from error
-
-
-def moment(cell: str) -> datetime:
-    """A date and time; one without an offset stays naive until the import's zone is known."""
-    try:
-        return datetime.fromisoformat(cell)
-    except ValueError as error:
-        raise ValueError(f"'{cell}' is not a date and time such as 2024-01-31 15:30:00") from error
-
-
-def site_time(when: datetime, *, read_in: ZoneInfo, site: ZoneInfo) -> str:
-    """A moment as the site writes it; ``ValueError`` beyond what CiviCRM's columns hold."""
-    if when.tzinfo is None and read_in == site:
-        local = when
-    else:
-        local = (when if when.tzinfo else when.replace(tzinfo=read_in)).astimezone(site)
-    if not 1970 < local.year < 2038:
-        raise ValueError(f"the year {local.year} is out of range")
-    return local.strftime(SITE_FORMAT)
-
-
-# ---- what a file leaves out -------------------------------------------------------------------------------------
+# ---- defaults -------------------------------------------------------------------------------------
 
 
 def _finish_contact(row: Row, now: str) -> None:
@@ -193,8 +96,8 @@ def _finish_contact(row: Row, now: str) -> None:
     parts = [row.get(name) for name in ("first_name", "middle_name", "last_name")]
     whole = row[own] if own else " ".join(part for part in parts if part)
     turned = row[own] if own else ", ".join(part for part in (parts[2], parts[0]) if part)
-    row["display_name"] = row.get("display_name") or whole[:128] or None
-    row["sort_name"] = row.get("sort_name") or turned[:128] or row["display_name"]
+    row["display_name"] = row.get("display_name") or cut(whole, NAME_LIMIT) or None
+    row["sort_name"] = row.get("sort_name") or cut(turned, NAME_LIMIT) or row["display_name"]
     row["created_date"] = row.get("created_date") or now
     row["modified_date"] = row.get("modified_date") or now
 
@@ -230,7 +133,7 @@ def _finish_entity_tag(row: Row, now: str) -> None:
 
 
 def _complete(row: Row, now: str) -> None:
-    """Nothing to add."""
+    """No defaults."""
 
 
 # ---- the sheets, in the order they are loaded --------------------------------------------------------------------
@@ -245,7 +148,7 @@ def _texts(**lengths: int) -> tuple[Column, ...]:
 
 
 _ID = Column("id", number)
-_STATUSES = ("Added", "Removed", "Pending")
+_STATUSES = (GroupStatus.ADDED, GroupStatus.REMOVED, GroupStatus.PENDING)
 _CONTACT = Column("contact_id", number, required=True, refers="contacts")
 _GROUP = Column("group_id", number, required=True, refers="groups")
 
@@ -295,7 +198,8 @@ EMAILS = Sheet(
         Column("on_hold", lambda cell: int(choice("0", "1", "2")(cell)), 0),
         Column("hold_date", moment),
         Column("reset_date", moment),
-        *_texts(signature_text=65_535, signature_html=65_535),
+        *_texts(signature_text=65_535),
+        Column("signature_html", html(65_535)),
     ),
     identity=("contact_id", "email"),
     finish=_finish_email,
@@ -325,7 +229,7 @@ GROUPS = Sheet(
 GROUP_CONTACTS = Sheet(
     "group_contacts",
     group_contact,
-    (_ID, _GROUP, _CONTACT, Column("status", choice(*_STATUSES), "Added")),
+    (_ID, _GROUP, _CONTACT, Column("status", choice(*_STATUSES), GroupStatus.ADDED)),
     identity=("group_id", "contact_id"),
     natural=("contact_id", "group_id"),
     finish=_complete,
@@ -341,7 +245,7 @@ SUBSCRIPTION_HISTORY = Sheet(
         _GROUP,
         Column("date", moment, required=True),
         Column("method", text(8)),
-        Column("status", choice(*_STATUSES, "Deleted"), required=True),
+        Column("status", choice(*_STATUSES, GroupStatus.DELETED), required=True),
         Column("tracking", text(255)),
     ),
     identity=("contact_id", "group_id", "date", "method", "status"),

@@ -1,10 +1,10 @@
-"""The site's clock: CiviCRM keeps times without a zone, and this says which zone they are in.
+"""Site times: CiviCRM stores times without a zone, which are in the zone ``[database] timezone``.
 
-Every date and time in a table that CiviCRM or the extension may read is text, ``YYYY-MM-DD HH:MM:SS`` in the
-site's zone (setting ``[database] timezone``). Everything that compares moments does so on aware UTC datetimes in
-whole seconds. These are the only two conversions between the two.
+Every time in a table that CiviCRM or the extension may read is text, ``YYYY-MM-DD HH:MM:SS``, in that zone. Times are
+compared as aware UTC datetimes in whole seconds. All conversions between the two are here.
 """
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -14,29 +14,44 @@ SITE_FORMAT = "%Y-%m-%d %H:%M:%S"
 
 @dataclass(frozen=True, slots=True)
 class SiteClock:
-    """Reads and writes the zone-less times of one site."""
+    """Reads and writes the times of one site."""
 
     zone: ZoneInfo
 
     def now(self) -> str:
-        """The present moment as the site writes it."""
+        """The current site time."""
         return self.write(datetime.now(UTC))
 
     def write(self, moment: datetime) -> str:
-        """An aware moment as the site writes it, whole seconds."""
+        """An aware datetime as a site time, in whole seconds."""
         return moment.astimezone(self.zone).isoformat(" ", "seconds")[:19]  # a third of what strftime takes
 
+    def write_epoch(self, seconds: float) -> str:
+        """UTC seconds since 1970 as a site time."""
+        return self.write(datetime.fromtimestamp(seconds, UTC))
+
     def read(self, text: str | None) -> datetime | None:
-        """The moment (aware UTC) that a site time means; ``None`` for no time. A date alone is its midnight."""
+        """A site time as an aware UTC datetime. A date alone means its midnight.
+
+        ``None`` for no time and for what is none: old databases have ``0000-00-00 00:00:00`` where a time is not known.
+        """
         if not text:
             return None
-        naive = datetime.fromisoformat(text)
-        return naive.replace(tzinfo=self.zone).astimezone(UTC).replace(microsecond=0)
+        try:
+            naive = datetime.fromisoformat(text)
+            return naive.replace(tzinfo=self.zone).astimezone(UTC).replace(microsecond=0)
+        except (ValueError, OverflowError):
+            return None
 
 
 def site_clock(name: str) -> SiteClock:
-    """The clock of a zone by its IANA name, UTC where *name* is empty. Raises ``ValueError`` for an unknown zone."""
+    """The clock of a zone by its IANA name or as ``+02:00``, UTC where *name* is empty.
+
+    Raises ``ValueError`` for an unknown zone.
+    """
+    hours = re.fullmatch(r"([+-])(\d\d):00", name)
+    known = f"Etc/GMT{'-' if hours[1] == '+' else '+'}{int(hours[2])}" if hours else name  # signs as POSIX has them
     try:
-        return SiteClock(ZoneInfo(name or "UTC"))
+        return SiteClock(ZoneInfo(known or "UTC"))
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f"'{name}' is not a time zone; use an IANA name such as Europe/London") from error
+        raise ValueError(f"'{name}' is not a time zone; use an IANA name such as Europe/London, or +02:00") from error

@@ -1,7 +1,7 @@
-"""A database for a while: copies of some tables in a file of its own, worked on by the same functions, thrown away.
+"""A temporary database with copies of some tables, used by the same functions as the original and then deleted.
 
-Rows are copied page by page, in order of a key, from any store; writers of the original go on meanwhile, so nothing
-refuses a row whose relative was not there yet when it was copied.
+Rows are copied page by page in order of a key, from any store. The original may change meanwhile, so references
+between the copies are not checked.
 """
 
 import shutil
@@ -14,17 +14,19 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Connection, Table, select
 
-from civiapi.store.bulk import insert_rows
+from civiapi.store.base import Store
 from civiapi.store.clock import SiteClock
-from civiapi.store.engine import SqliteStore, Store
-from civiapi.store.tables import METADATA
+from civiapi.store.databases.bulk import insert_rows
+from civiapi.store.databases.sqlite import SqliteStore
+from civiapi.store.schema.migrations import create_tables
+from civiapi.store.schema.tables import METADATA
 
 PAGE = 5000
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What is copied of a table: these columns (default: all) of the rows that meet *where*, in order of *key*."""
+class TableCopy:
+    """The part of a table to copy: these columns (default: all) of the rows that meet *where*, in order of *key*."""
 
     table: Table
     key: Column[Any]
@@ -34,13 +36,13 @@ class Part:
 
 @asynccontextmanager
 async def scratch_store(clock: SiteClock) -> AsyncIterator[Store]:
-    """An empty store with every table there is, in a folder that only we can read; gone when the block ends."""
+    """An empty store with all tables, in a folder that only this user can read; deleted when the block ends."""
     folder = Path(tempfile.mkdtemp(prefix="civiapi-scratch-"))
     try:
         store = await SqliteStore.open(folder / "scratch.sqlite", clock)
         try:
-            await store.relax()
-            await store.write(METADATA.create_all)
+            await store.disable_durability()
+            await store.write(create_tables, METADATA.sorted_tables)
             yield store
         finally:
             await store.close()
@@ -48,8 +50,8 @@ async def scratch_store(clock: SiteClock) -> AsyncIterator[Store]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def copy_part(source: Store, target: Store, part: Part) -> int:
-    """Copy rows from one store to another, a page at a time; returns how many."""
+async def copy_table(source: Store, target: Store, part: TableCopy) -> int:
+    """Copy rows from one store to another, page by page; returns their number."""
     names = list(part.columns) or [column.name for column in part.table.columns]
     after, copied = None, 0
     while True:
@@ -61,7 +63,9 @@ async def copy_part(source: Store, target: Store, part: Part) -> int:
             return copied
 
 
-def _read_page(conn: Connection, part: Part, names: Sequence[str], after: Any) -> tuple[list[tuple[Any, ...]], Any]:
+def _read_page(
+    conn: Connection, part: TableCopy, names: Sequence[str], after: Any
+) -> tuple[list[tuple[Any, ...]], Any]:
     wanted = select(*(part.table.c[name] for name in names), part.key).where(*part.where)
     if after is not None:
         wanted = wanted.where(part.key > after)

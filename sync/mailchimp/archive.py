@@ -1,11 +1,8 @@
 """The archive of a finished batch: a gzip-compressed tar of JSON arrays, read and written.
 
-Reading trusts nothing: it comes from outside, by a link. Everything streams; at no time is more than one
-result and a read buffer in memory, nothing is written to disk, and member names are ignored. The functions
-here are synchronous and hold their thread: async callers use `read_in_thread`.
-
-What a newcomer trips over: the gzip is of the file, so an HTTP layer may or may not have taken it off; the
-first entry is a directory called ``./``; and files may be empty.
+The archive comes from outside, so reading enforces limits and ignores file names. It streams: one result and a read
+buffer are in memory, nothing is written to disk. The functions are synchronous; async callers use `read_in_thread`.
+The HTTP layer may have removed the gzip; the first entry is a directory ``./``; files may be empty.
 """
 
 from __future__ import annotations
@@ -26,20 +23,21 @@ from typing import IO, Any, NoReturn, cast
 import orjson
 
 from sync.mailchimp.errors import BadArchive
+from sync.mailchimp.lenient_json import loads, repaired
 from sync.mailchimp.wire import OperationResult
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 64 * 1024
 MEGABYTE = 1024 * 1024
 HEADER_ALLOWANCE = 128 * 1024
-"""Bytes that may pass from the end of one file's content to the start of the next's: padding, headers, read-ahead."""
+"""Bytes allowed between the content of two files: padding, headers, read-ahead."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveLimits:
-    """How far an archive is followed before it counts as hostile; sizes in bytes.
+    """The limits beyond which an archive counts as hostile; sizes in bytes.
 
-    The ratio counts only once `ratio_free` bytes came out: a thousand equal answers do compress well.
+    The ratio applies only after `ratio_free` bytes: a thousand equal answers compress well.
     """
 
     unpacked: int = 256 * MEGABYTE
@@ -53,10 +51,10 @@ DEFAULT_LIMITS = ArchiveLimits()
 
 
 def write_archive(results: Sequence[dict[str, Any]], *, files: int = 1, rng: Random) -> bytes:
-    """Return *results* as Mailchimp packs them: gzip, tar, ``./`` first, then ``./<hex>.json`` arrays.
+    """Return *results* as Mailchimp archives them: gzip, tar, ``./`` first, then ``./<hex>.json`` arrays.
 
-    The results are dealt out over *files* files without regard to order; now and then an empty file is
-    among them. *rng* decides names, dealing and emptiness, so a seed gives the same archive.
+    The results are spread over *files* files at random, sometimes with an empty file among them. The same *rng* gives
+    the same archive.
     """
     parts: list[list[dict[str, Any]]] = [[] for _ in range(max(1, files))]
     for result in results:
@@ -91,7 +89,7 @@ def read_archive(stream: IO[bytes], *, limits: ArchiveLimits = DEFAULT_LIMITS) -
 async def read_in_thread(
     stream: IO[bytes], *, limits: ArchiveLimits = DEFAULT_LIMITS, chunk: int = 200
 ) -> AsyncIterator[OperationResult]:
-    """Yield what `read_archive` yields, *chunk* results to a trip, so that unpacking never holds the event loop."""
+    """Yield what `read_archive` yields, *chunk* results to a trip, so that unpacking never blocks the event loop."""
     results = read_archive(stream, limits=limits)
     while taken := await asyncio.to_thread(_take, results, chunk):
         for result in taken:
@@ -160,7 +158,7 @@ def split_array(read: Callable[[int], bytes], *, limit: int = MEGABYTE) -> Itera
 
 
 class _Text:
-    """A window on decoded text that grows only as far as the element at its start needs."""
+    """A buffer of decoded text that grows only as far as the element at its start needs."""
 
     def __init__(self, read: Callable[[int], bytes], limit: int) -> None:
         self._read = read
@@ -184,7 +182,7 @@ class _Text:
                 return rest
 
     def next_character(self) -> str:
-        """Return the next character that is not white space and step over it; ``""`` at the end."""
+        """Consume and return the next character that is not white space; ``""`` at the end."""
         character = self.peek_character()
         self._at += len(character)
         return character
@@ -211,7 +209,7 @@ class _Text:
             _refuse(f"a result is longer than {self._limit} characters, or malformed")
 
     def _fill(self, size: int) -> bool:
-        """Read on, dropping what was used; False at the end."""
+        """Read more, dropping what was consumed; False at the end."""
         if self._ended:
             return False
         data = self._read(size)
@@ -222,7 +220,7 @@ class _Text:
 
 
 class _Meter:
-    """The unpacked bytes of an archive, counted against the limits as they pass."""
+    """The unpacked bytes of an archive, counted against the limits."""
 
     def __init__(self, stream: IO[bytes], limits: ArchiveLimits) -> None:
         self._packed = _Counted(stream)
@@ -237,7 +235,7 @@ class _Meter:
         return not self._head
 
     def allow_headers(self) -> None:
-        """Until content is allowed, let only as much pass as honest headers need: tarfile holds these in memory."""
+        """Until content is allowed, limit the bytes to what headers need: tarfile keeps these in memory."""
         self._ceiling = min(self._limits.unpacked, self._unpacked + HEADER_ALLOWANCE)
 
     def allow_content(self) -> None:
@@ -255,7 +253,7 @@ class _Meter:
         return data
 
     def drain(self) -> None:
-        """Read to the end, so that the checksum of the gzip is looked at."""
+        """Read to the end, which verifies the checksum of the gzip."""
         self.allow_content()
         while self.read(CHUNK):
             pass
@@ -275,7 +273,7 @@ class _Counted:
 
 
 class _Joined:
-    """A stream that gives back its first bytes, which were looked at, before the rest."""
+    """A stream that returns its first bytes, read before, and then the rest."""
 
     def __init__(self, head: bytes, rest: _Counted) -> None:
         self._head = head
@@ -302,10 +300,10 @@ def _result(element: dict[str, Any]) -> OperationResult:
 def _response(response: object) -> dict[str, Any] | None:
     if isinstance(response, str) and response:
         try:
-            response = orjson.loads(response)
-        except orjson.JSONDecodeError:
+            response = loads(response)
+        except ValueError:
             return None
-    return response if isinstance(response, dict) else None
+    return repaired(response) if isinstance(response, dict) else None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -1,13 +1,9 @@
-"""What the sync asks of Mailchimp, one method a call: paths, parameters, shapes.
+"""The Mailchimp client: one method a call.
 
-Connections, retries and errors are `transport.py`; walking an audience is `paging.py`; downloads are `results.py`;
-the shapes are in `wire.py`.
-No SQL and no policy here. Every method may raise the errors of `errors.py`.
-
-What a newcomer trips over: every collection pages with a default of 10, so all ask for 1000; a `member` argument
-is the id from a listing, a contact id or an address (an address becomes its subscriber hash); calls that create
-something (POST of members, batches, webhooks) are sent once only when their outcome is unknown, and raise
-`Unreachable` with `outcome_unknown` for the caller to look before sending again.
+`transport` has connections, retries and errors, `paging` the walk over an audience, `download` the results, `wire` the
+shapes. Every method may raise the errors of `errors`. A `member` argument is the id from a listing, a contact id or an
+address (which becomes its subscriber hash). Calls that create something (batches, webhooks) are not retried after an
+unknown outcome: they raise `Unreachable` with `outcome_unknown`, and the caller looks before it sends again.
 """
 
 from __future__ import annotations
@@ -21,28 +17,28 @@ from typing import IO, Any, Self, cast
 import httpx
 
 from sync.mailchimp.archive import DEFAULT_LIMITS, MEGABYTE, ArchiveLimits, read_in_thread
-from sync.mailchimp.errors import MethodNotAllowed, NotFound
+from sync.mailchimp.download import MAX_DOWNLOAD, download_results
+from sync.mailchimp.errors import NotFound
 from sync.mailchimp.paging import PASSES, MemberPage, floor, walk
-from sync.mailchimp.results import MAX_DOWNLOAD, download_results
-from sync.mailchimp.transport import PAGE_SIZE, TIMEOUT, USER_AGENT, Call, CallRecord, RetryPolicy, Transport
+from sync.mailchimp.reports import CampaignReports
+from sync.mailchimp.transport import PAGE_SIZE, TIMEOUT, USER_AGENT, CallRecord, MailchimpCall, RetryPolicy, Transport
 from sync.mailchimp.wire import (
     AUDIENCE_EVENTS,
     AUDIENCE_SOURCES,
-    SKIP_MERGE_VALIDATION,
-    Account,
-    Audience,
+    AccountInfo,
+    AudienceInfo,
     Batch,
     BatchOperation,
     BatchWebhook,
     Interest,
     InterestCategory,
     Member,
-    MergeField,
     OperationResult,
     Webhook,
+    as_count,
     format_instant,
+    read_member,
     subscriber_hash,
-    tags_body,
 )
 
 MEMBER_FIELDS = (
@@ -52,24 +48,29 @@ MEMBER_FIELDS = (
     "status",
     "merge_fields",
     "interests",
+    "marketing_permissions",
     "timestamp_opt",
     "last_changed",
 )
-"""What a sync uses of a member; leaving out the rest, ``_links`` above all, makes a page several times smaller."""
+"""The keys a sync uses; without the rest, ``_links`` above all, a page is several times smaller."""
 
 PAGE_FIELDS = ",".join(f"members.{name}" for name in MEMBER_FIELDS) + ",total_items"
 SINGLE_FIELDS = ",".join(MEMBER_FIELDS)
 SPOOL_SIZE = 4 * MEGABYTE
 """Bytes of a downloaded archive kept in memory; a larger one goes to a temporary file."""
 
+SKEW_FROM_S = 5
+"""Clocks that differ by less count as equal: a ``Date`` header is cut to whole seconds."""
+
 MEMBERS = "/lists/{audience}/members"
 MEMBER = "/lists/{audience}/members/{member}"
 
 
 class MailchimpClient:
-    """One account's Mailchimp. Use it as an async context manager, or close it with `close`.
+    """A client of one account. Use it as an async context manager, or call `close`.
 
     *base_url* overrides the address that the key's data centre gives (``/3.0`` is added if it has no path).
+    *transport* replaces the network: requests go to it, and closing the client closes it.
     Raises InvalidApiKey, before any request, for a key that names no data centre.
     """
 
@@ -86,6 +87,7 @@ class MailchimpClient:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         archive_limits: ArchiveLimits = DEFAULT_LIMITS,
         max_download: int = MAX_DOWNLOAD,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self._transport = Transport(
             api_key,
@@ -96,7 +98,9 @@ class MailchimpClient:
             timeout=timeout,
             on_call=on_call,
             now=now,
+            transport=transport,
         )
+        self.reports = CampaignReports(self._transport)
         self._archive_limits = archive_limits
         self._max_download = max_download
 
@@ -112,33 +116,42 @@ class MailchimpClient:
 
     @property
     def base_url(self) -> str:
-        """Where this account's API lives, without a trailing slash."""
+        """The URL of this account's API, without a trailing slash."""
         return self._transport.base_url
 
     def share_with(self, others: int) -> None:
-        """Leave *others*, processes at work on the same account, an equal part of its connections each."""
+        """Share the account's connections equally with *others* processes that use it."""
         self._transport.share_with(others)
 
     def clock_offset(self) -> timedelta | None:
         """Return Mailchimp's clock minus ours in whole seconds, by the last answer; None before the first."""
         return self._transport.clock_offset()
 
+    def skew(self) -> timedelta:
+        """Return Mailchimp's clock minus ours in whole seconds, to date changes by; none where they hardly differ."""
+        seconds = round((self.clock_offset() or timedelta(0)).total_seconds())
+        return timedelta(seconds=seconds if abs(seconds) >= SKEW_FROM_S else 0)
+
+    def now(self) -> datetime:
+        """Return the present time by Mailchimp's clock (aware UTC); by ours before the first answer."""
+        return datetime.now(UTC) + (self.clock_offset() or timedelta(0))
+
     # Account and audiences
 
-    async def get_account(self) -> Account:
-        """Return whose key this is: the cheapest way to check one. Raises BadKey when it is refused."""
-        return cast(Account, await self._get("/"))
+    async def get_account(self) -> AccountInfo:
+        """Return the account of this key. Raises BadKey when the key is refused."""
+        return cast(AccountInfo, await self._get("/"))
 
-    async def iter_audiences(self) -> AsyncGenerator[Audience, None]:
+    async def iter_audiences(self) -> AsyncGenerator[AudienceInfo, None]:
         """Yield every audience of the account."""
-        call = Call("GET", "/lists", params={"exclude_fields": "lists._links,_links"})
+        call = MailchimpCall("GET", "/lists", params={"exclude_fields": "lists._links,_links"})
         async with aclosing(self._transport.collect(call, "lists")) as rows:
             async for row in rows:
-                yield cast(Audience, row)
+                yield cast(AudienceInfo, row)
 
     async def get_interest_categories(self, audience_id: str) -> list[InterestCategory]:
         """Return the interest categories of an audience. Raises NotFound when there is no such audience."""
-        call = Call("GET", "/lists/{audience}/interest-categories", {"audience": audience_id})
+        call = MailchimpCall("GET", "/lists/{audience}/interest-categories", {"audience": audience_id})
         rows = self._transport.collect(call, "categories")
         return [cast(InterestCategory, row) async for row in rows]
 
@@ -146,15 +159,17 @@ class MailchimpClient:
         """Yield the interests of one category."""
         route = "/lists/{audience}/interest-categories/{category}/interests"
         ids = {"audience": audience_id, "category": category_id}
-        async with aclosing(self._transport.collect(Call("GET", route, ids), "interests")) as rows:
+        async with aclosing(self._transport.collect(MailchimpCall("GET", route, ids), "interests")) as rows:
             async for row in rows:
                 yield cast(Interest, row)
 
-    async def get_merge_fields(self, audience_id: str) -> list[MergeField]:
-        """Return the merge fields of an audience; EMAIL is not among them."""
-        call = Call("GET", "/lists/{audience}/merge-fields", {"audience": audience_id})
-        rows = self._transport.collect(call, "merge_fields")
-        return [cast(MergeField, row) async for row in rows]
+    async def get_merge_fields(self, audience_id: str) -> list[dict[str, Any]]:
+        """Return the merge fields of an audience, as Mailchimp describes them; EMAIL is not among them.
+
+        Raises NotFound when there is no such audience.
+        """
+        call = MailchimpCall("GET", "/lists/{audience}/merge-fields", {"audience": audience_id})
+        return [row async for row in self._transport.collect(call, "merge_fields")]
 
     # Members, many
 
@@ -188,10 +203,10 @@ class MailchimpClient:
             "sort_dir": sort_dir,
         }
         params = {name: value for name, value in wanted.items() if value is not None}
-        answer = await self._transport.send(Call("GET", MEMBERS, {"audience": audience_id}, params))
-        members = cast("list[Member]", answer.body.get("members") or [])
-        total = int(answer.body.get("total_items") or 0)
-        return MemberPage(members, total, answer.server_time, offset)
+        answer = await self._transport.send(MailchimpCall("GET", MEMBERS, {"audience": audience_id}, params))
+        listed = answer.body.get("members")
+        members = [read_member(one) for one in listed] if isinstance(listed, list) else []
+        return MemberPage(members, as_count(answer.body.get("total_items")), answer.server_time, offset)
 
     def iter_member_pages(
         self,
@@ -205,10 +220,10 @@ class MailchimpClient:
     ) -> AsyncGenerator[MemberPage, None]:
         """Yield an audience's members page by page, all of them or those changed since *since* (a zone is needed).
 
-        Store a page's `cursor` with its rows and give it back, with the same *since*, to go on after that page;
-        the page whose cursor is None is the last. `paging` tells what a walk promises. *parallel* pages at a time
-        are asked for in a full walk only. *passes* are the status filters walked in turn; the default asks for
-        archived members as well.
+        To continue after a page, pass its `cursor` and the same *since*; the last page has the cursor None. `paging`
+        says what a walk guarantees. *parallel* pages at a time
+        are requested in a full walk only. *passes* are the status filters, walked one after the other; the default
+        includes archived members.
         """
 
         async def ask(status: str | None, start: datetime | None, offset: int) -> MemberPage:
@@ -233,71 +248,26 @@ class MailchimpClient:
             body = await self._get(MEMBER, _member_ids(audience_id, member), {"fields": SINGLE_FIELDS})
         except NotFound:
             return None
-        return cast(Member, body)
-
-    async def put_member(
-        self, audience_id: str, member: str, body: Mapping[str, Any], *, skip_merge_validation: bool = True
-    ) -> Member:
-        """Create or update a member and return it; what *body* does not name stays. Safe to repeat.
-
-        A `status_if_new` alone does not bring an archived member back. An `email_address` in *body* must be the
-        one *member* stands for; to change an address use `patch_member`.
-        """
-        return await self._write("PUT", MEMBER, _member_ids(audience_id, member), body, skip_merge_validation)
-
-    async def patch_member(
-        self, audience_id: str, member: str, body: Mapping[str, Any], *, skip_merge_validation: bool = True
-    ) -> Member:
-        """Update a member and return it. A new `email_address` gives it a new `id`. Raises NotFound without one.
-
-        A change of address whose answer got lost and was repeated ends in NotFound as well: the old id is gone.
-        """
-        return await self._write("PATCH", MEMBER, _member_ids(audience_id, member), body, skip_merge_validation)
-
-    async def post_member(
-        self, audience_id: str, body: Mapping[str, Any], *, skip_merge_validation: bool = True
-    ) -> Member:
-        """Create a member, or revive an archived one, and return it.
-
-        Raises Refused with `is_member_exists` when it is there. Not repeated after an unknown outcome.
-        """
-        return await self._write(
-            "POST", MEMBERS, {"audience": audience_id}, body, skip_merge_validation, repeatable=False
-        )
-
-    async def archive_member(self, audience_id: str, member: str) -> None:
-        """Archive a member; it is archived afterwards, be it that it was before.
-
-        Raises NotFound when there is none, MethodNotAllowed when it cannot be archived (cleaned, pending).
-        """
-        try:
-            await self._transport.send(Call("DELETE", MEMBER, _member_ids(audience_id, member)))
-        except MethodNotAllowed:
-            found = await self.find_member(audience_id, member)
-            if found is None or found.get("status") != "archived":
-                raise
-
-    async def update_tags(self, audience_id: str, member: str, tags: Mapping[str, bool]) -> None:
-        """Add (True) and remove (False) tags of a member, starting no automations. Raises NotFound without one."""
-        ids = _member_ids(audience_id, member)
-        await self._transport.send(Call("POST", MEMBER + "/tags", ids, body=tags_body(tags)))
+        return read_member(body)
 
     # Batches
 
     async def submit_batch(
-        self, operations: Iterable[BatchOperation], *, make_sure: Callable[[], Awaitable[None]] | None = None
+        self, operations: Iterable[BatchOperation], *, before_send: Callable[[], Awaitable[None]] | None = None
     ) -> Batch:
-        """Hand over a batch and return it as first told: pending, with all counts 0.
+        """Submit a batch and return it as first answered: pending, with all counts 0.
 
-        *make_sure* is called when the connection stands and the request is about to leave; what it raises stops it.
-        Not repeated after an unknown outcome: look through `iter_recent_batches` by time and size first.
+        *before_send* is called when the connection is open and the request about to be sent; an exception stops it.
+        Not retried after an unknown outcome: search `iter_recent_batches` by time and size first.
         """
         body = {"operations": [operation.to_wire() for operation in operations]}
-        answer = await self._transport.send(Call("POST", "/batches", body=body, repeatable=False, make_sure=make_sure))
+        answer = await self._transport.send(
+            MailchimpCall("POST", "/batches", body=body, repeatable=False, before_send=before_send)
+        )
         return Batch.from_wire(answer.body)
 
     async def find_batch(self, batch_id: str) -> Batch | None:
-        """Return a batch as it stands, with a fresh results link; None when it was deleted or has expired."""
+        """Return a batch with a new results link; None when it was deleted or has expired."""
         try:
             return Batch.from_wire(await self._get("/batches/{batch}", {"batch": batch_id}))
         except NotFound:
@@ -308,7 +278,7 @@ class MailchimpClient:
 
         Other apps' batches are among them. The order of the listing is not documented, so all of it is read.
         """
-        call = Call("GET", "/batches", params={"exclude_fields": "batches._links,_links"})
+        call = MailchimpCall("GET", "/batches", params={"exclude_fields": "batches._links,_links"})
         async with aclosing(self._transport.collect(call, "batches")) as rows:
             async for row in rows:
                 batch = Batch.from_wire(row)
@@ -316,14 +286,14 @@ class MailchimpClient:
                     yield batch
 
     async def delete_batch(self, batch_id: str) -> bool:
-        """Stop and forget a batch; its results are lost. False when there was none any more."""
+        """Stop and delete a batch with its results. False when it was gone."""
         return await self._delete("/batches/{batch}", {"batch": batch_id})
 
     async def iter_results(self, batch_id: str) -> AsyncIterator[OperationResult]:
-        """Yield what became of each operation of a finished batch, in no order.
+        """Yield the result of each operation of a finished batch, in no order.
 
-        The batch is asked for right before, since links live ten minutes. The archive is downloaded whole (to
-        disk when large) before the first result. Raises NotFound for a batch that is gone, ResultsMissing for
+        The batch is read first, since links expire in ten minutes. The archive is downloaded whole (to disk when
+        large) before the first result. Raises NotFound for a batch that is gone, ResultsMissing for
         one with nothing to download, BadArchive for an archive that cannot be trusted.
         """
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_SIZE) as spool:
@@ -336,16 +306,18 @@ class MailchimpClient:
 
     async def list_webhooks(self, audience_id: str) -> list[Webhook]:
         """Return an audience's webhooks; their URLs hold secrets."""
-        body = await self._get("/lists/{audience}/webhooks", {"audience": audience_id})
-        return [Webhook.from_wire(row) for row in body.get("webhooks") or []]
+        call = MailchimpCall("GET", "/lists/{audience}/webhooks", {"audience": audience_id})
+        return [Webhook.from_wire(row) async for row in self._transport.collect(call, "webhooks")]
 
     async def add_webhook(self, audience_id: str, url: str) -> Webhook:
-        """Register *url* for what people and admins change in an audience, never for changes by API.
+        """Register *url* for changes by people and admins in an audience, never for those by API.
 
         Mailchimp calls the URL first and refuses one that does not answer, or that is registered already.
         """
         body = {"url": url, "events": AUDIENCE_EVENTS, "sources": AUDIENCE_SOURCES}
-        call = Call("POST", "/lists/{audience}/webhooks", {"audience": audience_id}, body=body, repeatable=False)
+        call = MailchimpCall(
+            "POST", "/lists/{audience}/webhooks", {"audience": audience_id}, body=body, repeatable=False
+        )
         return Webhook.from_wire((await self._transport.send(call)).body)
 
     async def delete_webhook(self, audience_id: str, webhook_id: str) -> bool:
@@ -355,45 +327,29 @@ class MailchimpClient:
 
     async def list_batch_webhooks(self) -> list[BatchWebhook]:
         """Return the account's batch webhooks; their URLs hold secrets."""
-        rows = self._transport.collect(Call("GET", "/batch-webhooks"), "webhooks")
+        rows = self._transport.collect(MailchimpCall("GET", "/batch-webhooks"), "webhooks")
         return [BatchWebhook.from_wire(row) async for row in rows]
 
     async def add_batch_webhook(self, url: str) -> BatchWebhook:
-        """Register *url* for finished batches, every app's of this account."""
-        call = Call("POST", "/batch-webhooks", body={"url": url, "enabled": True}, repeatable=False)
+        """Register *url* for finished batches of the account, those of other apps included."""
+        call = MailchimpCall("POST", "/batch-webhooks", body={"url": url, "enabled": True}, repeatable=False)
         return BatchWebhook.from_wire((await self._transport.send(call)).body)
 
     async def delete_batch_webhook(self, webhook_id: str) -> bool:
         """Remove a batch webhook; False when it was gone."""
         return await self._delete("/batch-webhooks/{webhook}", {"webhook": webhook_id})
 
-    # What the methods above share
-
     async def _get(
         self, route: str, ids: Mapping[str, str] | None = None, params: Mapping[str, str] | None = None
     ) -> dict[str, Any]:
-        return (await self._transport.send(Call("GET", route, ids or {}, params or {}))).body
+        return (await self._transport.send(MailchimpCall("GET", route, ids or {}, params or {}))).body
 
     async def _delete(self, route: str, ids: Mapping[str, str]) -> bool:
         try:
-            await self._transport.send(Call("DELETE", route, ids))
+            await self._transport.send(MailchimpCall("DELETE", route, ids))
         except NotFound:
             return False
         return True
-
-    async def _write(
-        self,
-        method: str,
-        route: str,
-        ids: Mapping[str, str],
-        body: Mapping[str, Any],
-        skip_merge_validation: bool,
-        *,
-        repeatable: bool = True,
-    ) -> Member:
-        params = SKIP_MERGE_VALIDATION if skip_merge_validation else {}
-        answer = await self._transport.send(Call(method, route, ids, params, body, repeatable))
-        return cast(Member, answer.body)
 
 
 def _member_ids(audience_id: str, member: str) -> dict[str, str]:

@@ -1,24 +1,22 @@
-"""What can go wrong when we speak to Mailchimp, and what may be done about it.
+"""The errors of calls to Mailchimp.
 
     MailchimpError
     ├── InvalidApiKey        the key names no data centre; nothing was sent
-    ├── Refused              Mailchimp read the request and said no (a problem document, 4xx)
+    ├── Refused              Mailchimp refused the request (a problem document, 4xx)
     │   ├── BadKey           401, or a 403 whose title says that key, user or plan is the reason
-    │   ├── NotFound         404
-    │   └── MethodNotAllowed 405; on DELETE: "this member cannot be archived"
-    ├── Throttled            429, or a 403 with no problem document: too fast; surely not carried out
+    │   └── NotFound         404
+    ├── Throttled            429, or a 403 with no problem document: too fast; not carried out
     ├── Unreachable          no connection, no answer, an answer that is not JSON, 5xx
     ├── ResultsMissing       a batch has no results to download, now or any more
     └── BadArchive           a batch result archive that is broken or hostile
 
-Callers ask an error two things: `may_be_retried` (would the same request later stand a chance?) and
-`outcome_unknown` (the request left us and no trustworthy answer came, so it may have been carried out).
+Every error has `may_be_retried` (the same request may succeed later) and `outcome_unknown` (the request was sent and no
+usable answer came, so it may have been carried out).
 
-Results inside a batch archive carry the same problem documents as single calls. The predicates at the end
-(`is_compliance_state` and kin) read both, by title first; titles may come translated for some accounts, so
-a stable part of `detail` is the fallback.
+Results in a batch archive have the same problem documents as single calls. `is_compliance_state` and `is_member_exists`
+read both: by title, or by a stable part of `detail`, because some accounts get translated titles.
 
-No message holds a key, a webhook secret or a signed link: text from outside goes through `mask_secrets`.
+No message contains a key, a webhook secret or a signed link: text from outside goes through `mask_secrets`.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 SNIPPET_LENGTH = 500
-"""How much of a body that is not JSON an error keeps for the log, in characters."""
+"""Characters of a body that is not JSON that an error keeps for the log."""
 
 KEY_REJECTED_TITLES = frozenset(
     {"api key missing", "api key invalid", "forbidden", "user disabled", "wrong datacenter"}
@@ -53,7 +51,7 @@ def mask_secrets(text: str, *known: str) -> str:
 
 
 class MailchimpError(Exception):
-    """Something went wrong in speaking to Mailchimp."""
+    """A call to Mailchimp failed."""
 
     may_be_retried: bool = False
     outcome_unknown: bool = False
@@ -75,7 +73,7 @@ class FieldError:
 
 
 class Refused(MailchimpError):
-    """Mailchimp understood the request and refused it; sending it again unchanged gives the same answer.
+    """Mailchimp refused the request; the same request gets the same answer.
 
     `problem` is the problem document as it came (secrets masked). Source: Mailchimp Marketing API, errors.
     """
@@ -102,19 +100,15 @@ class Refused(MailchimpError):
 
 
 class BadKey(Refused):
-    """The API key, its user or its plan is refused; stop this account and tell someone."""
+    """The API key, its user or its plan is refused; the account cannot be synced."""
 
 
 class NotFound(Refused):
     """There is no such audience, member, batch or webhook."""
 
 
-class MethodNotAllowed(Refused):
-    """The verb is not allowed here; on DELETE of a member: it is cleaned, pending or archived already."""
-
-
 class Throttled(MailchimpError):
-    """Too many connections or too fast; the request was turned away unread and may be sent again later."""
+    """Too many connections or too fast; the request was not carried out and may be sent again later."""
 
     may_be_retried = True
 
@@ -126,7 +120,7 @@ class Throttled(MailchimpError):
 
 
 class Unreachable(MailchimpError):
-    """No trustworthy answer: no connection, time-out, reset, a body that is not JSON, or a server error.
+    """No usable answer: no connection, time-out, reset, a body that is not JSON, or a server error.
 
     `status` is the HTTP status when one came, else None. `body` keeps the first 500 characters for the log.
     """
@@ -156,16 +150,16 @@ class ResultsMissing(MailchimpError):
 
 
 class BadArchive(MailchimpError):
-    """A batch result archive cannot be trusted: broken, too large, or holding what it should not.
+    """A batch result archive is broken, too large, or contains what it must not.
 
-    Operations whose results were not read before this was raised have an unknown outcome.
+    Operations whose results were not read before have an unknown outcome.
     """
 
     outcome_unknown = True
 
 
 def field_errors(problem: Mapping[str, Any]) -> tuple[FieldError, ...]:
-    """Return the ``errors`` of a problem document; anything malformed in it is left out."""
+    """Return the ``errors`` of a problem document, malformed ones left out."""
     listed = problem.get("errors")
     if not isinstance(listed, list):
         return ()
@@ -177,39 +171,66 @@ def field_errors(problem: Mapping[str, Any]) -> tuple[FieldError, ...]:
 
 
 def is_problem(body: object) -> bool:
-    """Tell whether *body* is a problem document; only ``status`` and ``title`` are sure to be there."""
+    """Return whether *body* is a problem document; only ``status`` and ``title`` are always present."""
     return isinstance(body, dict) and isinstance(body.get("status"), int) and isinstance(body.get("title"), str)
 
 
 def is_compliance_state(problem: Mapping[str, Any] | Refused | None) -> bool:
-    """True when the address may not be subscribed by API: it left, bounced, or is under review."""
+    """Return whether the address may not be subscribed by API: unsubscribed, bounced, or under review."""
     return _says(problem, title="Member In Compliance State", detail="is in a compliance state")
 
 
-def is_forgotten(problem: Mapping[str, Any] | Refused | None) -> bool:
-    """True when the address was permanently deleted; only the person can come back, by a signup form."""
-    return _says(
-        problem, title="Forgotten Email Not Subscribed", detail="permanently deleted and cannot be re-imported"
-    )
+def is_unknown_interest(problem: Mapping[str, Any] | Refused | None) -> bool:
+    """Return whether a member was refused because of an interest, which was deleted, say."""
+    document = problem.problem if isinstance(problem, Refused) else problem or {}
+    if document.get("status") != 400:
+        return False
+    fields = (error.field for error in field_errors(document))
+    return "interest" in str(document.get("detail") or "").casefold() or any(f.startswith("interest") for f in fields)
 
 
 def is_member_exists(problem: Mapping[str, Any] | Refused | None) -> bool:
-    """True when a member that was to be created is there already."""
+    """Return whether a member to be created exists already."""
     return _says(problem, title="Member Exists", detail="is already a list member")
 
 
-def is_fake_address(problem: Mapping[str, Any] | Refused | None) -> bool:
-    """True when Mailchimp rejects the address itself; sending it again is no use."""
-    return _says(problem, detail="looks fake or invalid")
+TEMPORARY_WORDS = (
+    "very recently",  # "… has signed up to a lot of lists very recently; we're not allowing more signups for now"
+    "for now",
+    "try again",
+    "temporar",
+    "later",
+    "too many",
+    "timed out",
+    "not available at this time",
+)
+LASTING_WORDS = (
+    "permanently deleted",
+    "looks fake or invalid",
+    "in a compliance state",
+    "merge fields were invalid",
+    "could not be validated",
+    "must re-subscribe",
+)
 
 
-def is_signup_throttled(problem: Mapping[str, Any] | Refused | None) -> bool:
-    """True when one person was signed up too often lately; hours or days later it may pass."""
-    return _says(problem, detail="signed up to a lot of lists very recently")
+def is_temporary(problem: Mapping[str, Any] | None) -> bool:
+    """Return whether the same request may succeed on another day.
+
+    So says the status (server errors, too many requests, no answer), else the detail, else it is a lasting refusal.
+    Source: Mailchimp Marketing API, errors.
+    """
+    document = problem or {}
+    status, detail = document.get("status"), str(document.get("detail") or "").casefold()
+    if not isinstance(status, int) or status in (0, 408, 429) or status >= 500:
+        return True
+    if any(words in detail for words in LASTING_WORDS):
+        return False
+    return any(words in detail for words in TEMPORARY_WORDS)
 
 
-def _says(problem: Mapping[str, Any] | Refused | None, *, detail: str, title: str | None = None) -> bool:
+def _says(problem: Mapping[str, Any] | Refused | None, *, title: str, detail: str) -> bool:
     document = problem.problem if isinstance(problem, Refused) else problem or {}
-    if title is not None and str(document.get("title") or "").strip().casefold() == title.casefold():
+    if str(document.get("title") or "").strip().casefold() == title.casefold():
         return True
     return detail.casefold() in str(document.get("detail") or "").casefold()

@@ -1,19 +1,18 @@
 """Walking an audience's members page by page without missing one, resumable after every page.
 
-Knows how offsets drift and how cursors move; how a page is asked for comes in as a function. Holds two pages'
-ids at most (and `parallel` pages read ahead).
+Pages are requested by a function. The ids of two pages at most are kept, and `parallel` pages read ahead.
 
-Why it is more than a loop: rows that leave while we page move all later rows up, and those that slip over the
-page boundary are never seen. Two remedies, after Mailchimp Marketing API, list members:
+Rows that leave during a walk move all later rows up, and rows that move over a page boundary would be missed.
+Two remedies, after Mailchimp Marketing API, list members:
 
-* With `since`, the walk is by key: sorted by `last_changed`, each page asks from one second before the last row
-  of the page before. One second before, because whether Mailchimp includes the named second is not documented.
-  Where a page does not get past its own second (an import stamps thousands alike), the offset moves instead.
+* With `since`, the walk is by key: sorted by `last_changed`, each page starts one second before the last row of the
+  page before, because whether Mailchimp includes the given second is not documented. If a page does not get past its
+  own second (an import gives thousands the same), the offset moves instead.
 * Without, pages overlap: each begins `overlap` rows before the last one ended. If rows moved by more than that,
-  none of the last page's final rows shows up in the new page; then the walk steps back until one does.
+  none of the last page's final rows is in the new page; then the walk steps back until one is.
   Rows that change during the walk are found by the incremental fetch the caller does from its start time.
 
-A row is given again only when its `last_changed` differs. Absence from a walk proves nothing about one member.
+A row is yielded again only when its `last_changed` differs. Absence from a walk proves nothing about one member.
 """
 
 from __future__ import annotations
@@ -26,26 +25,26 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sync.mailchimp.wire import Member, format_instant, parse_instant
+from sync.mailchimp.wire import Member, find_instant, format_instant, parse_instant
 
 PASSES: tuple[str | None, ...] = (None, "archived")
-"""A listing without status may or may not hold archived members (records conflict), so they are asked for as well."""
+"""A listing without status may leave archived members out (records conflict), so they are requested as well."""
 
 SINCE_FLOOR = datetime(2010, 1, 1, tzinfo=UTC)
-"""Mailchimp hangs on very old `since` values; before this, everything is asked for."""
+"""Mailchimp hangs on very old `since` values; for those, everything is requested."""
 
 STEPS_BACK = 20
-"""How often one pass steps back before it takes the order itself to be unsteady and just goes on."""
+"""After so many steps back, a pass takes the order itself to be unstable and continues."""
 
 ANCHOR_GAP = 10
 
 
 @dataclass(frozen=True, slots=True)
 class MemberPage:
-    """One page of members. `server_time` is Mailchimp's clock when the page was asked for (aware UTC).
+    """One page of members. `server_time` is Mailchimp's time of the request (aware UTC).
 
-    `total_items` counts what the filter matches, not what is still to come. `cursor` is a small JSON-able value
-    from which a walk goes on after this page; None when this was the last one.
+    `total_items` counts all that match the filter. `cursor` is a small JSON-able value from which a walk continues
+    after this page; None on the last page.
     """
 
     members: Sequence[Member]
@@ -57,7 +56,7 @@ class MemberPage:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a walk stands. `anchors` are ids of rows near the end of the page before, empty at a fresh start."""
+    """The position of a walk. `anchors` are ids of rows near the end of the page before, empty at the start."""
 
     step: int = 0
     since: datetime | None = None
@@ -80,7 +79,7 @@ class Position:
 
 
 AskPage = Callable[[str | None, datetime | None, int], Awaitable[MemberPage]]
-"""Asks for one page by status, since (already sorted by `last_changed` when given) and offset."""
+"""Requests one page by status, since (which implies the order by `last_changed`) and offset."""
 
 
 async def walk(
@@ -111,7 +110,7 @@ async def walk(
 
 
 def floor(since: datetime | None) -> datetime | None:
-    """Return *since* in UTC and whole seconds; None (everything) when it is too old to be asked for."""
+    """Return *since* in UTC and whole seconds; None (everything) when it is before `SINCE_FLOOR`."""
     if since is None:
         return None
     if since.tzinfo is None:
@@ -159,7 +158,7 @@ class _Pass:
             await self._drop_ahead()
 
     async def _read(self, position: Position) -> MemberPage:
-        """Return the page at *position*, from those read ahead if it is there, and see that more are read."""
+        """Return the page at *position*, read ahead or not, and start reading ahead."""
         if self._ahead and self._ahead[0][0] != position.offset:
             await self._drop_ahead()
         if self._parallel == 1:
@@ -184,13 +183,13 @@ class _Pass:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _is_torn(self, position: Position, page: MemberPage) -> bool:
-        """Tell whether rows may have slipped away between the page before and this one."""
+        """Return whether rows may have been missed between the page before and this one."""
         if position.offset == 0 or not position.anchors or self._steps_back >= STEPS_BACK:
             return False
         return not set(position.anchors).intersection(member.get("id", "") for member in page.members)
 
     def _is_last(self, page: MemberPage) -> bool:
-        """A short page ends the pass; if the server gives fewer rows than asked for, the total has its say."""
+        """A short page ends the pass, unless the server returned fewer rows than requested before the total."""
         length = len(page.members)
         return length == 0 or (length < self._count and page.offset + length >= page.total_items)
 
@@ -199,7 +198,7 @@ class _Pass:
         tail = list(reversed(members[len(members) - overlap :]))
         anchors = tuple(member.get("id", "") for member in tail[::ANCHOR_GAP])
         if position.since is not None:
-            last = parse_instant(members[-1].get("last_changed"))
+            last = next((at for one in reversed(members) if (at := find_instant(one.get("last_changed")))), None)
             since = last and last - timedelta(seconds=1)
             if since is not None and since > position.since:
                 return replace(position, since=since, offset=0, anchors=anchors)

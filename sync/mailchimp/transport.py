@@ -1,16 +1,13 @@
-"""One account's road to Mailchimp: credentials, limits, repeats, and what an answer means.
+"""HTTP calls to Mailchimp for one account: credentials, connection limit, retries, and errors.
 
-Knows HTTP and nothing of audiences or members; `client.py` names the calls. Everything httpx raises and every
-answer that is not plainly a success becomes one of the errors in `errors.py` here, and only here.
-
-What a newcomer trips over: the content type is looked at before the status. A 200 with an HTML page is no
-success, a 403 without a problem document is "too fast" and not a revoked key, and a 404 page from an edge
+Knows nothing of audiences or members; `client` names the calls. Every exception of httpx and every answer that is not a
+success becomes one of the errors in `errors` here. The content type is checked before the status: a 200 with an HTML
+page is no success, a 403 without a problem document is throttling and not a revoked key, and a 404 page from an edge
 server does not mean that a member is gone.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import random
@@ -24,7 +21,6 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from functools import cache
 from importlib import import_module
-from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,14 +28,14 @@ import httpx
 import orjson
 import stamina
 
-from sync.mailchimp.decoding import decode
+from sync.mailchimp.connection_limit import ConnectionLimit, limit_for
+from sync.mailchimp.decoding import read_body
 from sync.mailchimp.errors import (
     KEY_REJECTED_TITLES,
     SNIPPET_LENGTH,
     BadKey,
     InvalidApiKey,
     MailchimpError,
-    MethodNotAllowed,
     NotFound,
     Refused,
     Throttled,
@@ -47,39 +43,38 @@ from sync.mailchimp.errors import (
     is_problem,
     mask_secrets,
 )
-from sync.mailchimp.gates import Gate, gate_for
-from sync.mailchimp.wire import path_segment
+from sync.mailchimp.links import (
+    goes_through_proxy,
+    host_of,
+    is_own_host,
+    is_public_address,
+    may_be_fetched,
+    resolves_to_public,
+)
+from sync.mailchimp.wire import as_count, path_segment
 
 USER_AGENT = "civiapi (CiviCRM and Mailchimp sync)"
 TIMEOUT = httpx.Timeout(connect=10.0, read=130.0, write=130.0, pool=None)
-"""Seconds. Mailchimp cuts a request at 120 s; the pool has no limit since the semaphore is the queue."""
-
-LARGE = 8_192
-"""Bytes, packed as they come, that are unpacked and decoded in a fraction of a millisecond."""
+"""Seconds. Mailchimp ends a request at 120 s; the pool has no limit because requests queue in `connection_limit`."""
 
 PAGE_SIZE = 1000
-"""The most rows a page may have; every collection's own default is 10."""
+"""The maximum of rows in a page; the default of every collection is 10."""
 
 SIGNED_LINK = "GET (results link)"
-"""How errors and records name a download; the link itself is a secret."""
+"""The name of a download in errors and records; the link itself is a secret."""
 
-MOST_HOPS = 4
-"""Places a signed link may lead to, one after the other."""
+MAX_HOPS = 4
+"""Requests for one signed link, redirects included."""
 
-OWN_NETWORKS = frozenset({"localhost", "local", "internal", "intranet", "lan", "home", "corp", "private", "arpa"})
-"""Endings of names that only a network of its own knows."""
-
-JSON_TYPES = frozenset({"application/json", "application/problem+json"})
 _DATA_CENTRE = re.compile(r"[A-Za-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often and how long a call is repeated; times in seconds. Waits grow twofold, and no two are the same.
+    """How often and how long a call is retried; times in seconds. Waits double up to `wait_max`.
 
-    A wait is at most `wait_max`, and jitter is part of every one, of those at that limit too: callers that were turned
-    away together would come back together for as long as they are. No repeat begins once `total` has passed since the
-    first attempt began.
+    Jitter is part of every wait, of those at the maximum too, so that callers throttled together do not retry together.
+    No retry begins later than `total` after the first attempt.
     """
 
     attempts: int = 5
@@ -89,18 +84,18 @@ class RetryPolicy:
     wait_jitter: float = 1.0
 
     def wait(self, attempt: int) -> float:
-        """How long to wait after this attempt, counted from 1, before the next."""
+        """Return the seconds to wait after attempt number *attempt*, which counts from 1."""
         jitter = min(self.wait_jitter, self.wait_max)
         least = min(self.wait_max - jitter, self.wait_initial * 2.0 ** (attempt - 1))
         return least + random.uniform(0, jitter)  # noqa: S311  spreads callers, no secret
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One call to make. `route` is a template such as ``/lists/{audience}``, filled from `ids`; logs see only it.
+class MailchimpCall:
+    """One call to make. `route` is a template such as ``/lists/{audience}``, filled from `ids`; logs show only that.
 
-    `repeatable`: sending it twice leaves what sending it once leaves, so an unknown outcome may be repeated.
-    `make_sure`: called right before the request leaves, after all waiting for a connection; it stops it by raising.
+    `repeatable`: the call is idempotent, so it may be retried after an unknown outcome.
+    `before_send`: called when the connection is open and the request about to be sent; an exception stops it.
     """
 
     method: str
@@ -109,7 +104,7 @@ class Call:
     params: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     repeatable: bool = True
-    make_sure: Callable[[], Awaitable[None]] | None = None
+    before_send: Callable[[], Awaitable[None]] | None = None
 
     @property
     def name(self) -> str:
@@ -124,7 +119,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A success. `body` is {} for a 204; `server_time` is Mailchimp's clock when the call set out (aware UTC)."""
+    """A success. `body` is {} for a 204; `server_time` is Mailchimp's time when the call was sent (aware UTC)."""
 
     body: dict[str, Any]
     server_time: datetime
@@ -132,7 +127,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One attempt, for whoever counts: `outcome` is ok, refused, throttled or unreachable; `status` None: no answer."""
+    """One attempt, for metrics: `outcome` is ok, refused, throttled or unreachable; `status` None: no answer."""
 
     method: str
     route: str
@@ -142,20 +137,20 @@ class CallRecord:
 
 
 @cache
-def trusted_authorities() -> ssl.SSLContext:
-    """Return whom TLS trusts: read once for all clients, since reading it takes a tenth of a second."""
+def tls_context() -> ssl.SSLContext:
+    """Return the TLS context with the trusted authorities, shared by all clients: loading it takes 0.1 s."""
     return httpx.create_ssl_context()
 
 
-def load_http() -> None:
-    """Load what httpx loads with its first request, 70 ms in which nobody else would be answered."""
+def preload_http() -> None:
+    """Import what httpx imports at its first request, which would block the event loop for 70 ms."""
     for name in ("httpcore", "anyio._backends._asyncio"):
         with suppress(ImportError):  # another httpx
             import_module(name)
 
 
 def data_centre(api_key: str) -> str:
-    """Return the data centre a key names after its last hyphen. Raises InvalidApiKey when it names none."""
+    """Return the data centre, which a key has after its last hyphen. Raises InvalidApiKey without one."""
     head, hyphen, centre = api_key.strip().rpartition("-")
     if not (head and hyphen and _DATA_CENTRE.fullmatch(centre)):
         raise InvalidApiKey
@@ -163,10 +158,10 @@ def data_centre(api_key: str) -> str:
 
 
 def resolve_base_url(api_key: str, base_url: str = "") -> str:
-    """Return where an account's API lives, without a trailing slash.
+    """Return the URL of an account's API, without a trailing slash.
 
     A *base_url* with no path gets ``/3.0``; one with a path is used as it is. Raises InvalidApiKey for a key
-    without data centre even when the base is given, as callers rely on hearing it before any request.
+    without data centre even with a *base_url*, so that callers get the error before any request.
     """
     centre = data_centre(api_key)
     if not base_url:
@@ -176,7 +171,7 @@ def resolve_base_url(api_key: str, base_url: str = "") -> str:
 
 
 class _WithoutQueries(logging.Filter):
-    """Takes the query off URLs that httpx logs: a results link is a secret because of it."""
+    """Removes the query from URLs that httpx logs: it makes a results link a secret."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         if isinstance(record.args, tuple):
@@ -188,9 +183,9 @@ logging.getLogger("httpx").addFilter(_WithoutQueries())
 
 
 class Transport:
-    """Sends calls for one account and repeats those that may be.
+    """Sends calls for one account, with retries.
 
-    At most `max_connections` are on their way at a time, whatever others of this process send for the same account.
+    At most `max_connections` are in flight at once, those of other transports of the account in this process included.
     """
 
     def __init__(
@@ -204,18 +199,20 @@ class Transport:
         timeout: httpx.Timeout = TIMEOUT,
         on_call: Callable[[CallRecord], None] | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.base_url = resolve_base_url(api_key, base_url)
         self._key = api_key.strip()
         self._retry = retry or RetryPolicy()
-        self._most = max_connections
+        self._max_connections = max_connections
         self._on_call = on_call
         self._now = now
         self._offset: timedelta | None = None
-        # The credentials are given to each call rather than to the session: a download must never carry them.
+        # Passed with each call rather than set on the session: a download must not send the credentials.
         self._auth = httpx.BasicAuth("civiapi", self._key)
         self._http = httpx.AsyncClient(
-            verify=trusted_authorities(),
+            transport=transport,
+            verify=tls_context(),
             headers={"User-Agent": user_agent},
             timeout=timeout,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=max_connections),
@@ -226,33 +223,33 @@ class Transport:
         await self._http.aclose()
 
     def share_with(self, others: int) -> None:
-        """Use an equal part of the account's connections from now on, *others* having the rest."""
-        self._gate().narrow(self._most // (others + 1))
+        """Use an equal share of the account's connections from now on, with *others* processes."""
+        self._limit().set_share(self._max_connections // (others + 1))
 
-    def _gate(self) -> Gate:
-        return gate_for((self.base_url, self._key), self._most)
+    def _limit(self) -> ConnectionLimit:
+        return limit_for((self.base_url, self._key), self._max_connections)
 
     def clock_offset(self) -> timedelta | None:
         """Return Mailchimp's clock minus ours in whole seconds, by the last answer; None before the first."""
         return self._offset
 
     def server_now(self) -> datetime:
-        """Return the time by Mailchimp's clock as far as we know it (aware UTC)."""
+        """Return the time by Mailchimp's clock, as last measured (aware UTC)."""
         return self._now() + (self._offset or timedelta())
 
     def mask(self, text: str) -> str:
         """Return *text* without this account's key and without anything that looks like a secret."""
         return mask_secrets(text, self._key, self._key.rpartition("-")[0])
 
-    async def send(self, call: Call) -> Answer:
-        """Carry out *call*, repeating it while that is allowed and of use. Raises the errors of `errors.py`."""
+    async def send(self, call: MailchimpCall) -> Answer:
+        """Send *call*, with retries where they are allowed. Raises the errors of `errors`."""
         async for attempt in self.attempts(lambda error: _may_repeat(call, error)):
             with attempt:
                 return await self._attempt(call)
         raise AssertionError("stamina ends by returning or raising")
 
-    async def collect(self, call: Call, key: str) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield every row under *key* of a paged collection that is small and still; members need `paging`."""
+    async def collect(self, call: MailchimpCall, key: str) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield every row under *key* of a small paged collection; members need `paging`."""
         offset = 0
         while True:
             params = {**call.params, "count": str(PAGE_SIZE), "offset": str(offset)}
@@ -261,11 +258,11 @@ class Transport:
             for row in rows:
                 yield row
             offset += len(rows)
-            if not rows or (len(rows) < PAGE_SIZE and offset >= int(body.get("total_items") or 0)):
+            if not rows or (len(rows) < PAGE_SIZE and offset >= as_count(body.get("total_items"))):
                 return
 
     def attempts(self, may_repeat: Callable[[Exception], bool]) -> AsyncIterator[stamina.Attempt]:
-        """Return attempts to loop over under this account's retry policy."""
+        """Return the attempts that this account's retry policy allows."""
         number = itertools.count(1)
 
         def wait(error: Exception) -> bool | float:
@@ -277,17 +274,22 @@ class Transport:
     async def download(self, url: str) -> AsyncIterator[httpx.Response]:
         """Open a signed link without credentials. Raises Unreachable when it does not open or breaks off.
 
-        It leads where Mailchimp says, and on from there, but never into a network of ours: see `may_be_fetched`.
+        Redirects are followed, but never into a private network: see `links.py`.
         """
-        call = Call("GET", "(results link)")
+        call = MailchimpCall("GET", "(results link)")
         started = time.monotonic()
         outcome, status = "unreachable", None
         try:
-            for _ in range(MOST_HOPS):
-                if not may_be_fetched(url, self.base_url):
-                    raise Unreachable(call.name, "the link leads where we do not go", outcome_unknown=False)
+            for _ in range(MAX_HOPS):
+                if not (may_be_fetched(url, self.base_url) and await resolves_to_public(url, self.base_url)):
+                    raise forbidden_link()
                 async with self._http.stream(
-                    "GET", url, auth=None, headers={"Accept-Encoding": "identity"}, follow_redirects=False
+                    "GET",
+                    url,
+                    auth=None,
+                    headers={"Accept-Encoding": "identity"},
+                    follow_redirects=False,
+                    extensions=_checking_where_it_connects(url, self.base_url),
                 ) as response:
                     status = response.status_code
                     if response.has_redirect_location:
@@ -298,14 +300,14 @@ class Transport:
                     yield response
                     outcome = "ok"
                     return
-            raise Unreachable(call.name, f"more than {MOST_HOPS - 1} redirects", outcome_unknown=False)
+            raise Unreachable(call.name, f"more than {MAX_HOPS - 1} redirects", outcome_unknown=False)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unreachable(call.name, self.mask(_reason(error)), outcome_unknown=False) from error
         finally:
             self._record(call, outcome, status, started)
 
-    async def _attempt(self, call: Call) -> Answer:
-        async with self._gate().place():
+    async def _attempt(self, call: MailchimpCall) -> Answer:
+        async with self._limit().limiter:
             started = time.monotonic()
             outcome, status = "unreachable", None
             try:
@@ -323,7 +325,7 @@ class Transport:
                 self._record(call, outcome, status, started)
         return answer
 
-    async def _exchange(self, call: Call) -> tuple[httpx.Response, dict[str, Any] | None]:
+    async def _exchange(self, call: MailchimpCall) -> tuple[httpx.Response, dict[str, Any] | None]:
         headers = {"Accept": "application/json"}
         content = None
         if call.body is not None:
@@ -337,30 +339,34 @@ class Transport:
                 content=content,
                 headers=headers,
                 auth=self._auth,
-                extensions={} if call.make_sure is None else {"trace": _right_before_sending(call.make_sure)},
+                extensions={} if call.before_send is None else {"trace": _trace_of(call.before_send)},
             ) as response:
-                return await _unpacked(response)
+                return await read_body(response)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise Unreachable(call.name, self.mask(_reason(error)), outcome_unknown=False) from error
         except httpx.HTTPError as error:
             raise Unreachable(call.name, self.mask(_reason(error)), outcome_unknown=True) from error
 
-    def _read(self, call: Call, response: httpx.Response, body: dict[str, Any] | None, seconds: float) -> Answer:
+    def _read(
+        self, call: MailchimpCall, response: httpx.Response, body: dict[str, Any] | None, seconds: float
+    ) -> Answer:
         if body is None:
             raise self._unreadable(call, response)
-        server_time = self._learn_clock(response) - timedelta(seconds=int(seconds))
+        server_time = self._update_clock(response) - timedelta(seconds=int(seconds))
         if response.is_success:
             return Answer(body, server_time)
         raise self._refusal(call, response.status_code, body, response)
 
-    def _refusal(self, call: Call, status: int, body: dict[str, Any], response: httpx.Response) -> MailchimpError:
+    def _refusal(
+        self, call: MailchimpCall, status: int, body: dict[str, Any], response: httpx.Response
+    ) -> MailchimpError:
         if status == 429:
             return Throttled(call.name, status, self._snippet(response))
         if status >= 500 or not is_problem(body):
             return self._unreadable(call, response, title=str(body.get("title") or ""))
         return _refused_type(status, body)(call.name, status, self._masked(body))
 
-    def _unreadable(self, call: Call, response: httpx.Response, title: str = "") -> MailchimpError:
+    def _unreadable(self, call: MailchimpCall, response: httpx.Response, title: str = "") -> MailchimpError:
         status = response.status_code
         snippet = self._snippet(response)
         if status in (403, 429):
@@ -377,8 +383,8 @@ class Transport:
     def _snippet(self, response: httpx.Response) -> str:
         return self.mask(response.text[: 4 * SNIPPET_LENGTH])[:SNIPPET_LENGTH]
 
-    def _learn_clock(self, response: httpx.Response) -> datetime:
-        """Return the time the answer bears, and keep how far our clock is from it."""
+    def _update_clock(self, response: httpx.Response) -> datetime:
+        """Return the time of the answer's ``Date``, and update the clock offset."""
         try:
             server = parsedate_to_datetime(response.headers["Date"]).replace(tzinfo=UTC)
         except (KeyError, ValueError):
@@ -386,82 +392,54 @@ class Transport:
         self._offset = timedelta(seconds=round((server - self._now()).total_seconds()))
         return server
 
-    def _record(self, call: Call, outcome: str, status: int | None, started: float) -> None:
+    def _record(self, call: MailchimpCall, outcome: str, status: int | None, started: float) -> None:
         if self._on_call is not None:
             self._on_call(CallRecord(call.method, call.route, outcome, status, time.monotonic() - started))
 
 
-def _is_here(host: str) -> bool:
-    try:
-        return host == "localhost" or ip_address(host).is_loopback
-    except ValueError:
-        return False
+def forbidden_link() -> Unreachable:
+    """The error for a link into a network that only this server can reach."""
+    return Unreachable(SIGNED_LINK, "the link leads where we do not go", outcome_unknown=False)
 
 
-def may_be_fetched(url: str, base_url: str) -> bool:
-    """Whether a link from outside may be followed: https to a public host, or to the host of Mailchimp itself.
+def _checking_where_it_connects(url: str, base_url: str) -> dict[str, Any]:
+    """The request extensions that drop a new connection to an address that is not public, before anything is sent.
 
-    Where that is this machine (a stand-in), it may go by another of its names. A name is taken for public if it has a
-    dot and is not one that only networks of their own know. Where it leads by DNS is not looked at: the link came from
-    Mailchimp, over its own connection.
+    A name may resolve to another address than a moment before, when `resolves_to_public` asked.
     """
-    try:
-        link, base = urlsplit(url), urlsplit(base_url)
-        host, own, _ = (link.hostname or "").rstrip("."), base.hostname or "", link.port
-        if link.scheme in (base.scheme, "https") and (host == own or (_is_here(host) and _is_here(own))):
-            return True
-    except ValueError:  # a port that is none, a bracket left open
-        return False
-    if link.scheme != "https":
-        return False
-    try:
-        return ip_address(host).is_global
-    except ValueError:
-        # Digits alone, or behind the last dot, are an address in a spelling that only resolvers take.
-        ending = host.rpartition(".")[2]
-        return "." in host and not ending[:1].isdigit() and ending not in OWN_NETWORKS
+    host = host_of(httpx.URL(url))
+    if is_own_host(host, base_url) or goes_through_proxy(host):
+        return {}
+
+    async def trace(event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            peer = info["return_value"].get_extra_info("server_addr")
+            if not peer or not is_public_address(str(peer[0])):
+                raise forbidden_link()
+
+    return {"trace": trace}
 
 
-def _right_before_sending(make_sure: Callable[[], Awaitable[None]]) -> Callable[[str, object], Awaitable[None]]:
-    """What httpcore tells of a request's progress, as a call of *make_sure* before each of its two parts leaves."""
+def _trace_of(before_send: Callable[[], Awaitable[None]]) -> Callable[[str, object], Awaitable[None]]:
+    """Return httpcore's trace hook that awaits *before_send* before headers and body are sent."""
 
     async def trace(event: str, _info: object) -> None:
         if event in ("http11.send_request_headers.started", "http11.send_request_body.started"):
-            await make_sure()
+            await before_send()
 
     return trace
 
 
-def _may_repeat(call: Call, error: Exception) -> bool:
+def _may_repeat(call: MailchimpCall, error: Exception) -> bool:
     if not isinstance(error, MailchimpError) or not error.may_be_retried:
         return False
     return call.repeatable or not error.outcome_unknown
 
 
-async def _unpacked(response: httpx.Response) -> tuple[httpx.Response, dict[str, Any] | None]:
-    """The response with its body, and the JSON object that is; a large one is unpacked and decoded in a thread."""
-    packed = b"".join([part async for part in response.aiter_raw()])
-    return await asyncio.to_thread(_unpack, response, packed) if len(packed) > LARGE else _unpack(response, packed)
-
-
-def _unpack(response: httpx.Response, packed: bytes) -> tuple[httpx.Response, dict[str, Any] | None]:
-    whole = httpx.Response(response.status_code, headers=response.headers, content=packed)
-    return whole, _decoded(whole)
-
-
-def _decoded(response: httpx.Response) -> dict[str, Any] | None:
-    """Return the JSON object an answer holds, {} for a 204; None when it is not JSON by type and content."""
-    if response.status_code == 204:
-        return {}
-    if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() not in JSON_TYPES:
-        return None
-    return decode(response.content)
-
-
 def _refused_type(status: int, problem: Mapping[str, Any]) -> type[Refused]:
     if status == 401 or (status == 403 and str(problem["title"]).strip().lower() in KEY_REJECTED_TITLES):
         return BadKey
-    return {404: NotFound, 405: MethodNotAllowed}.get(status, Refused)
+    return NotFound if status == 404 else Refused
 
 
 def _reason(error: Exception) -> str:

@@ -1,10 +1,8 @@
-"""The shapes that client and server of Mailchimp's Marketing API 3.0 agree on.
+"""The data of Mailchimp's Marketing API 3.0, for client and emulator.
 
-Rows that pass by the thousand (members) stay plain decoded dictionaries, described as TypedDicts. Things we
-make or branch on (batch operations, batches, webhooks) are frozen dataclasses. No HTTP and no SQL here.
-
-What a newcomer trips over: Mailchimp writes "no value" as ``""``, also for timestamps; and a member's `id` in
-an old audience may be the MD5 of a mixed-case address, so use the id you were given before computing one.
+Rows that come by the thousand (members) stay decoded dictionaries, typed as TypedDicts; batch operations, batches and
+webhooks are frozen dataclasses. Mailchimp writes "no value" as ``""``, also for timestamps. A member's `id` in an old
+audience may be the MD5 of a mixed-case address, so use an id from Mailchimp before computing one.
 """
 
 from __future__ import annotations
@@ -13,36 +11,55 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 from urllib.parse import quote, urlencode
 
 import orjson
 
 
-class Tag(TypedDict, total=False):
-    """A tag as it stands in a member."""
-
-    id: int
-    name: str
-
-
 class Member(TypedDict, total=False):
-    """One address in an audience, trimmed to what a sync uses. Times are ISO 8601 in UTC, or ``""``."""
+    """One address in an audience, with the keys a sync uses. Times are ISO 8601 in UTC, or ``""``."""
 
     id: str
     email_address: str
-    unique_email_id: str
     contact_id: str
     status: str
     merge_fields: dict[str, Any]
     interests: dict[str, bool]
+    marketing_permissions: list[dict[str, Any]]
     timestamp_opt: str
     last_changed: str
-    tags: list[Tag]
 
 
-class Account(TypedDict, total=False):
-    """Who a key belongs to (``GET /``)."""
+MAX_COUNT = 2**31 - 1
+"""Of what is counted on the wire, so that every column holds it."""
+_TEXTS = ("id", "email_address", "contact_id", "status", "timestamp_opt", "last_changed")
+_MAPS = ("merge_fields", "interests")
+_LISTS = ("marketing_permissions",)
+_EMPTY: dict[str, Any] = {}
+
+
+def read_member(value: object) -> Member:
+    """A member from decoded JSON, in which every key that a sync uses has the type declared in `Member`.
+
+    A value of another type counts as missing, and what is no object as a member without keys: one odd member must not
+    stop the others of its page.
+    """
+    if not isinstance(value, dict):
+        return Member()
+    odd = [name for name in _TEXTS if not isinstance(value.get(name, ""), str)]
+    odd += [name for name in _LISTS if not isinstance(value.get(name, []), list)]
+    odd += [name for name in _MAPS if not isinstance(value.get(name, _EMPTY), dict)]
+    return cast(Member, {name: one for name, one in value.items() if name not in odd} if odd else value)
+
+
+def as_count(value: object) -> int:
+    """A number of rows, or of times, from the wire: 0 for what is none, at most `MAX_COUNT`."""
+    return min(value, MAX_COUNT) if isinstance(value, int) and value > 0 else 0
+
+
+class AccountInfo(TypedDict, total=False):
+    """The account of a key (``GET /``)."""
 
     account_id: str
     account_name: str
@@ -54,8 +71,8 @@ class Account(TypedDict, total=False):
     total_subscribers: int
 
 
-class Audience(TypedDict, total=False):
-    """One audience. The counts in `stats` lag by minutes and leave archived members out."""
+class AudienceInfo(TypedDict, total=False):
+    """One audience. The counts in `stats` lag by minutes and exclude archived members."""
 
     id: str
     web_id: int
@@ -86,24 +103,9 @@ class Interest(TypedDict, total=False):
     display_order: int
 
 
-class MergeField(TypedDict, total=False):
-    """One merge field of an audience; EMAIL is never listed."""
-
-    merge_id: int
-    tag: str
-    name: str
-    type: str
-    required: bool
-    default_value: str
-    public: bool
-    display_order: int
-    options: dict[str, Any]
-    list_id: str
-
-
 @dataclass(frozen=True, slots=True)
 class BatchOperation:
-    """One call inside a batch. `path` is relative to ``/3.0``; `operation_id` is the only way back from its result."""
+    """One call inside a batch. `path` is relative to ``/3.0``; `operation_id` identifies its result."""
 
     method: str
     path: str
@@ -128,34 +130,10 @@ class BatchOperation:
 SKIP_MERGE_VALIDATION = {"skip_merge_validation": "true"}
 
 
-def put_member_operation(
-    audience_id: str, member_id: str, body: Mapping[str, Any], operation_id: str
-) -> BatchOperation:
-    """Return the operation that creates or updates one member; safe to send twice."""
-    return BatchOperation("PUT", member_path(audience_id, member_id), operation_id, body, SKIP_MERGE_VALIDATION)
-
-
-def archive_member_operation(audience_id: str, member_id: str, operation_id: str) -> BatchOperation:
-    """Return the operation that archives one member; 405 in its result means "cannot, or is already"."""
-    return BatchOperation("DELETE", member_path(audience_id, member_id), operation_id)
-
-
-def update_tags_operation(
-    audience_id: str, member_id: str, tags: Mapping[str, bool], operation_id: str
-) -> BatchOperation:
-    """Return the operation that adds (True) and removes (False) tags; never put it in its member's own batch."""
-    return BatchOperation("POST", member_path(audience_id, member_id) + "/tags", operation_id, tags_body(tags))
-
-
 def tags_body(tags: Mapping[str, bool]) -> dict[str, Any]:
-    """Return the body that sets *tags*; ``is_syncing`` keeps automations on these tags from starting."""
+    """Return the body that adds (True) and removes (False) tags; ``is_syncing`` starts no automations."""
     states = [{"name": name, "status": "active" if wanted else "inactive"} for name, wanted in tags.items()]
     return {"tags": states, "is_syncing": True}
-
-
-def member_path(audience_id: str, member_id: str) -> str:
-    """Return the path of one member, each id percent-encoded. Raises ValueError for an id that is no path segment."""
-    return f"/lists/{path_segment(audience_id)}/members/{path_segment(member_id)}"
 
 
 def path_segment(value: str) -> str:
@@ -167,7 +145,7 @@ def path_segment(value: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch as Mailchimp last told it. All three counts are 0 right after the submit. Times are aware UTC."""
+    """A batch as Mailchimp last answered it. All counts are 0 right after the submit. Times are aware UTC."""
 
     id: str
     status: str
@@ -180,7 +158,7 @@ class Batch:
 
     @property
     def is_finished(self) -> bool:
-        """True once results can be downloaded; the counts alone do not tell."""
+        """True once results can be downloaded; the counts do not show that."""
         return self.status == "finished"
 
     @classmethod
@@ -189,21 +167,21 @@ class Batch:
         return cls(
             id=str(body["id"]),
             status=str(body.get("status") or ""),
-            total_operations=int(body.get("total_operations") or 0),
-            finished_operations=int(body.get("finished_operations") or 0),
-            errored_operations=int(body.get("errored_operations") or 0),
-            submitted_at=parse_instant(body.get("submitted_at")),
-            completed_at=parse_instant(body.get("completed_at")),
+            total_operations=as_count(body.get("total_operations")),
+            finished_operations=as_count(body.get("finished_operations")),
+            errored_operations=as_count(body.get("errored_operations")),
+            submitted_at=find_instant(body.get("submitted_at")),
+            completed_at=find_instant(body.get("completed_at")),
             response_body_url=str(body.get("response_body_url") or ""),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class OperationResult:
-    """What became of one batch operation.
+    """The result of one batch operation.
 
-    `operation_id` is None when none was sent; `status_code` is 0 when none was told; `response` is the decoded
-    body of the single call, None where that was empty or not JSON.
+    `operation_id` is None when none was sent; `status_code` is 0 when it is missing; `response` is the decoded body of
+    the single call, None if that was empty or not JSON.
     """
 
     operation_id: str | None
@@ -217,7 +195,7 @@ class OperationResult:
 
     @property
     def may_be_retried(self) -> bool:
-        """True when the operation failed for a passing reason (throttled, server error, not told): queue it again."""
+        """True when the operation failed for a temporary reason (throttled, server error, no status)."""
         bare_403 = self.status_code == 403 and self.response is None
         return bare_403 or self.status_code in (0, 408, 429) or self.status_code >= 500
 
@@ -231,7 +209,7 @@ AUDIENCE_EVENTS = {
     "campaign": False,
 }
 AUDIENCE_SOURCES = {"user": True, "admin": True, "api": False}
-"""`api` stays off, or the sync hears its own writes and never comes to rest."""
+"""`api` is off: else the sync would get events of its own writes, without end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +257,11 @@ def subscriber_hash(email: str) -> str:
     return hashlib.md5(email.strip().lower().encode(), usedforsecurity=False).hexdigest()
 
 
+YEARS = range(1970, 2100)
+"""A time outside these is a mistake. Counting with it may leave the calendar, and one far in the future would make
+every later change look old."""
+
+
 def parse_instant(text: str | None) -> datetime | None:
     """Return an ISO 8601 time from the wire as aware UTC; None for ``""`` and None. A time without zone is UTC.
 
@@ -288,6 +271,15 @@ def parse_instant(text: str | None) -> datetime | None:
         return None
     instant = datetime.fromisoformat(text)
     return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+def find_instant(value: object) -> datetime | None:
+    """`parse_instant` for what others wrote: None for anything that is no time, or one outside `YEARS`."""
+    try:
+        instant = parse_instant(value) if isinstance(value, str) else None
+    except (ValueError, OverflowError):
+        return None
+    return instant if instant is not None and instant.year in YEARS else None
 
 
 def format_instant(instant: datetime) -> str:

@@ -8,7 +8,7 @@ import axe_playwright_python
 from playwright.async_api import Page
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
-NARROW, WIDE = 360, 1280
+NARROW, MIDDLE, WIDE = 360, 720, 1280
 HEIGHT = 900
 
 
@@ -30,7 +30,7 @@ async def sticks_out(tab: Page) -> list[str]:
 
 
 async def stands(tab: Page, name: str, screenshots: Path, *, full: bool = True) -> None:
-    """Look at the page wide and light, then narrow and dark: a picture each, and nothing wrong with either."""
+    """Look at the page wide and light, then narrow and dark: a picture each, and nothing wrong; nor between the two."""
     wrong = []
     for width, scheme in ((WIDE, "light"), (NARROW, "dark")):
         await tab.set_viewport_size({"width": width, "height": HEIGHT})
@@ -38,6 +38,8 @@ async def stands(tab: Page, name: str, screenshots: Path, *, full: bool = True) 
         await tab.screenshot(path=screenshots / f"{name}-{width}-{scheme}.png", full_page=full)
         wrong += [f"{name}, {width}: {text}" for text in await sticks_out(tab)]
         wrong += [f"{name}, {width}, {scheme}: {text}" for text in await faults(tab)]
+    await tab.set_viewport_size({"width": MIDDLE, "height": HEIGHT})
+    wrong += [f"{name}, {MIDDLE}: {text}" for text in await sticks_out(tab)]
     await tab.set_viewport_size({"width": WIDE, "height": HEIGHT})
     await tab.emulate_media(color_scheme="light")
     assert not wrong, "\n".join(wrong)

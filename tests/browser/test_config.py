@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from sync.mailchimp.emulator.model import Interest, InterestCategory
+from sync.emulator.model.records import Interest, InterestCategory
 from tests.browser.looks import stands
 from tests.browser.whole import HOSTILE, Whole, a_tab, a_whole_site, log_in
 
@@ -68,8 +68,8 @@ async def test_an_account_is_added_linked_with_new_groups_and_mended(tab: Page, 
     await tab.get_by_role("link", name="Link Newsletter with a group").click()
     await expect(tab.get_by_label("Name of the new group")).to_have_value("Newsletter")
     await tab.get_by_label("Topics: Trees").select_option("new")
-    await tab.get_by_text("Trust one end, once").click()
-    await tab.get_by_label("disagree about who is subscribed").select_option("Mailchimp is right in the next sync")
+    await tab.get_by_text("Override conflicts once").click()
+    await tab.get_by_label("On conflict about subscriptions").select_option("Mailchimp wins in the next sync")
     await tab.get_by_text("Brake", exact=True).click()
     await tab.get_by_label("Stop before removing more than").fill("5")
     await stands(tab, "config-link", screenshots)
@@ -83,16 +83,16 @@ async def test_an_account_is_added_linked_with_new_groups_and_mended(tab: Page, 
     assert (link["trustOverride"], link["brake"]) == ({"subscription": "Mailchimp"}, {"percent": "5"})
 
     await tab.get_by_role("button", name="Set up the webhook of Newsletter").click()
-    await expect(tab.get_by_text("arrive at once")).to_be_visible()
+    await expect(tab.get_by_text("reported at once")).to_be_visible()
     await tab.get_by_role("button", name="Set up the batch webhook").click()
-    await expect(tab.get_by_text("told at once")).to_be_visible()
+    await expect(tab.get_by_text("received by webhook")).to_be_visible()
     await tab.get_by_text("Webhooks of").click()
     await tab.get_by_role("button", name=re.compile("Delete the webhook .*sync.webhook")).click()
-    await tab.get_by_role("button", name="Keep it").click()
+    await tab.get_by_role("button", name="Cancel").click()
     await tab.get_by_role("button", name=re.compile("Delete the webhook .*sync.webhook")).click()
-    await tab.get_by_role("button", name="Delete it").click()
+    await tab.get_by_role("button", name="Delete", exact=True).click()
     await expect(tab.get_by_role("status")).to_contain_text("The webhook was deleted")
-    await expect(tab.get_by_text("arrive with a sync")).to_be_visible()
+    await expect(tab.get_by_text("found by the next sync")).to_be_visible()
     assert site.emulator.audience().hooks == {}
 
 
@@ -103,14 +103,14 @@ async def test_what_is_removed_is_counted_first(tab: Page, site: Whole, screensh
     await site.sync(group_id)
     await log_in(tab, site, CONFIG)
     await tab.get_by_role("link", name="Remove the connection of Newsletter").click()
-    await expect(tab.locator("main")).to_contain_text("what is known of 3 people, 0 updates, 0 batches")
+    await expect(tab.locator("main")).to_contain_text("3 people, 0 updates, 0 batches")
     await stands(tab, "config-remove", screenshots)
-    await tab.get_by_role("button", name="Remove it").click()
+    await tab.get_by_role("button", name="Remove", exact=True).click()
     await expect(tab.get_by_role("status")).to_contain_text("The connection was removed")
     assert await site.call("GroupContact", "getcount", group_id=group_id) == 3
     await tab.get_by_role("link", name="Remove this account").click()
-    await expect(tab.locator("main")).to_contain_text("nothing else goes with it")
-    await tab.get_by_role("button", name="Remove it").click()
+    await expect(tab.locator("main")).to_contain_text("nothing else is deleted")
+    await tab.get_by_role("button", name="Remove", exact=True).click()
     await expect(tab.get_by_role("heading", level=2)).to_have_text("Connect your Mailchimp account")
     await stands(tab, "config-empty", screenshots)
 
@@ -126,8 +126,10 @@ async def test_two_tabs_do_not_overwrite_each_other(tab: Page, site: Whole, scre
     await second.get_by_role("button", name="Save").click()
     await expect(second.get_by_role("status")).to_contain_text("The connection was saved")
 
-    assert await tab.locator(f"option[value='{smart['id']}']").count() == 0
-    await tab.get_by_label("CiviCRM group that mirrors").select_option("Another group")
+    smart_one = f"option[value='{smart['id']}']"
+    assert await tab.get_by_label("CiviCRM group that mirrors").locator(smart_one).count() == 1, "as a source, one way"
+    assert await tab.get_by_label("Topics: Trees").locator(smart_one).count() == 0
+    await tab.get_by_label("CiviCRM group that mirrors").select_option("Another group, 0 people")
     await tab.get_by_role("button", name="Save").click()
     await expect(tab.get_by_role("alert")).to_contain_text("changed in another tab")
     await tab.screenshot(path=screenshots / "config-two-tabs.png", full_page=True)
@@ -143,11 +145,11 @@ async def test_two_tabs_do_not_overwrite_each_other(tab: Page, site: Whole, scre
 async def test_a_group_that_cannot_be_made_is_said_and_what_was_entered_stays(tab: Page, site: Whole) -> None:
     await site.link("Newsletter: Topics: Trees")
     await log_in(tab, site, f"{CONFIG}/link?list_id={site.list_id}")
-    await tab.get_by_label("CiviCRM group that mirrors").select_option("Make a new group")
+    await tab.get_by_label("CiviCRM group that mirrors").select_option("Create a new group")
     await tab.get_by_label("Name of the new group").fill("Brand new")
     await tab.get_by_label("Topics: Trees").select_option("new")
     await tab.get_by_role("button", name="Save").click()
-    await expect(tab.get_by_role("alert")).to_contain_text("The group could not be made")
+    await expect(tab.get_by_role("alert")).to_contain_text("The group could not be created")
     made = (await site.call("Group", "get", title="Brand new", sequential=1))["values"]
     await expect(tab.get_by_label("CiviCRM group that mirrors")).to_have_value(made[0]["id"])
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
-from civiapi.call import SYSTEM, Call
-from civiapi.dispatch import Api
-from tests.contract.uikit import ADMIN_KEY, SITE_KEY, screens
+from civiapi.api.call import SYSTEM, Call
+from civiapi.api.dispatch import Api
+from tests.support.ui_server import ADMIN_KEY, SITE_KEY, ui_server
 
 pytestmark = pytest.mark.browser
 
@@ -24,7 +24,7 @@ async def site(api: Api) -> AsyncIterator[str]:
         params = {"contact_type": "Individual", "first_name": first, "last_name": last, "email": address}
         made = await api.respond(Call("Contact", "create", params, SYSTEM))
         assert made["is_error"] == 0, made
-    async with screens(api) as base:
+    async with ui_server(api) as base:
         yield base
 
 
@@ -67,7 +67,7 @@ async def test_someone_logs_in_picks_contact_get_tries_it_and_reads_the_answer(
     page: Page, site: str, screenshots: Path
 ) -> None:
     await log_in(page, site, "wrong")
-    await expect(page.get_by_role("alert")).to_contain_text("do not go together")
+    await expect(page.get_by_role("alert")).to_contain_text("Wrong user name or API key.")
     await page.screenshot(path=screenshots / "login.png", full_page=True)
     await page.get_by_label("API key").fill(ADMIN_KEY)
     await page.get_by_role("button", name="Log in").click()
@@ -78,7 +78,7 @@ async def test_someone_logs_in_picks_contact_get_tries_it_and_reads_the_answer(
     await page.locator("#p-last_name").fill("O'Brien")
     await page.get_by_role("button", name="Try it").click()
 
-    await expect(page.get_by_role("status")).to_have_text("Answered: 1 in all.")
+    await expect(page.get_by_role("status")).to_have_text("Answered: 1 row.")
     answer = json.loads(await page.locator("#answer").inner_text())
     [row] = answer["values"].values()
     assert (row["first_name"], row["email"]) == ("<b>Bob</b>", "bob@example.org")
@@ -89,7 +89,7 @@ async def test_the_samples_follow_the_form_and_what_curl_shows_works(page: Page,
     await log_in(page, site)
     await open_action(page, "Contact", "get")
     await page.locator("#p-last_name").fill("O'Brien")
-    await page.get_by_label("Further parameters").fill('{"return": ["first_name"]}')
+    await page.get_by_label("More parameters").fill('{"return": ["first_name"]}')
     await page.get_by_role("radio", name="curl").check()
     sample = page.locator("#sample-curl")
     await expect(sample).to_contain_text('"return"')
@@ -107,13 +107,13 @@ async def test_a_call_that_changes_data_asks_first(page: Page, site: str, api: A
     await log_in(page, site)
     await open_action(page, "Contact", "create")
     await page.locator("#p-first_name").fill("Cleo")
-    await page.get_by_label("Further parameters").fill('{"contact_type": "Individual"}')
+    await page.get_by_label("More parameters").fill('{"contact_type": "Individual"}')
     page.once("dialog", lambda dialog: dialog.dismiss())
     await page.get_by_role("button", name="Try it").click()
-    await expect(page.get_by_role("status")).to_have_text("Not tried yet.")
+    await expect(page.get_by_role("status")).to_have_text("Not sent yet.")
     page.once("dialog", lambda dialog: dialog.accept())
     await page.get_by_role("button", name="Try it").click()
-    await expect(page.get_by_role("status")).to_have_text("Answered: 1 in all.")
+    await expect(page.get_by_role("status")).to_have_text("Answered: 1 row.")
     found: Any = await api.respond(Call("Contact", "getcount", {"first_name": "Cleo"}, SYSTEM))
     assert found == 1
 
@@ -129,10 +129,10 @@ async def test_choices_that_a_site_keeps_itself_are_offered(page: Page, site: st
 async def test_mistakes_are_told_where_they_are_made(page: Page, site: str) -> None:
     await log_in(page, site)
     await open_action(page, "Contact", "get")
-    await page.get_by_label("Further parameters").fill("{")
+    await page.get_by_label("More parameters").fill("{")
     await page.get_by_role("button", name="Try it").click()
     await expect(page.get_by_role("alert")).to_contain_text("must be a JSON object")
-    await page.get_by_label("Further parameters").fill('{"contact_id": "abc"}')
+    await page.get_by_label("More parameters").fill('{"contact_id": "abc"}')
     await page.get_by_role("button", name="Try it").click()
     await expect(page.get_by_role("status")).to_contain_text("Error: ")
 
@@ -157,7 +157,7 @@ async def test_the_keyboard_alone_is_enough(page: Page, site: str) -> None:
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Contact.getcount")
     await page.keyboard.press("Tab")
-    await expect(page.get_by_role("link", name="To the content")).to_be_focused()
+    await expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     await page.keyboard.press("Enter")
     for _ in range(12):
         if await page.locator("#search").evaluate("one => one === document.activeElement"):

@@ -33,9 +33,9 @@ async def test_the_first_sync_is_previewed_and_then_run(site: Whole, tab: Page, 
     await site.call("GroupContact", "create", contact_id=made["id"], group_id=group_id)
     await log_in(tab, site, f"{STATUS}/audience/{site.list_id}")
     await tab.get_by_role("link", name="Preview the first sync").click()
-    await expect(tab.get_by_role("heading", name="See it before it happens")).to_be_visible()
+    await expect(tab.get_by_role("heading", name="Preview the changes")).to_be_visible()
     await stands(tab, "preview-start", screenshots)
-    await tab.get_by_role("button", name="Work out the preview").click()
+    await tab.get_by_role("button", name="Calculate the preview").click()
 
     await expect(tab.locator(".address")).to_have_count(3)
     await stands(tab, "preview", screenshots)
@@ -48,9 +48,9 @@ async def test_the_first_sync_is_previewed_and_then_run(site: Whole, tab: Page, 
     assert [row["email"] for row in rows_of(await download.path())] == ["cleo@example.org"]
     assert {one.method for one in site.emulator.requests} == {"GET"}
 
-    await tab.get_by_role("button", name="Sync now").click()
-    await expect(tab.get_by_role("heading", level=1)).to_have_text("Newsletter and Newsletter")
-    await expect(tab.locator(".pill").first).to_have_text("in sync", timeout=20_000)
+    await tab.get_by_role("button", name="Start the first sync").click()
+    await expect(tab.get_by_role("heading", level=1)).to_have_text("Newsletter ⇄ Newsletter")
+    await expect(tab.locator(".badge").first).to_have_text("in sync", timeout=20_000)
     assert site.emulator.member("cleo@example.org") is not None
 
 
@@ -64,24 +64,24 @@ async def test_the_brake_shows_the_plan_first_and_then_lets_go(site: Whole, tab:
         site.emulator.admin("unsubscribe", address)
     await log_in(tab, site, f"{STATUS}/audience/{site.list_id}")
     await tab.get_by_role("button", name="Sync now").click()
-    await expect(tab.locator(".pill").first).to_have_text("stopped by the brake", timeout=20_000)
-    await expect(tab.locator("#line")).to_contain_text(f"remove {MANY} of {MANY} people from the group")
+    await expect(tab.locator(".badge").first).to_have_text("stopped by the brake", timeout=20_000)
+    await expect(tab.locator("#message")).to_contain_text(f"remove {MANY} of {MANY} people from the group")
     await stands(tab, "status-brake", screenshots)
     await tab.goto(f"{site.base}{STATUS}")
     await stands(tab, "status-list-brake", screenshots)
 
     await tab.goto(f"{site.base}{STATUS}/audience/{site.list_id}")
-    await tab.get_by_role("link", name="See what it would do").click()
-    await tab.get_by_role("button", name="Work out the preview").click()
+    await tab.get_by_role("link", name="Review the changes").click()
+    await tab.get_by_role("button", name="Calculate the preview").click()
     await expect(tab.get_by_text(f"1 to 25 of {MANY}")).to_be_visible()
     await stands(tab, "preview-brake", screenshots, full=False)
-    go = tab.get_by_role("button", name="Let the sync go on…")
+    go = tab.get_by_role("button", name="Continue the sync…")
     await go.click()
-    await expect(tab.get_by_role("dialog")).to_contain_text(f"remove {MANY} of {MANY} people")
+    await expect(tab.get_by_role("dialog")).to_contain_text("makes all of these changes")
     await stands(tab, "preview-go-on", screenshots, full=False)
-    await tab.get_by_role("button", name="Leave it stopped").click()
+    await tab.get_by_role("button", name="Cancel").click()
     assert await site.call("GroupContact", "getcount", group_id=group_id, status="Added") == MANY
     await go.click()
-    await tab.get_by_role("button", name="Go on", exact=True).click()
-    await expect(tab.locator(".pill").first).to_have_text("in sync", timeout=20_000)
+    await tab.get_by_role("button", name="Continue", exact=True).click()
+    await expect(tab.locator(".badge").first).to_have_text("in sync", timeout=20_000)
     assert await site.call("GroupContact", "getcount", group_id=group_id, status="Added") == 0

@@ -8,9 +8,9 @@ from typing import Any
 
 from playwright.async_api import Browser, ConsoleMessage, Page
 
+from civiapi.api.call import Call
 from civiapi.app import App, open_app
-from civiapi.call import Call
-from civiapi.serving import serving
+from civiapi.server.lifecycle import serving
 from civiapi.settings import (
     DatabaseSettings,
     LogSettings,
@@ -20,9 +20,9 @@ from civiapi.settings import (
     Settings,
     UserSettings,
 )
-from sync.mailchimp.emulator.running import Emulator, running_emulator
-from tests.contract.databases import database_at
-from tests.program import free_port
+from sync.emulator.server.running import Emulator, running_emulator
+from tests.support.databases import database_at
+from tests.support.processes import free_port
 
 ADMIN = "admin"
 ADMIN_KEY = "admin-key-of-a-whole-site"
@@ -59,15 +59,15 @@ class Whole:
     async def sync(self, group_id: int, **more: Any) -> None:
         """A whole sync, until nothing is under way."""
         await self.call("Mailchimpsync", "fetchandreconcile", group_id=group_id, **more)
-        assert await self.app.sync.settle(seconds=20)
+        assert await self.app.sync.wait_until_idle(seconds=20)
 
 
 @asynccontextmanager
-async def a_whole_site(folder: Path, **knobs: Any) -> AsyncIterator[Whole]:
+async def a_whole_site(folder: Path, **options: Any) -> AsyncIterator[Whole]:
     """A server on an empty database in *folder*, and the Mailchimp it speaks to."""
     port = free_port()
     base = f"http://127.0.0.1:{port}"
-    async with running_emulator(**knobs) as emulator:
+    async with running_emulator(**options) as emulator:
         settings = Settings(
             server=ServerSettings(port=port, base_url=base, site_key="site-key-of-a-whole-site"),
             database=DatabaseSettings(url=database_at(folder / "site.sqlite")),

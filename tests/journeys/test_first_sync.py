@@ -14,20 +14,22 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from civiapi.importer import import_folder
+from civiapi.importer.import_folder import import_folder
+from civiapi.store.civicrm.group_membership import set_status
 from civiapi.store.engine import Store
-from civiapi.store.groups import set_status
-from civiapi.store.tables import contact, email, group_contact
+from civiapi.store.schema.tables import contact, email, group_contact
 from sync.audience import Audience
-from sync.clients import Clients
-from sync.config import read_config, write_config
-from sync.context import SyncContext, SyncOptions
-from sync.engine import RunRequest, run_audience
-from sync.mailchimp.emulator.exports import load
-from sync.mailchimp.emulator.running import Emulator, running_emulator
-from sync.mailchimp.emulator.world import World
-from sync.tables import cache
-from sync.watcher import Watcher
+from sync.connections.clients import Clients
+from sync.connections.config import read_config, write_config
+from sync.context import SyncContext
+from sync.emulator.data.exports import load
+from sync.emulator.server.running import Emulator, running_emulator
+from sync.emulator.world import World
+from sync.outbox.watcher import Watcher
+from sync.runs.engine import run_audience
+from sync.runs.run import RunRequest
+from sync.store.tables import cache
+from tests.support.linked_site import sync_settings
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 CIVICRM, EXPORT = DATA / "civicrm_sample", DATA / "mailchimp_export"
@@ -160,7 +162,7 @@ class Ends:
         outcome = await run_audience(self.ctx, self.audience, RunRequest(since=since))
         assert outcome.outcome == "finished"
         self.emulator.run_batches()
-        assert await Watcher(self.ctx).settle([self.audience.list_id], 20)
+        assert await Watcher(self.ctx).wait_until_idle([self.audience.list_id], 20)
 
     async def group(self) -> dict[str, str]:
         """Contact (by id, those made by the sync by their address) → status."""
@@ -196,7 +198,7 @@ async def ends(store: Store) -> AsyncIterator[Ends]:
         accounts = {emulator.key: {"apiKey": emulator.key, "audiences": {list_id: {"name": "Newsletter"}}}}
         await store.write(write_config, {"accounts": accounts, "lists": lists})
         clients = Clients(base_url=emulator.root_url)
-        ctx = SyncContext(store, clients, SyncOptions(poll_seconds=0.02), holder="test")
+        ctx = SyncContext(store, clients, sync_settings(poll_seconds=0.02), holder="test")
         config = await store.read(read_config)
         yield Ends(store, emulator, ctx, config.links[list_id].audience(store.clock))
         await clients.close()

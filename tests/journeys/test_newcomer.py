@@ -9,14 +9,14 @@ from typing import Any
 import httpx
 import pytest
 
-from sync.mailchimp.emulator.exports import load
-from sync.mailchimp.emulator.running import Emulator, running_emulator
-from sync.mailchimp.emulator.world import World
-from tests.program import ADMIN_KEY, ROOT, SITE_KEY, free_port, serving, write_settings
+from sync.emulator.data.exports import load
+from sync.emulator.server.running import Emulator, running_emulator
+from sync.emulator.world import World
+from tests.support.processes import ADMIN_KEY, ROOT, SITE_KEY, free_port, serving, write_settings
 
 PATIENCE_S = 30.0
 LEAVER = "ada.lovelace@members.example.org"
-EXPORT = ROOT / "civiapi" / "demo" / "data" / "mailchimp"
+EXPORT = ROOT / "civiapi" / "cli" / "demo" / "data" / "mailchimp"
 
 
 class Rest:

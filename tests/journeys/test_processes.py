@@ -20,20 +20,20 @@ import httpx
 import pytest
 from sqlalchemy import Connection, insert, select, text
 
+from civiapi.store.civicrm.group_membership import set_status
 from civiapi.store.engine import Store, open_store
-from civiapi.store.groups import set_status
-from civiapi.store.tables import contact, email, group, group_contact
-from sync.batch_rows import OPEN
-from sync.config import write_config
-from sync.mailchimp.emulator.running import Emulator, running_emulator
-from sync.mailchimp.emulator.world import World
-from sync.tables import batch, cache, update
-from tests.contract.databases import a_database, sql
-from tests.program import ADMIN_KEY, SITE_KEY, free_port, run_forked
+from civiapi.store.schema.tables import contact, email, group, group_contact
+from sync.connections.config import write_config
+from sync.emulator.server.running import Emulator, running_emulator
+from sync.emulator.world import World
+from sync.store.batches import OPEN
+from sync.store.tables import batch, cache, update
+from tests.support.databases import a_database, sql
+from tests.support.processes import ADMIN_KEY, SITE_KEY, free_port, run_forked
 
 # Processes forked from one that has imported the program: importing takes longer than what each has to do here.
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.program", "civiapi.serving", "civiapi.adapters.cli"])
+FORKS.set_forkserver_preload(["tests.support.processes", "civiapi.server.lifecycle", "civiapi.cli.main"])
 
 ACCOUNTS, AUDIENCES = 4, 20
 PEOPLE = 5  # a side and audience
@@ -52,18 +52,27 @@ CREATE TRIGGER watch_claims AFTER UPDATE ON civiapi_claim FOR EACH ROW INSERT IN
 
 @dataclass
 class Cluster:
-    """Four processes on one database, and a hand on each."""
+    """Processes that share a database, each named after its role, with the address it has the database at."""
 
     folder: Path
-    config: Path
-    web_port: int
+    databases: dict[str, str]
+    mailchimp: str
+    web_ports: dict[str, int] = field(default_factory=dict)
     processes: dict[str, BaseProcess] = field(default_factory=dict)
     killed: int = 0
 
     def start(self, name: str) -> None:
-        port = str(self.web_port) if name == "web" else "0"
-        role = "web" if name == "web" else "worker"
-        words = ["serve", "--config", str(self.config), "--role", role, "--port", port]
+        role = name.rstrip("0123456789")
+        config = self.folder / f"{name}.ini"
+        config.write_text(
+            f"[server]\nsite_key = {SITE_KEY}\n[database]\nurl = {self.databases[name]}\n"
+            f"[mailchimp]\nbase_url = {self.mailchimp}\npoll_seconds = 1\nmax_connections = 8\n"
+            "[sync]\nclaim_seconds = 3\nheartbeat_seconds = 1\n[scheduler]\ntick_seconds = 0.5\n"
+            f"[log]\nlevel = warning\n[user:admin]\napi_key = {ADMIN_KEY}\npermissions = *\n",
+            "utf-8",
+        )
+        port = self.web_ports.setdefault(name, free_port()) if role == "web" else 0
+        words = ["serve", "--config", str(config), "--role", role, "--port", str(port)]
         self.processes[name] = FORKS.Process(target=run_forked, args=(words, self.folder / f"{name}.log"))
         self.processes[name].start()
 
@@ -88,18 +97,10 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def a_cluster(folder: Path, url: str, mailchimp: str) -> Iterator[Cluster]:
-    config = folder / "settings.ini"
-    config.write_text(
-        f"[server]\nsite_key = {SITE_KEY}\n[database]\nurl = {url}\n"
-        f"[mailchimp]\nbase_url = {mailchimp}\npoll_seconds = 1\nmax_connections = 8\n"
-        "[sync]\nclaim_seconds = 3\nheartbeat_seconds = 1\n[scheduler]\ntick_seconds = 0.5\n[log]\nlevel = warning\n"
-        f"[user:admin]\napi_key = {ADMIN_KEY}\npermissions = *\n",
-        "utf-8",
-    )
-    cluster = Cluster(folder, config, free_port())
+def a_cluster(folder: Path, databases: dict[str, str], mailchimp: str) -> Iterator[Cluster]:
+    cluster = Cluster(folder, databases, mailchimp)
     try:
-        for name in ("web", "worker1", "worker2", "worker3"):
+        for name in databases:
             cluster.start(name)
         yield cluster
     finally:
@@ -195,7 +196,8 @@ async def play(folder: Path, emulator: Emulator, url: str, kills: int) -> None:
     try:
         groups = await store.write(fill, emulator)
         sql(WATCH, database=url.rpartition("/")[2])
-        with a_cluster(folder, url, emulator.root_url) as cluster:
+        names = ("web", "worker1", "worker2", "worker3")
+        with a_cluster(folder, dict.fromkeys(names, url), emulator.root_url) as cluster:
             try:
                 async with asyncio.timeout(PATIENCE_S):
                     await kill_until_in_step(store, emulator, groups, cluster, kills)
@@ -212,7 +214,7 @@ async def kill_until_in_step(
     store: Store, emulator: Emulator, groups: dict[str, int], cluster: Cluster, kills: int
 ) -> None:
     loop = asyncio.get_running_loop()
-    asked, again = asyncio.create_task(ask_for_a_sync(cluster.web_port)), loop.time() + 1.0
+    asked, again = asyncio.create_task(ask_for_a_sync(cluster.web_ports["web"])), loop.time() + 1.0
     try:
         while cluster.killed < kills or await store.read(differences, emulator, groups):
             working = await store.read(holders) if cluster.killed < kills else []
@@ -220,7 +222,7 @@ async def kill_until_in_step(
                 await asyncio.sleep(1.0)  # "every few seconds", and let the others take over
             if asked.done() and loop.time() > again:
                 again = loop.time() + BETWEEN_SYNCS_S
-                asked = asyncio.create_task(ask_for_a_sync(cluster.web_port))
+                asked = asyncio.create_task(ask_for_a_sync(cluster.web_ports["web"]))
             await asyncio.sleep(0.1)
     finally:
         asked.cancel()
@@ -229,7 +231,7 @@ async def kill_until_in_step(
 
 def overlaps(conn: Connection) -> list[str]:
     """Claims that were taken while somebody else's still lived."""
-    rows = conn.execute(text("SELECT * FROM claim_log WHERE fence > old_fence ORDER BY id")).all()
+    rows = conn.execute(text("SELECT * FROM claim_log WHERE fence > old_fence ORDER BY at_ms, id")).all()
     assert rows
     early = int(SLACK_S * 1000)
     return [f"{row.name} by {row.holder} at {row.at_ms}" for row in rows if row.old_expires_ms > row.at_ms + early]
@@ -238,7 +240,7 @@ def overlaps(conn: Connection) -> list[str]:
 def held_by(conn: Connection) -> dict[str, list[tuple[int, float, float]]]:
     """By audience: which process held it from when to when (a killed one until it lapsed or was succeeded)."""
     held: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
-    for row in conn.execute(text("SELECT * FROM claim_log ORDER BY id")):
+    for row in conn.execute(text("SELECT * FROM claim_log ORDER BY at_ms, id")):
         if ":" not in row.holder:
             continue
         pid = int(row.holder.removeprefix("brief:").split(":")[1])

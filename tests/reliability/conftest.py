@@ -7,8 +7,8 @@ import stamina
 import time_machine
 from time_machine import Traveller
 
-from tests.reliability.processes import Forker, forking
-from tests.reliability.stands import NOON
+from tests.reliability.crash.processes import Forker, forking
+from tests.reliability.crash.scenarios import NOON
 
 
 @pytest.fixture(scope="session")

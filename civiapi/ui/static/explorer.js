@@ -1,5 +1,5 @@
-// The explorer's form: words the call as it is filled in, sends it, shows the answer. Without this the pages still
-// read, and the form still words the request. What is shown is set as text, never as HTML.
+// The explorer's form: updates the samples while it is filled in, sends the call and shows the answer. Without this the
+// form still shows the request. Answers are set as text, never as HTML.
 
 const find = (id) => document.getElementById(id);
 
@@ -17,24 +17,24 @@ function offerActions(picker) {
   offer();
 }
 
-async function wordCall(form, signal) {
+async function renderCall(form, signal) {
   const response = await fetch(form.action, {
     method: "POST", body: new URLSearchParams(new FormData(form)), headers: { Accept: "application/json" }, signal,
   });
-  const words = await response.json();
-  if (response.status === 401) throw new LoggedOut(words.error);
-  if (!response.ok) throw new Error(words.error);
-  return words;
+  const rendered = await response.json();
+  if (response.status === 401) throw new LoggedOut(rendered.error);
+  if (!response.ok) throw new Error(rendered.error);
+  return rendered;
 }
 
-async function askApi(entity, action, params) {
+async function callApi(entity, action, params) {
   const response = await fetch("/civicrm/ajax/rest", {
     method: "POST",
     body: new URLSearchParams({ entity, action, json: JSON.stringify(params) }),
     headers: { "X-Requested-With": "XMLHttpRequest" },
   });
   const text = await response.text();
-  if (response.status === 401) throw new LoggedOut("Your session is over. Log in again and repeat this.");
+  if (response.status === 401) throw new LoggedOut("Your session has ended. Log in again, then repeat this.");
   try {
     return { status: response.status, value: JSON.parse(text), text: pretty(text) };
   } catch {
@@ -42,7 +42,7 @@ async function askApi(entity, action, params) {
   }
 }
 
-// Laid out without passing numbers through JavaScript's, which would round the long ones.
+// Indents the text itself: JSON.parse would round large numbers.
 function pretty(text) {
   let depth = 0;
   return text.replace(/"(?:[^"\\]+|\\.)*"|[{[]\s*[}\]]|[{}[\],:]/g, (part) => {
@@ -54,14 +54,21 @@ function pretty(text) {
   });
 }
 
-function summary(answer) {
+// A get answers at most `limit` rows (25 unless it says otherwise): where it was full, how many there are is asked for.
+async function summary(answer, entity, action, params) {
   const value = answer.value;
-  if (answer.status !== 200) return `HTTP ${answer.status}: the call was not taken.`;
+  if (answer.status !== 200) return `HTTP ${answer.status}: the call was refused.`;
   if (value && value.is_error) return `Error: ${value.error_message}`;
-  return value && value.count !== undefined ? `Answered: ${value.count} in all.` : "Answered.";
+  if (!value || value.count === undefined) return "Answered.";
+  const rows = (count) => `${count.toLocaleString("en")} ${count === 1 ? "row" : "rows"}`;
+  const { options, sequential, ...filters } = params;
+  const limit = options?.limit ?? 25;
+  if (action !== "get" || Number(limit) === 0 || value.count < limit) return `Answered: ${rows(value.count)}.`;
+  const all = Number((await callApi(entity, "getcount", filters).catch(() => null))?.value?.result ?? NaN);
+  return all >= value.count ? `Answered: ${value.count.toLocaleString("en")} of ${rows(all)}.` : `Answered: ${rows(value.count)}; the limit may have left out others.`;
 }
 
-function say(text, lostSession = false) {
+function showError(text, lostSession = false) {
   const wrong = find("wrong");
   wrong.hidden = !text;
   wrong.textContent = text;
@@ -74,58 +81,58 @@ function say(text, lostSession = false) {
   }
 }
 
-function keepWorded(form) {
+function updateSamples(form) {
   let waiting = 0;
   let running = new AbortController();
-  const word = async () => {
+  const update = async () => {
     running.abort();
     running = new AbortController();
     try {
-      const words = await wordCall(form, running.signal);
-      for (const [name, text] of Object.entries(words.samples)) find(`sample-${name}`).textContent = text;
-      say("");
+      const rendered = await renderCall(form, running.signal);
+      for (const [name, text] of Object.entries(rendered.samples)) find(`sample-${name}`).textContent = text;
+      showError("");
     } catch (problem) {
-      if (problem.name !== "AbortError") say(problem.message, problem instanceof LoggedOut);
+      if (problem.name !== "AbortError") showError(problem.message, problem instanceof LoggedOut);
     }
   };
   form.addEventListener("input", (event) => {
     if (event.target.id === "search") return;
     clearTimeout(waiting);
-    waiting = setTimeout(word, 200);
+    waiting = setTimeout(update, 200);
   });
-  return word;
+  return update;
 }
 
-function tryOnSubmit(form, word) {
+function sendOnSubmit(form, update) {
   const { entity, action } = form.dataset;
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     if ("changes" in form.dataset && !confirm(`${entity}.${action} may change data. Send it?`)) return;
     const button = find("try");
     button.disabled = true;
-    find("status").textContent = "Asking…";
+    find("status").textContent = "Sending…";
     try {
-      const [words] = await Promise.all([wordCall(form), word()]);
-      const answer = await askApi(entity, action, words.params);
-      find("status").textContent = summary(answer);
+      const [rendered] = await Promise.all([renderCall(form), update()]);
+      const answer = await callApi(entity, action, rendered.params);
+      find("status").textContent = await summary(answer, entity, action, rendered.params);
       find("answer").textContent = answer.text;
       find("answer").hidden = false;
       find("status").scrollIntoView({ block: "nearest" });
     } catch (problem) {
       find("status").textContent = "Not sent.";
-      say(problem.message, problem instanceof LoggedOut);
+      showError(problem.message, problem instanceof LoggedOut);
     } finally {
       button.disabled = false;
     }
   });
 }
 
-// Lists that a site keeps itself come from the API when somebody first goes there.
+// Option lists of the site are fetched when a field is first focused.
 function offerOptions(form) {
   for (const input of form.querySelectorAll("[data-options]")) {
     input.addEventListener("focus", async () => {
       const asked = { field: input.dataset.options, sequential: 1 };
-      const answer = await askApi(form.dataset.entity, "getoptions", asked).catch(() => null);
+      const answer = await callApi(form.dataset.entity, "getoptions", asked).catch(() => null);
       const values = answer?.value?.values;
       if (!Array.isArray(values)) return;
       const list = document.createElement("datalist");
@@ -169,7 +176,7 @@ const picker = find("picker");
 if (picker) offerActions(picker);
 const form = find("call");
 if (form) {
-  tryOnSubmit(form, keepWorded(form));
+  sendOnSubmit(form, updateSamples(form));
   offerOptions(form);
   offerLanguages();
   offerSearch();

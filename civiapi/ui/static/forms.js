@@ -1,5 +1,6 @@
-// Forms of any page: one that takes its time says so (data-busy), what cannot be taken back asks first (data-confirm, in
-// the dialog `sure`), and a field shows only where "new" is chosen (data-new). Without this every form still posts.
+// Forms of all pages: a busy text while the request runs (data-busy), a confirmation in the dialog `sure` (data-confirm),
+// a field that is shown only if "new" is selected (data-new), and a limit of files together (data-max, in bytes), beyond
+// which nothing is sent. Without this every form still posts.
 import { confirmIn } from "./api.js";
 
 const find = (id) => document.getElementById(id);
@@ -20,10 +21,18 @@ for (const form of document.querySelectorAll("form[data-confirm], form[data-busy
   });
 }
 
-// Where a new group can be made, its name is asked for only then.
+// The name of a new group is shown only if one is to be created.
 for (const select of document.querySelectorAll("select[data-new]")) {
   const field = find(select.dataset.new);
   const show = () => { field.hidden = select.value !== "new"; };
   select.addEventListener("change", show);
   show();
+}
+
+for (const input of document.querySelectorAll("input[type=file][data-max]")) {
+  input.addEventListener("change", () => {
+    const bytes = [...input.files].reduce((sum, file) => sum + file.size, 0);
+    input.setCustomValidity(bytes > Number(input.dataset.max) ? input.dataset.tooLarge : "");
+    input.reportValidity();
+  });
 }

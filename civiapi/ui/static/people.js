@@ -1,28 +1,28 @@
-// People: how many match is asked for once the page stands, and ticking is made easy. The page works without this.
+// People: fetches the total after the page has loaded, and "select all". The page works without this.
 import { call } from "./api.js";
 
 const form = document.getElementById("people");
 
-// The number of those who match, which may take longer than the page itself.
-async function count() {
+// The total may take longer than the page itself.
+async function showTotal() {
   const asked = JSON.parse(form.dataset.asked);
   const answer = await call("MailchimpsyncCache", "getcount", asked).catch(() => null);
   if (answer === null) return;
-  const many = Number(answer.result);
-  document.getElementById("count").textContent = many === 1 ? "The 1 that matches" : `All ${many.toLocaleString("en")} that match`;
+  const total = Number(answer.result);
+  document.getElementById("count").textContent = total === 1 ? "The 1 match" : `All ${total.toLocaleString("en")} matches`;
 }
 
-function tick() {
+function manageSelection() {
   const all = document.getElementById("all");
   const page = document.getElementById("page");
-  const ticked = document.getElementById("ticked");
+  const selected = document.getElementById("selected");
   const boxes = [...form.querySelectorAll("input[name='row[]']")];
   const show = () => {
-    const many = boxes.filter((box) => box.checked).length;
-    page.checked = many === boxes.length;
-    page.indeterminate = many > 0 && many < boxes.length;
+    const count = boxes.filter((box) => box.checked).length;
+    page.checked = count === boxes.length;
+    page.indeterminate = count > 0 && count < boxes.length;
     for (const box of [...boxes, page]) box.disabled = all.checked;
-    ticked.textContent = all.checked || many === 0 ? "" : `${many} ticked`;
+    selected.textContent = all.checked || count === 0 ? "" : `${count} selected`;
   };
   page.addEventListener("change", () => { for (const box of boxes) box.checked = page.checked; });
   form.addEventListener("change", show);
@@ -31,6 +31,6 @@ function tick() {
 }
 
 if (form) {
-  tick();
-  count();
+  manageSelection();
+  showTotal();
 }

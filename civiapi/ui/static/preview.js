@@ -1,32 +1,32 @@
-// The preview: works the plan out without leaving the page blank meanwhile, and starts the sync that was previewed.
-import { call, confirmIn, tell } from "./api.js";
+// The preview: calculates the plan while showing progress, and starts the sync that was previewed.
+import { call, confirmIn, showMessage, showProblem } from "./api.js";
 
-const line = document.getElementById("line");
+const message = document.getElementById("message");
 
 for (const form of document.querySelectorAll("form[data-plan]")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
     const button = form.querySelector("button");
-    const begun = Date.now();
-    const show = () => { line.textContent = `Working it out for ${Math.round((Date.now() - begun) / 1000)} s. Nothing is changed by this.`; };
+    const startedAt = Date.now();
+    const show = () => { message.textContent = `Calculating for ${Math.round((Date.now() - startedAt) / 1000)} s. This changes nothing.`; };
     button.disabled = true;
-    tell(line, "Working it out. Nothing is changed by this.");
-    line.setAttribute("aria-live", "off");
-    const ticking = setInterval(show, 1000);
+    showMessage(message, "Calculating. This changes nothing.");
+    message.setAttribute("aria-live", "off");
+    const timer = setInterval(show, 1000);
     try {
       const answer = await call("Mailchimpsync", "plan", { group_id: form.dataset.plan, options: { limit: 1 } });
       location.assign(`${form.getAttribute("action")}?${new URLSearchParams({ plan_id: answer.values.plan_id })}`);
     } catch (problem) {
-      tell(line, problem.message, problem);
+      showProblem(message, "No preview could be calculated. Nothing was changed.", problem, "Mailchimpsync.plan");
       button.disabled = false;
     } finally {
-      clearInterval(ticking);
-      line.removeAttribute("aria-live");
+      clearInterval(timer);
+      message.removeAttribute("aria-live");
     }
   });
 }
 
-// The sync goes on when this page is left, so its progress is watched where it is shown.
+// The sync continues when this page is left; the status page shows its progress.
 const go = document.getElementById("go");
 go?.addEventListener("click", async () => {
   const isBraked = "confirm" in go.dataset;
@@ -38,7 +38,7 @@ go?.addEventListener("click", async () => {
     await Promise.race([started, new Promise((resolve) => { setTimeout(resolve, 500); })]);
     location.assign(go.dataset.back);
   } catch (problem) {
-    tell(line, problem.message, problem);
+    showProblem(message, "The sync has not started, or it stopped at once. Nothing is lost.", problem, "Mailchimpsync.fetchandreconcile");
     go.disabled = false;
   }
 });

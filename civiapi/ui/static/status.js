@@ -1,6 +1,6 @@
-// The status pages: follow what changes by server-sent events, and the buttons, each of which makes the one API call it
-// names. What the events carry is HTML that the server made and escaped; nothing is worked out here.
-import { LoggedOut, call, confirmIn, tell } from "./api.js";
+// The status pages: live updates by server-sent events, whose HTML the server has escaped, and the buttons, each of which
+// makes the API call shown beside it.
+import { LoggedOut, call, confirmIn, showMessage, showProblem } from "./api.js";
 
 const find = (id) => document.getElementById(id);
 const live = document.querySelector("[data-events]");
@@ -16,25 +16,27 @@ function address() {
   return url;
 }
 
-// Put a part in its place. Who stands on a link or button in it stays there.
+// Replace a part; keep focus and scroll positions.
 function replace({ name, mark, html }) {
   const part = live.querySelector(`[data-part="${CSS.escape(name)}"]`);
   if (!part || part.dataset.mark === mark) return;
   const inside = part.contains(document.activeElement) ? document.activeElement : null;
-  const which = inside ? [...part.querySelectorAll("a, button, [tabindex]")].indexOf(inside) : -1;
+  const which = inside ? [...part.querySelectorAll("a, button, summary, [tabindex]")].indexOf(inside) : -1;
   const scrolled = [...part.querySelectorAll(".log, .scroll")].map((one) => [one.scrollTop, one.scrollLeft]);
+  const opened = [...part.querySelectorAll("details")].map((one) => one.open && one.querySelector("summary").textContent);
   part.innerHTML = html;
   part.dataset.mark = mark;
+  for (const one of part.querySelectorAll("details")) one.open = opened.includes(one.querySelector("summary").textContent);
   [...part.querySelectorAll(".log, .scroll")].forEach((one, place) => {
     if (scrolled[place]) [one.scrollTop, one.scrollLeft] = scrolled[place];
   });
-  if (which >= 0) (part.querySelectorAll("a, button, [tabindex]")[which] ?? find("main")).focus({ preventScroll: true });
+  if (which >= 0) (part.querySelectorAll("a, button, summary, [tabindex]")[which] ?? find("main")).focus({ preventScroll: true });
 }
 
 function offline(text, problem = null) {
-  const line = find("line");
-  if (text || line.dataset.offline) tell(line, text, problem);
-  if (text) line.dataset.offline = "yes"; else delete line.dataset.offline;
+  const message = find("message");
+  if (text || message.dataset.offline) showMessage(message, text, problem);
+  if (text) message.dataset.offline = "yes"; else delete message.dataset.offline;
 }
 
 function stop() {
@@ -48,25 +50,25 @@ function follow() {
   stream = new EventSource(address());
   stream.addEventListener("open", () => offline(""));
   stream.addEventListener("part", (event) => replace(JSON.parse(event.data)));
-  stream.addEventListener("say", (event) => { find("spoken").textContent = JSON.parse(event.data); });
-  stream.addEventListener("over", (event) => {
+  stream.addEventListener("announce", (event) => { find("announcement").textContent = JSON.parse(event.data); });
+  stream.addEventListener("session-ended", (event) => {
     stop();
     offline(JSON.parse(event.data), new LoggedOut());
   });
-  stream.addEventListener("gone", () => location.reload());
-  stream.addEventListener("error", lost);
+  stream.addEventListener("removed", () => location.reload());
+  stream.addEventListener("error", reconnect);
 }
 
-// The stream ended or was refused. Find out why before saying anything, and try again.
-async function lost() {
+// The stream ended or was refused. Find out why before showing a message, and try again.
+async function reconnect() {
   stop();
   try {
     await call("Mailchimpsync", "getprogress");
     retrying = setTimeout(follow, RETRY_MS / 5);
   } catch (problem) {
     const isOver = problem instanceof LoggedOut;
-    offline(isOver ? problem.message : "The server does not answer. What you see may be old; this page tries again by itself.", problem);
-    if (!isOver) retrying = setTimeout(lost, RETRY_MS);
+    offline(isOver ? problem.message : "The server does not respond. The page may be out of date; it retries automatically.", problem);
+    if (!isOver) retrying = setTimeout(reconnect, RETRY_MS);
   }
 }
 
@@ -79,7 +81,7 @@ if (live) {
 
 // ---- the buttons ----
 
-function chosen(form) {
+function options(form) {
   const params = {};
   if (form.ever.checked) params.since = "ever";
   else if (form.since.value) params.since = form.since.value.replace("T", " ");
@@ -87,21 +89,21 @@ function chosen(form) {
   return params;
 }
 
-// A sync may take hours: it is started and followed by the stream, the answer is only looked at when it comes.
+// A sync may take hours: the stream shows its progress, and the answer is handled when it arrives.
 async function sync(form, params) {
-  const line = find("line");
+  const message = find("message");
   const buttons = form.querySelectorAll("button");
   for (const one of buttons) one.disabled = true;
-  tell(line, "Started. How far it is stands under “Steps”; you may leave this page, it goes on.");
+  showMessage(message, "Started. Progress is shown under “Steps”. You may leave this page; the sync continues.");
   try {
     const asked = { group_id: form.dataset.group, max_time: 0, ...params };
     const answer = await call("Mailchimpsync", "fetchandreconcile", asked, { keepalive: true });
     const [done] = Object.values(answer.values);
-    tell(line, done?.status.locks.fetchAndReconcile === "busy"
-      ? "Somebody else syncs this audience just now, so nothing was started. Its progress stands under “Steps”."
-      : "The sync has done its part. “How it stands” says whether anything is still on its way.");
+    showMessage(message, done?.status.locks.fetchAndReconcile === "busy"
+      ? "A sync of this audience is already running, so nothing was started. Its progress is shown under “Steps”."
+      : "The sync has finished. “Status” shows whether updates are still in flight.");
   } catch (problem) {
-    tell(line, problem.message, problem);
+    showProblem(message, "The sync has stopped. “Status” says why, and what to do.", problem, "Mailchimpsync.fetchandreconcile");
   } finally {
     for (const one of buttons) one.disabled = false;
   }
@@ -109,25 +111,26 @@ async function sync(form, params) {
 
 const form = find("sync");
 if (form) {
-  const words = find("chosen");
+  const shownCall = find("options");
   form.addEventListener("input", () => {
     form.since.disabled = form.ever.checked;
-    const params = Object.entries({ group_id: form.dataset.group, max_time: 0, ...chosen(form) });
-    words.textContent = `Mailchimpsync.fetchandreconcile ${params.map(([name, value]) => `${name}=${value}`).join(" ")}`;
+    const params = Object.entries({ group_id: form.dataset.group, max_time: 0, ...options(form) });
+    shownCall.textContent = `Mailchimpsync.fetchandreconcile ${params.map(([name, value]) => `${name}=${value}`).join(" ")}`;
   });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    sync(form, event.submitter?.value === "chosen" ? chosen(form) : {});
+    sync(form, event.submitter?.value === "options" ? options(form) : {});
   });
-  find("abort").addEventListener("click", async () => {
-    if (!await confirmIn(find("abort-dialog"))) return;
-    const line = find("line");
-    tell(line, "Aborting…");
+  // Abort is in a live part, which is replaced.
+  live.addEventListener("click", async (event) => {
+    if (!event.target.closest("[data-abort]") || !await confirmIn(find("abort-dialog"))) return;
+    const message = find("message");
+    showMessage(message, "Aborting…");
     try {
       await call("Mailchimpsync", "abortsync", { group_id: form.dataset.group });
-      tell(line, "Aborted. The next sync begins anew.");
+      showMessage(message, "Aborted. The next sync starts from the beginning.");
     } catch (problem) {
-      tell(line, problem.message, problem);
+      showProblem(message, "The sync could not be aborted.", problem, "Mailchimpsync.abortsync");
     }
   });
 }

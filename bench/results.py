@@ -1,0 +1,35 @@
+"""The figures that ``make bench`` found last: one JSON file for each part in ``bench/results/``, in the repository.
+
+``bench.report`` writes docs/performance.md from them.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).with_name("results")
+HISTORY = Path(__file__).with_name("history.jsonl")
+"""The ratios of every run, one JSON object a line: ``of_bare`` of the surface, ``of_floor`` of first syncs."""
+
+
+def save(part: str, found: dict[str, Any]) -> None:
+    """Keep what was measured, instead of what was before."""
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+
+
+def load(part: str) -> dict[str, Any] | None:
+    """What was measured last; None: nothing."""
+    file = FOLDER / f"{part}.json"
+    return dict(json.loads(file.read_text("utf-8"))) if file.exists() else None
+
+
+def read_history() -> str:
+    """The lines of all runs; empty before the first."""
+    return HISTORY.read_text("utf-8") if HISTORY.exists() else ""
+
+
+def add_to_history(run: dict[str, Any]) -> None:
+    """Add the ratios of a run."""
+    with HISTORY.open("a", encoding="utf-8") as history:
+        history.write(json.dumps(run) + "\n")

@@ -1,0 +1,22 @@
+"""How much an answer holds, counted no further than needed: an answer may be larger than the time to count it."""
+
+from typing import Any
+
+VALUE_BYTES = 64
+"""What a value costs besides its text: a Python object and its place in a map or list."""
+
+
+def answer_size(value: Any, limit: int) -> int:
+    """About how many bytes *value* takes in memory, counted until it is more than *limit*."""
+    size, waiting = 0, [value]
+    while waiting and size <= limit:
+        one = waiting.pop()
+        size += VALUE_BYTES
+        if one.__class__ is str:
+            size += len(one)
+        elif isinstance(one, dict):
+            size += VALUE_BYTES * len(one)
+            waiting.extend(one.values())
+        elif isinstance(one, list):
+            waiting.extend(one)
+    return size

@@ -1,0 +1,61 @@
+"""CiviCRM's settings: one row per name and domain in ``civicrm_setting``, the value as PHP serialized it.
+
+A setting without a row is None; defaults are in ``entities/site/known_settings.py``. Settings of contacts are never
+read or changed.
+"""
+
+from typing import Any
+
+import structlog
+from sqlalchemy import Connection, Integer, String, bindparam, insert, select, update
+
+from civiapi.store.schema.tables import setting
+from civiapi.store.text.php import BadSerial, dump_php, load_php
+
+DEFAULT_DOMAIN = 1
+
+log = structlog.get_logger(__name__)
+
+
+def read_setting(
+    conn: Connection, name: str, domain_id: int = DEFAULT_DOMAIN, *, for_update: bool = False, strict: bool = False
+) -> Any:
+    """The value of a setting, maps as ``dict``; None where it is unset or cannot be read (which is logged).
+
+    *for_update*: lock it until this transaction ends (on MariaDB; SQLite has one writer). *strict*: raise BadSerial
+    for one that cannot be read.
+    """
+    wanted = {"name": name, "domain_id": domain_id}
+    text = conn.execute(_LOCKED_VALUE if for_update else _VALUE, wanted).scalar_one_or_none()
+    if not text:
+        return None
+    try:
+        return load_php(text)
+    except BadSerial:
+        if strict:
+            raise
+        log.warning("a setting cannot be read and counts as unset", setting=name, domain_id=domain_id)
+        return None
+
+
+def write_setting(
+    conn: Connection, name: str, value: Any, domain_id: int = DEFAULT_DOMAIN, *, at: str | None = None
+) -> None:
+    """Set a setting: text, number, bool, None, or lists and maps of those. *at* is the site time, kept if it is new."""
+    text = dump_php(value).decode()
+    row = conn.execute(_LOCKED_ID, {"name": name, "domain_id": domain_id}).scalar_one_or_none()
+    if row is None:
+        conn.execute(insert(setting).values(name=name, value=text, domain_id=domain_id, is_domain=1, created_date=at))
+    else:
+        conn.execute(update(setting).where(setting.c.id == row).values(value=text))
+
+
+_IS = (
+    setting.c.name == bindparam("name", type_=String()),
+    setting.c.domain_id == bindparam("domain_id", type_=Integer()),
+    setting.c.contact_id.is_(None),
+)
+_VALUE = select(setting.c.value).where(*_IS).order_by(setting.c.id).limit(1)
+_LOCKED_VALUE = _VALUE.with_for_update()
+_LOCKED_ID = select(setting.c.id).where(*_IS).order_by(setting.c.id).limit(1).with_for_update()
+"""Built once: the watcher reads the configuration with every check."""

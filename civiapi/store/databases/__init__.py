@@ -1,0 +1,1 @@
+"""What differs between SQLite and MariaDB: the two stores, their statements, and writing many rows."""

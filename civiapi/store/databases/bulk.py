@@ -1,0 +1,140 @@
+"""Rows from Python, one or many at once: the statement compiled by Core, the rows handed to the driver as tuples.
+
+Core's own executemany takes a dictionary a row and processes each value, three times the price of the insert itself.
+Statements are compiled once for each connection's dialect.
+Columns are named by the table's declaration and values are bound: they must be as the driver takes them, but for
+encoded text, which is encoded here.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from operator import itemgetter
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Table, bindparam, func, insert, select, update
+from sqlalchemy.sql.dml import UpdateBase
+
+from civiapi.runtime.loop_priority import yield_to_loop
+from civiapi.store.databases.dialect import batches_updates_poorly, joined_update, runs_in_thread, upsert_statement
+from civiapi.store.schema.live_columns import absent_columns
+from civiapi.store.text.encoded_text import encode_rows, is_encoded
+
+AT_ONCE = 500
+ROWS_A_STRETCH = 200
+"""Rows that are written between two checks whether the event loop is busy."""
+
+Rows = Sequence[tuple[Any, ...]]
+
+
+def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
+    """Insert *rows*, each with its values in the order of *columns*; columns that are not there are left out."""
+    if rows:
+        absent = absent_columns(conn).get(table.name, frozenset())
+        if not absent.isdisjoint(columns):
+            places = [place for place, name in enumerate(columns) if name not in absent]
+            columns, rows = [columns[place] for place in places], [tuple(row[p] for p in places) for row in rows]
+        _run(conn, _inserting(conn.dialect, table, tuple(columns)), _as_stored(table, columns, rows))
+
+
+def insert_row(conn: Connection, table: Table, values: Mapping[str, Any]) -> int:
+    """Insert one row and return its id; columns that are not there are left out."""
+    absent = absent_columns(conn).get(table.name, frozenset())
+    columns = tuple(name for name in values if name not in absent)
+    statement = _inserting(conn.dialect, table, columns)
+    [row] = _as_stored(table, columns, [tuple(values[name] for name in columns)])
+    if statement.places is not None:
+        row = itemgetter(*statement.places)(row)
+    return int(conn.exec_driver_sql(statement.sql, row).lastrowid)
+
+
+def insert_numbered(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> range:
+    """Insert *rows* and return their ids in order; an empty range where rows of others are or may come among them."""
+    return insert_after(conn, table, columns, rows)[1]
+
+
+def insert_after(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> tuple[int, range]:
+    """Insert *rows*; the highest id before, after which theirs come, and what ``insert_numbered`` returns."""
+    newest = select(func.max(table.c.id))
+    before = int(conn.execute(newest).scalar() or 0)
+    insert_rows(conn, table, columns, rows)
+    ids = range(before + 1, (conn.execute(newest).scalar() or 0) + 1)
+    return before, ids if len(ids) == len(rows) else range(0)
+
+
+def upsert_rows(
+    conn: Connection, table: Table, columns: Sequence[str], rows: Rows, *, key: Sequence[str], set_: Iterable[str]
+) -> None:
+    """Insert *rows*; where a row with the same *key* exists, update its columns *set_*."""
+    if rows:
+        upserting = _upserting(conn.dialect, table, tuple(columns), tuple(key), tuple(set_))
+        _run(conn, upserting, _as_stored(table, columns, rows))
+
+
+def update_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
+    """Set *columns* of the rows whose ``id`` is the last value of each tuple."""
+    rows = _as_stored(table, columns, rows)
+    if rows and batches_updates_poorly(conn):
+        for start in range(0, len(rows), AT_ONCE):
+            part = rows[start : start + AT_ONCE]
+            sql = joined_update(conn.dialect, table, columns, len(part))
+            conn.exec_driver_sql(sql, tuple(value for row in part for value in row))
+    elif rows:
+        _run(conn, _updating(conn.dialect, table, tuple(columns)), rows)
+
+
+def _as_stored(table: Table, columns: Sequence[str], rows: Rows) -> Rows:
+    places = _encoded_places(table, tuple(columns))
+    return encode_rows(rows, places) if places else rows
+
+
+@lru_cache(maxsize=512)
+def _encoded_places(table: Table, columns: tuple[str, ...]) -> tuple[int, ...]:
+    return tuple(place for place, name in enumerate(columns) if is_encoded(table.c[name].type))
+
+
+@dataclass(frozen=True, slots=True)
+class _CompiledStatement:
+    """A compiled statement. *places*: the index in a row for each of its values; None: in order."""
+
+    sql: str
+    places: tuple[int, ...] | None
+
+
+@lru_cache(maxsize=256)
+def _inserting(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _CompiledStatement:
+    return _written(dialect, insert(table).values(_bound(columns)), columns)
+
+
+@lru_cache(maxsize=256)
+def _upserting(
+    dialect: Dialect, table: Table, columns: tuple[str, ...], key: tuple[str, ...], set_: tuple[str, ...]
+) -> _CompiledStatement:
+    return _written(dialect, upsert_statement(dialect, table, _bound(columns), key, set_), columns)
+
+
+@lru_cache(maxsize=256)
+def _updating(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _CompiledStatement:
+    statement = update(table).where(table.c.id == bindparam("v_id")).values(_bound(columns))
+    return _written(dialect, statement, (*columns, "id"))
+
+
+def _bound(columns: Iterable[str]) -> dict[str, Any]:
+    return {name: bindparam(f"v_{name}") for name in columns}
+
+
+def _written(dialect: Dialect, statement: UpdateBase, columns: tuple[str, ...]) -> _CompiledStatement:
+    compiled = statement.compile(dialect=dialect)
+    given = [f"v_{name}" for name in columns]
+    wanted = list(compiled.positiontup or ())  # Core puts columns in the table's order
+    return _CompiledStatement(compiled.string, None if wanted == given else tuple(given.index(name) for name in wanted))
+
+
+def _run(conn: Connection, statement: _CompiledStatement, rows: Rows) -> None:
+    if statement.places is not None:
+        rows = list(map(itemgetter(*statement.places), rows))
+    stretch = ROWS_A_STRETCH if runs_in_thread(conn) else len(rows)
+    for start in range(0, len(rows), stretch):
+        if start:
+            yield_to_loop()
+        conn.exec_driver_sql(statement.sql, list(rows[start : start + stretch]))

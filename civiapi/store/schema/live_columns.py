@@ -1,0 +1,51 @@
+"""Which of the declared columns a database has: CiviCRM's tables differ by version.
+
+A database is asked once. What it lacks is named in no statement, is no field of the API, and reads as nothing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Column, Connection, Engine, Table
+
+from civiapi.store.databases import dialect
+from civiapi.store.schema.tables import METADATA
+
+Absent = Mapping[str, frozenset[str]]
+_known: "WeakKeyDictionary[Engine, Absent]" = WeakKeyDictionary()
+_names: "WeakKeyDictionary[Engine, frozenset[str]]" = WeakKeyDictionary()
+
+
+def absent_columns(conn: Connection) -> Absent:
+    """The declared columns that tables of this database lack, by table; tables that lack none are left out."""
+    found = _known.get(conn.engine)
+    if found is None:
+        there = dialect.foreign_columns(conn)
+        lacking = {
+            name: frozenset(table.c.keys()) - there[name] for name, table in METADATA.tables.items() if name in there
+        }
+        found = {name: columns for name, columns in lacking.items() if columns}
+        _known[conn.engine] = found
+    return found
+
+
+def absent_names(conn: Connection) -> frozenset[str]:
+    """The same as one set of names, ``table.column``: what statements of this database differ by."""
+    found = _names.get(conn.engine)
+    if found is None:
+        found = frozenset(f"{table}.{name}" for table, names in absent_columns(conn).items() for name in names)
+        _names[conn.engine] = found
+    return found
+
+
+def live_columns(conn: Connection, table: Table) -> list[Column[Any]]:
+    """The columns of a table that this database has."""
+    absent = absent_columns(conn).get(table.name, frozenset())
+    return [column for column in table.c if column.name not in absent]
+
+
+def live_values(conn: Connection, table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Of *values* by column, those that this database has a place for."""
+    absent = absent_columns(conn).get(table.name, frozenset())
+    return {name: value for name, value in values.items() if name not in absent}

@@ -1,0 +1,389 @@
+"""The setting ``mailchimpsync_config``: Mailchimp accounts, and which audience mirrors which group.
+
+A JSON text that CiviCRM's screens, the extension and scripts write too, so it is read tolerantly (PHP writes an empty
+map ``[]``; group ids are text or numbers) and unknown keys are kept when it is written back. A list that
+cannot be used (no key, no group) is skipped with a warning. Keys and webhook
+secrets are in here: none of these values shows them in its ``repr``.
+"""
+
+import hashlib
+import hmac
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+import structlog
+from sqlalchemy import Connection, select
+
+from civiapi.store.author import Author
+from civiapi.store.civicrm.settings import read_setting, write_setting
+from civiapi.store.clock import SiteClock
+from civiapi.store.databases.dialect import upsert
+from civiapi.store.text.php import BadSerial
+from sync.audience import Audience, GroupLink, Privacy
+from sync.connections.config_changes import SHAPE, SITE, Facts, changes, facts_of, regrouped
+from sync.connections.config_values import SIDES, as_flag, as_group_id, as_limit, as_map
+from sync.errors import BadConfig, ConfigChanged, InvalidListId, ListNotConfigured, UnknownAccount, UnknownGroup
+from sync.field_rules import FieldRule, MergeField, read_rules
+from sync.store.events import BY_OTHERS, BY_SYNC, CONFIG, record
+from sync.store.members.blobs import INTEREST
+from sync.store.members.holds import STATUS, lift_all_holds
+from sync.store.tables import cache, config_seen
+
+SETTING = "mailchimpsync_config"
+ARCHIVE = "archive"
+BRAKE_LIMITS = ("percent", "people", "additions", "data")
+
+_LIST_ID = re.compile(r"[0-9a-zA-Z_]+", re.ASCII)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """An audience linked with the group that mirrors it, and interests linked with groups of their own."""
+
+    list_id: str
+    group_id: int
+    api_key: str = field(repr=False)
+    interests: Mapping[str, int] = field(default_factory=dict)
+    gone_interests: Mapping[str, str] = field(default_factory=dict)
+    """Linked interests that Mailchimp no longer has: id → name (``interestsGone``). A sync leaves them out."""
+    trust_override: Mapping[str, str] = field(default_factory=dict)
+    """``subscription`` or an interest id → ``Mailchimp`` or ``CiviCRM``."""
+    brake: Mapping[str, float] = field(default_factory=dict)
+    """The connection's own limits: ``percent``, ``people``, ``additions``, those of them that it has."""
+    also_linked: Mapping[int, tuple[GroupLink, ...]] = field(default_factory=dict)
+    """All links of those of its groups that are linked more than once, by group."""
+    sends_names: bool = True
+    """Whether names are sent to Mailchimp (``sendNames``; where that is not stored, as the extension does)."""
+    one_way: bool = False
+    """Whether the group is a smart group, and so a source (``oneWay``; `config_update` sets it)."""
+    archives_leavers: bool = False
+    """Whether who leaves such a group is archived instead of unsubscribed (``oneWayLeavers``: ``archive``)."""
+    merge_fields: Mapping[str, FieldRule] = field(default_factory=dict)
+    """What fills Mailchimp's merge fields, by tag (``mergeFields``)."""
+    gone_fields: tuple[str, ...] = ()
+    """Mapped merge fields that Mailchimp no longer has. Nothing is sent for them."""
+
+    def audience(self, clock: SiteClock, *, privacy: Privacy = Privacy.KEEP) -> Audience:
+        """The audience for a sync."""
+        return Audience(
+            self.list_id,
+            self.group_id,
+            clock,
+            interests={key: group for key, group in self.interests.items() if key not in self.gone_interests},
+            trust=self.trust_override,
+            brake=self.brake,
+            also_linked=self.also_linked,
+            privacy=privacy,
+            api_key=self.api_key,
+            one_way=self.one_way,
+            archives_leavers=self.archives_leavers,
+            sends_names=self.sends_names,
+            merge_fields=self.merge_fields,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class KnownAudience:
+    """An audience as its account last showed it; *interests* (id → name) is None where they were never fetched."""
+
+    list_id: str
+    name: str
+    interests: Mapping[str, str] | None = None
+    webhook_found: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AccountConfig:
+    """A Mailchimp account with the audiences it last showed."""
+
+    api_key: str = field(repr=False)
+    name: str
+    secret: str = field(repr=False)
+    """What Mailchimp must send with each webhook (``batchWebhookSecret``); empty: none is accepted."""
+    audiences: Mapping[str, KnownAudience] = field(default_factory=dict)
+    batch_webhook_found: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The whole configuration. `raw` is the stored JSON, with its unknown keys."""
+
+    accounts: Mapping[str, AccountConfig] = field(default_factory=dict, repr=False)  # by API key
+    links: Mapping[str, Link] = field(default_factory=dict)  # by list id
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def link_for_group(self, group_id: int) -> Link:
+        """The link of a subscription group. Raises UnknownGroup."""
+        for link in self.links.values():
+            if link.group_id == group_id:
+                return link
+        raise UnknownGroup(group_id)
+
+    def link_for_list(self, list_id: str) -> Link:
+        """The link of an audience. Raises InvalidListId, ListNotConfigured."""
+        if not is_list_id(list_id):
+            raise InvalidListId(list_id)
+        if list_id not in self.links:
+            raise ListNotConfigured(list_id)
+        return self.links[list_id]
+
+    def account(self, api_key: str) -> AccountConfig:
+        """The account of a key. Raises UnknownAccount."""
+        for known, account in self.accounts.items():
+            if _same(known, api_key):
+                return account
+        raise UnknownAccount()
+
+    def find_account_by_secret(self, secret: str) -> AccountConfig | None:
+        """The account whose webhooks carry this secret; takes the same time for every secret."""
+        found = None
+        for account in self.accounts.values():
+            if account.secret and _same(account.secret, secret):
+                found = account
+        return found
+
+    def lists_of(self, account: AccountConfig) -> list[Link]:
+        """The links that use this account."""
+        return [link for link in self.links.values() if link.api_key == account.api_key]
+
+
+def is_list_id(text: str) -> bool:
+    """Whether *text* can be the id of an audience."""
+    return _LIST_ID.fullmatch(text) is not None
+
+
+def read_config(conn: Connection, *, for_update: bool = False) -> Config:
+    """The stored configuration, an empty one if there is none. Raises BadConfig for a setting that cannot be read."""
+    try:
+        stored = read_setting(conn, SETTING, for_update=for_update, strict=True)
+        return Config() if stored in (None, False, "") else parse_config(stored)
+    except (BadSerial, ValueError) as error:
+        raise BadConfig(
+            f"The setting {SETTING} does not hold a JSON object, so nothing is synced; "
+            "store it again on the Config screen."
+        ) from error
+
+
+def check_digest(conn: Connection, digest: str) -> None:
+    """Raise ConfigChanged unless *digest* is the SHA-256 of the stored text (in hex); ``""``: none is stored."""
+    stored = read_setting(conn, SETTING, for_update=True)
+    text = stored if isinstance(stored, str) else orjson.dumps(stored).decode() if stored else ""
+    if digest.lower() != (hashlib.sha256(text.encode()).hexdigest() if text else ""):
+        raise ConfigChanged()
+
+
+def write_config(conn: Connection, raw: Mapping[str, Any], by: Author = BY_SYNC) -> Config:
+    """Store a configuration as JSON text; returns what is stored, as ``read_config`` gives it."""
+    text = orjson.dumps(dict(raw)).decode()
+    with recorded_change(conn, by):
+        write_setting(conn, SETTING, text)
+    return parse_config(text)
+
+
+@contextmanager
+def recorded_change(conn: Connection, by: Author) -> Iterator[None]:
+    """Record in the timeline what the block does to the stored configuration, and *by* whom.
+
+    All that writes it does so in here. What another program changed before is recorded first, as that program's.
+    """
+    note_changes(conn, BY_OTHERS)
+    yield
+    note_changes(conn, by)
+
+
+def note_changes(conn: Connection, by: Author) -> None:
+    """Record how the stored configuration differs from the one last seen, and that it was seen. At first only that.
+
+    What an undo holds is of the group that was linked then, so it is held no more where another one is linked now.
+    """
+    facts, seen = _facts(conn, for_update=True), _seen(conn, for_update=True)
+    if seen == facts:
+        return
+    known = seen if seen is not None and seen.facts["shape"] == SHAPE else facts
+    if facts.unreadable and not known.unreadable:
+        record(conn, CONFIG, SITE, "The stored configuration cannot be read any more, so nothing is synced.", by)
+    if facts.unreadable:  # what is stored next is compared with what could be read
+        facts = SeenConfig(known.facts, unreadable=True)
+    for list_id, sentences in changes(known.facts, facts.facts).items():
+        record(conn, CONFIG, list_id, " ".join(sentences), by)
+    for list_id, interest_id in regrouped(known.facts, facts.facts):
+        rows = cache.c.mailchimp_list_id == list_id
+        lift_all_holds(conn, rows, f"{INTEREST}{interest_id}" if interest_id else STATUS)
+    row = {"name": SETTING, "facts": orjson.dumps(facts).decode()}
+    upsert(conn, config_seen, [row], key=("name",), set_=("facts",))
+
+
+def has_unseen_changes(conn: Connection) -> bool:
+    """Whether the stored configuration is another than the one last seen."""
+    return _seen(conn) != _facts(conn)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenConfig:
+    """What was last seen of the configuration: its facts, the earlier ones where it is *unreadable*."""
+
+    facts: Facts
+    unreadable: bool = False
+
+
+def _seen(conn: Connection, *, for_update: bool = False) -> SeenConfig | None:
+    wanted = select(config_seen.c.facts).where(config_seen.c.name == SETTING)
+    stored = conn.execute(wanted.with_for_update() if for_update else wanted).scalar()
+    return SeenConfig(**orjson.loads(stored)) if stored else None
+
+
+def _facts(conn: Connection, *, for_update: bool = False) -> SeenConfig:
+    try:
+        return SeenConfig(facts_of(read_config(conn, for_update=for_update).raw))
+    except BadConfig:
+        return SeenConfig(facts_of({}), unreadable=True)
+
+
+def clear_trust_override(conn: Connection, list_id: str, keys: Iterable[str]) -> None:
+    """Take these keys out of a list's ``trustOverride``: each is for one run. Other keys stay."""
+    raw = orjson.loads(orjson.dumps(dict(read_config(conn, for_update=True).raw)))  # a copy that may be changed
+    override = as_map(as_map(as_map(raw.get("lists")).get(list_id)).get("trustOverride"))
+    used = [key for key in keys if key in override]
+    if used:
+        for key in used:
+            del override[key]
+        write_config(conn, raw)
+
+
+def note_interests(conn: Connection, list_id: str, existing: Mapping[str, str]) -> list[str]:
+    """Store which interests an audience has (id → name), and mark linked ones that it has no more; returns these.
+
+    The links stay, so that people see which group lost its interest; its contacts stay in it.
+    """
+    raw = orjson.loads(orjson.dumps(dict(read_config(conn, for_update=True).raw)))  # a copy that may be changed
+    link = as_map(as_map(raw.get("lists")).get(list_id))
+    names = dict(as_map(link.get("interestsGone")))
+    for account in as_map(raw.get("accounts")).values():
+        shown = as_map(as_map(as_map(account).get("audiences")).get(list_id))
+        if shown:
+            names |= as_map(shown.get("interests"))
+            shown["interests"] = dict(existing)
+    if not link:
+        return []
+    gone = {key: str(names.get(key) or key) for key in as_map(link.get("interests")) if key not in existing}
+    link.pop("interestsGone", None)
+    if gone:
+        link["interestsGone"] = gone
+    write_config(conn, raw)
+    return list(gone)
+
+
+def note_merge_fields(conn: Connection, list_id: str, fields: Mapping[str, MergeField]) -> list[str]:
+    """Store how Mailchimp describes the merge fields that are mapped, and mark those that it has no more; returns
+    these. Their rules stay, so that people see what is not sent any more."""
+    raw = orjson.loads(orjson.dumps(dict(read_config(conn, for_update=True).raw)))  # a copy that may be changed
+    link = as_map(as_map(raw.get("lists")).get(list_id))
+    rules = as_map(link.get("mergeFields"))
+    changed: dict[str, Any] = {}
+    for tag, one in rules.items():
+        field = fields.get(tag.upper())
+        kept = as_map(one) if isinstance(one, dict) else {"source": one}
+        kept = {name: kept[name] for name in kept if name not in ("name", "type", "required", "options", "gone")}
+        known = {"gone": True} if field is None else {k: v for k, v in field.as_dict().items() if k != "tag"}
+        changed[tag] = (as_map(one) if field is None else kept) | known
+    if changed != rules:
+        link["mergeFields"] = changed
+        write_config(conn, raw)
+    return [tag for tag in rules if tag.upper() not in fields]
+
+
+def parse_config(text: Any) -> Config:
+    """A configuration from its JSON text (or the map itself). Raises ValueError for what is no JSON object.
+
+    ``[]``, PHP's empty map, is an object.
+    """
+    raw = orjson.loads(text) if isinstance(text, str | bytes) else text
+    if raw == []:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise ValueError("a configuration is a JSON object")  # noqa: TRY004  like all else that is wrong with the text
+    accounts = {key: _account(key, as_map(value)) for key, value in as_map(raw.get("accounts")).items()}
+    links = {}
+    for list_id, value in as_map(raw.get("lists")).items():
+        link = _link(list_id, as_map(value))
+        if link is None:
+            log.warning("a list in the configuration has no key or no group and is left out", list_id=list_id)
+        else:
+            links[list_id] = link
+    return Config(accounts, _with_shared_groups(links), raw)
+
+
+def _with_shared_groups(links: Mapping[str, Link]) -> dict[str, Link]:
+    """The links, each with all links of those of its groups that have several."""
+    by_group: dict[int, list[GroupLink]] = {}
+    for list_id, link in links.items():
+        by_group.setdefault(link.group_id, []).append(GroupLink(list_id, "status"))
+        for interest, group_id in link.interests.items():
+            if group_id != link.group_id and interest not in link.gone_interests:  # else the subscription decides
+                by_group.setdefault(group_id, []).append(GroupLink(list_id, f"interest-{interest}"))
+    shared = {group_id: tuple(found) for group_id, found in by_group.items() if len(found) > 1}
+    return {
+        list_id: replace(
+            link,
+            also_linked={one: shared[one] for one in {link.group_id, *link.interests.values()} if one in shared},
+        )
+        for list_id, link in links.items()
+    }
+
+
+def _link(list_id: str, value: dict[str, Any]) -> Link | None:
+    group_id, api_key = as_group_id(value.get("subscriptionGroup")), value.get("apiKey")
+    if group_id is None or not isinstance(api_key, str) or not api_key or not is_list_id(list_id):
+        return None
+    groups = {key: as_group_id(group) for key, group in as_map(value.get("interests")).items()}
+    override = as_map(value.get("trustOverride")).items()
+    return Link(
+        list_id,
+        group_id,
+        api_key,
+        interests={key: group for key, group in groups.items() if group is not None},
+        gone_interests={key: str(name) for key, name in as_map(value.get("interestsGone")).items() if key in groups},
+        trust_override={key: SIDES[str(side).lower()] for key, side in override if str(side).lower() in SIDES},
+        brake={
+            name: limit
+            for name, value in as_map(value.get("brake")).items()
+            if name in BRAKE_LIMITS and (limit := as_limit(value)) is not None
+        },
+        sends_names=as_flag(value.get("sendNames"), default=True),
+        one_way=as_flag(value.get("oneWay"), default=False),
+        archives_leavers=str(value.get("oneWayLeavers") or "").lower() == ARCHIVE,
+        merge_fields=read_rules(value.get("mergeFields")),
+        gone_fields=tuple(key for key, one in as_map(value.get("mergeFields")).items() if as_map(one).get("gone")),
+    )
+
+
+def _account(api_key: str, value: dict[str, Any]) -> AccountConfig:
+    audiences = as_map(value.get("audiences"))
+    return AccountConfig(
+        api_key,
+        name=str(value.get("account_name") or ""),
+        secret=str(value.get("batchWebhookSecret") or ""),
+        audiences={key: _audience(key, as_map(shown)) for key, shown in audiences.items()},
+        batch_webhook_found=bool(value.get("batchWebhookFound")),
+    )
+
+
+def _audience(list_id: str, value: dict[str, Any]) -> KnownAudience:
+    interests = value.get("interests")
+    known = interests is not None and not isinstance(interests, str | bool | int)
+    return KnownAudience(
+        list_id,
+        name=str(value.get("name") or ""),
+        interests={key: str(name) for key, name in as_map(interests).items()} if known else None,
+        webhook_found=bool(value.get("webhookFound")),
+    )
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,242 @@
+"""Sends waiting updates to Mailchimp in batches, without losing or forgetting any.
+
+A batch row with its updates is committed as ``submitting`` before the POST; the answer gives it Mailchimp's id. A row
+left in ``submitting`` has an unknown outcome: `resolve_unconfirmed` looks for the batch among the account's recent
+ones and otherwise sends it again, which every operation allows. Results are applied by ``results``, and ``watcher``
+decides when to ask for them.
+
+A member is never in two open batches. Mailchimp keeps no order within a batch or between batches, so an update that
+depends on another (tags on the member, the member on its new address) waits here until that one is completed.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import structlog
+
+from civiapi.store import leases
+from civiapi.store.leases import Lease, LeaseLost
+from sync.audience import Audience
+from sync.context import SyncContext
+from sync.errors import MailchimpFailed, SyncError
+from sync.leases import hold_lease
+from sync.mailchimp.client import MailchimpClient
+from sync.mailchimp.errors import MailchimpError
+from sync.mailchimp.wire import SKIP_MERGE_VALIDATION, Batch, BatchOperation, path_segment
+from sync.model import OpenUpdate, OperationKind
+from sync.outbox.pending_batches import (
+    PendingBatch,
+    close_batch,
+    create_batch,
+    delete_batch,
+    in_batch,
+    known_batch_ids,
+    operation_id,
+    record_cancelled,
+    record_sent,
+    release_batch,
+    unconfirmed_batches,
+    was_sent_again,
+)
+from sync.outbox.recheck import drop_overruled, find_overruled
+from sync.outbox.selection import count_ready
+from sync.store.batches import PENDING
+
+SEND_TRIES = 3
+LOOK_BACK, LOOK_AHEAD = timedelta(minutes=2), timedelta(minutes=15)
+"""How far Mailchimp's time of a batch may be from the time we sent it."""
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """Updates and batches that were sent, and how many updates could be sent but were left for later."""
+
+    updates: int = 0
+    batches: int = 0
+    left: int = 0
+
+
+def _never() -> bool:
+    return False
+
+
+async def submit_pending(
+    ctx: SyncContext,
+    audience: Audience,
+    lease: Lease,
+    *,
+    cache_ids: Sequence[int] | None = None,
+    expired: Callable[[], bool] = _never,
+    sent: Callable[[int], Awaitable[None]] | None = None,
+) -> Submitted:
+    """Send the waiting updates of an audience (or of these rows of it), after resolving unconfirmed batches.
+
+    *sent* is called with the size of each batch. Stops when *expired* returns True or too much of the account is in
+    flight; the watcher sends the rest when batches have finished. Raises MailchimpError, LeaseLost; nothing is lost.
+    """
+    client = ctx.clients.client_for(audience.api_key)
+    await resolve_unconfirmed(ctx, audience, lease)
+    updates = batches = 0
+    while not expired():
+        pending = await ctx.store.write(create_batch, ctx, audience, lease, cache_ids)
+        if pending is None:
+            break
+        await _send(ctx, client, audience, lease, pending)
+        updates, batches = updates + pending.size, batches + 1
+        if sent is not None:
+            await sent(pending.size)
+    if batches and ctx.on_queued is not None:
+        ctx.on_queued()
+    return Submitted(updates, batches, await ctx.store.read(count_ready, audience.list_id, cache_ids))
+
+
+async def submit_if_free(ctx: SyncContext, audience: Audience) -> int:
+    """Send the waiting updates of an audience unless a run holds it; returns how many. Raises SyncError."""
+    async with hold_lease(ctx, audience.list_id, brief=True) as lease:
+        if lease is None:
+            return 0
+        try:
+            return (await submit_pending(ctx, audience, lease)).updates
+        except MailchimpError as error:
+            raise MailchimpFailed(f"Audience {audience.list_id}: {error}") from error
+        except LeaseLost as error:
+            raise SyncError(str(error)) from error
+
+
+async def resolve_unconfirmed(ctx: SyncContext, audience: Audience, lease: Lease) -> int:
+    """Find or send again every batch whose outcome is unknown; returns how many there were.
+
+    Raises MailchimpError, LeaseLost.
+    """
+    unconfirmed = await ctx.store.read(unconfirmed_batches, audience.list_id, audience.clock)
+    client = ctx.clients.client_for(audience.api_key)
+    for pending in unconfirmed:
+        if pending.size == 0:
+            await ctx.store.write(delete_batch, lease, pending)
+            continue
+        found = await find_submitted(ctx, client, pending)
+        if found is not None:
+            log.info("an unconfirmed batch was found", list_id=pending.list_id, batch_id=found.id)
+            await _note_sent(ctx, client, lease, pending, found)
+        else:
+            await _send(ctx, client, audience, lease, pending, is_again=True)
+    return len(unconfirmed)
+
+
+async def find_submitted(ctx: SyncContext, client: MailchimpClient, pending: PendingBatch) -> Batch | None:
+    """Mailchimp's batch for a pending one, recognized by time and size; None when there is none.
+
+    Another program's batch of the same size may be mistaken for ours. Its results hold none of our operations, which
+    are then sent again as operations without a result.
+    """
+    sent = pending.since + (client.clock_offset() or timedelta(0))
+    candidates = [
+        one
+        async for one in client.iter_recent_batches(sent - LOOK_BACK)
+        if (one.total_operations == pending.size or (one.total_operations == 0 and one.status == PENDING))
+        and one.submitted_at is not None
+        and one.submitted_at <= sent + LOOK_AHEAD
+    ]
+    ours = await ctx.store.read(known_batch_ids, [one.id for one in candidates])
+    free = [one for one in candidates if one.id not in ours]
+    return min(free, key=lambda one: (one.total_operations != pending.size, one.submitted_at, one.id), default=None)
+
+
+# ── One batch ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _send(
+    ctx: SyncContext,
+    client: MailchimpClient,
+    audience: Audience,
+    lease: Lease,
+    pending: PendingBatch,
+    *,
+    is_again: bool = False,
+) -> None:
+    """Send a batch and store the answer; with *is_again* it may have been sent before.
+
+    Raises MailchimpError, with the updates waiting again or the batch unconfirmed; LeaseLost, with the batch left to
+    the next holder.
+    """
+    updates = await _drop_overruled(ctx, client, audience, lease, pending, is_again)
+    if not updates:
+        await ctx.store.write(delete_batch, lease, pending)
+        return
+    operations = [_operation(pending, one) for one in updates]
+    pending = replace(pending, size=len(operations))
+    sent = await _post(ctx, client, lease, pending, operations)
+    await _note_sent(ctx, client, lease, pending, sent)
+
+
+async def _post(
+    ctx: SyncContext,
+    client: MailchimpClient,
+    lease: Lease,
+    pending: PendingBatch,
+    operations: Sequence[BatchOperation],
+) -> Batch:
+    """Post operations until Mailchimp's batch is known, `SEND_TRIES` times at most. Raises MailchimpError."""
+
+    async def make_sure() -> None:
+        await ctx.store.read(leases.check_unlocked, lease)
+        leases.check_clock(lease)
+
+    tries = 0
+    while True:
+        tries += 1
+        try:
+            return await client.submit_batch(operations, before_send=make_sure)
+        except MailchimpError as error:
+            if not error.outcome_unknown:
+                await ctx.store.write(release_batch, lease, pending)
+                raise
+            found = await find_submitted(ctx, client, pending)
+            if found is not None:
+                return found
+            if tries == SEND_TRIES:
+                raise
+
+
+async def _drop_overruled(
+    ctx: SyncContext, client: MailchimpClient, audience: Audience, lease: Lease, pending: PendingBatch, is_again: bool
+) -> list[OpenUpdate]:
+    """Remove updates whose member has changed at Mailchimp since (``recheck``); returns the rest."""
+    updates = await ctx.store.read(in_batch, pending.row_id)
+    is_risky = is_again or pending.is_old
+    overruled = await find_overruled(client, audience, [one for one in updates if is_risky or one.tries])
+    if overruled:
+        await ctx.store.write(drop_overruled, audience, lease, pending.row_id, overruled, client.skew())
+        updates = await ctx.store.read(in_batch, pending.row_id)
+    return updates
+
+
+async def _note_sent(
+    ctx: SyncContext, client: MailchimpClient, lease: Lease, pending: PendingBatch, sent: Batch
+) -> None:
+    """Store Mailchimp's id of a batch; when the audience was aborted meanwhile, cancel the batch."""
+    try:
+        await ctx.store.write(record_sent, lease, pending, sent, ctx.store.clock)
+    except LeaseLost:
+        if await ctx.store.write(record_cancelled, pending, sent):
+            await cancel_batch(ctx, client, pending.row_id, sent.id)
+        elif await ctx.store.read(was_sent_again, pending, sent):
+            await client.delete_batch(sent.id)
+        raise
+
+
+async def cancel_batch(ctx: SyncContext, client: MailchimpClient, row_id: int, batch_id: str) -> None:
+    """Cancel a batch at Mailchimp, if it has an id there, and close our row. Raises MailchimpError."""
+    if batch_id:
+        await client.delete_batch(batch_id)
+    await ctx.store.write(close_batch, row_id, ctx.store.clock.now())
+
+
+def _operation(pending: PendingBatch, one: OpenUpdate) -> BatchOperation:
+    operation = one.operation
+    path = f"/lists/{path_segment(pending.list_id)}/{operation.path_tail}"
+    params = {} if operation.method == "DELETE" or operation.kind == OperationKind.TAGS else SKIP_MERGE_VALIDATION
+    return BatchOperation(operation.method, path, operation_id(pending.row_id, one.id), operation.body or None, params)

@@ -1,0 +1,1 @@
+"""Takes back what a run did, as far as nobody has changed it since: facts, plans (pure), then the writes."""

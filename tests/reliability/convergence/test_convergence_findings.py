@@ -1,0 +1,204 @@
+"""What the convergence model found: each history that once ended wrongly, by name."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from sync.audience import Privacy
+from tests.reliability.convergence.harness import NOT_INSTALLED, Harness, a_harness
+from tests.reliability.convergence.history import History, HistoryRun, Step
+from tests.reliability.convergence.oracle import check_agreement
+from tests.reliability.convergence.run import converge, prepare_model, run_history
+from tests.reliability.convergence.store import KillSwitch
+
+pytestmark = pytest.mark.skipif(bool(NOT_INSTALLED), reason=f"not installed: {', '.join(NOT_INSTALLED)}")
+
+
+@pytest.fixture(scope="module")
+def harness() -> Iterator[Harness]:
+    with a_harness() as ready:
+        yield ready
+
+
+def happened(*steps: tuple[str, int, int, int], **more: object) -> History:
+    """A history from what happened, to whom, how, and how many seconds after what was before."""
+    return History(tuple(Step(*one) for one in steps), **more)  # type: ignore[arg-type]
+
+
+FINDINGS = {
+    "An update that was given up without any result had been carried out, and its person had left the group meanwhile: "
+    "the member counted as a later change of Mailchimp's, and the person was put into the group again.": happened(
+        *[("add_contact", 0, 0, 0), ("drop_address", 0, 0, 0), *[("add_contact", 0, 0, 0)] * 4, ("killed", 0, 3, 0)],
+        *[("add_contact", 0, 0, 0), ("ambush", 0, 0, 4000), ("leave", 1, 0, 0), ("sync_and_settle", 0, 0, 0)],
+        *[("add_contact", 0, 0, 0)] * 3,
+        begins_in_step=False,
+        has_interest=False,
+        page=1000,
+        seed=286780,
+        faults=2,
+    ),
+    "Merged into a contact who was written to elsewhere: the address that was given up is archived, "
+    "though the merge is a new word of CiviCRM.": happened(
+        ("drop_address", 1, 0, 1), ("merge", 1, 0, 2), begins_in_step=True
+    ),
+    "Put into an interest's group while their subscribing was under way: that Mailchimp made them without the interest "
+    "is nobody's word.": happened(("slow_batches", 0, 1, 0), ("sync", 0, 0, 0), ("interest", 1, 0, 60)),
+    "Subscribed by a batch whose results got lost, then taken out by an admin: the batch is not sent again for them.": (
+        happened(("sync", 0, 0, 0), ("lose_batch", 0, 1, 5), ("admin_unsubscribe", 1, 0, 60), ("webhooks", 0, 4, 60))
+    ),
+    "Subscribed by a batch whose results got lost, then left: nobody is asked to confirm what they did not ask for.": (
+        happened(("sync", 0, 0, 0), ("lose_batch", 0, 1, 5), ("unsubscribe", 1, 0, 60), ("webhooks", 0, 4, 60))
+    ),
+    "Deleted for good after having been out for long: that is no new word against who joined in CiviCRM since.": (
+        happened(
+            ("admin_unsubscribe", 2, 0, 0),
+            ("sync", 0, 0, 0),
+            ("delete", 2, 0, 0),
+            ("join", 2, 0, 7),
+            ("webhooks", 0, 0, 2),
+        )
+    ),
+    "Moved twice at Mailchimp, told of the first move late: they have not gone, and CiviCRM's last word stands.": (
+        happened(
+            ("move", 0, 0, 0),
+            ("sync_and_settle", 0, 0, 0),
+            ("move", 0, 0, 0),
+            ("leave", 0, 0, 0),
+            ("open_mail", 0, 0, 61),
+            ("webhooks", 0, 0, 400),
+            begins_in_step=True,
+        )
+    ),
+    "Left at Mailchimp, taken out in CiviCRM, back at Mailchimp, all between two syncs: the last word is to be in.": (
+        happened(("unsubscribe", 0, 0, 10), ("leave", 0, 0, 10), ("sign_up", 0, 0, 10), begins_in_step=True)
+    ),
+    "Left the group while their very first subscribing was under way: that is undone at the address it went to.": (
+        happened(
+            ("join", 3, 0, 0),
+            ("slow_batches", 0, 1, 0),
+            ("sync", 0, 0, 0),
+            ("leave", 3, 0, 7),
+            ("sync", 0, 0, 7),
+            ("slow_batches", 0, 0, 0),
+            ("webhooks", 0, 0, 7),
+            ("webhooks", 0, 0, 7),
+        )
+    ),
+    "Archived at Mailchimp after having been out for long: that is no new word against who joined in CiviCRM since.": (
+        happened(
+            ("admin_unsubscribe", 2, 0, 0),
+            ("sync", 0, 0, 7),
+            ("join", 2, 0, 7),
+            ("archive", 2, 0, 7),
+            begins_in_step=True,
+        )
+    ),
+    "Unsubscribed by their own hand after they had bounced: that is a word, and later than CiviCRM's.": happened(
+        ("bounce", 1, 0, 0),
+        ("sync_and_settle", 0, 0, 2),
+        ("join", 1, 0, 0),
+        ("unsubscribe", 1, 0, 1),
+        begins_in_step=True,
+    ),
+    "Made a contact in CiviCRM while they moved to that address and chose an interest at Mailchimp: the choice is "
+    "seen in the answer to our own update, and thought about.": happened(
+        ("killed", 2, 0, 0),
+        ("choose", 2, 0, 0),
+        ("move", 2, 0, 0),
+        ("join", 2, 0, 0),
+        begins_in_step=True,
+        loses_last_webhooks=True,
+    ),
+    "Left while an interest was on its way to Mailchimp: the answer tells, and they leave the group.": happened(
+        ("slow_batches", 0, 1, 0),
+        ("interest", 0, 0, 7),
+        ("sync", 0, 0, 7),
+        ("unsubscribe", 0, 0, 7),
+        ("slow_batches", 0, 0, 7),
+        ("webhooks", 0, 4, 7),
+        begins_in_step=True,
+        ends_with_full=False,
+    ),
+    "Their address was given up by a contact who left, and is another's by now: whoever has it meets the member there, "
+    "and is not told for ever that somebody else stands for it.": happened(
+        ("webhooks", 0, 0, 0),
+        ("readdress", 2, 0, 1),
+        ("readdress", 1, 5, 1),
+        ("archive", 2, 0, 1),
+        ("sync", 0, 0, 1),
+        begins_in_step=False,
+        has_interest=False,
+        ends_with_full=False,
+    ),
+    "Came back and left again at Mailchimp between two syncs, put into the group in between: they stay out.": happened(
+        ("unsubscribe", 0, 0, 10),
+        ("sync_and_settle", 0, 0, 10),
+        ("sign_up", 0, 0, 10),
+        ("join", 0, 0, 10),
+        ("unsubscribe", 0, 0, 10),
+        begins_in_step=True,
+    ),
+    "Opted out, and unsubscribed for it, while their names are sent too: the row says why they get no mail.": happened(
+        ("opt_out", 0, 4, 10),
+        begins_in_step=False,
+        has_interest=False,
+        privacy=Privacy.UNSUBSCRIBE,
+    ),
+}
+
+
+@pytest.mark.parametrize("history", FINDINGS.values(), ids=FINDINGS.keys())
+def test_found_by_the_model(harness: Harness, history: History) -> None:
+    assert run_history(harness, history) == []
+
+
+@pytest.mark.parametrize("how", ["unsubscribe", "archive"])
+def test_who_came_and_left_while_a_run_was_stopped_is_not_brought_back_when_it_goes_on(
+    harness: Harness, how: str
+) -> None:
+    run = HistoryRun(prepare_model(harness, happened()), happened())
+
+    async def stopped_and_continued() -> list[str]:
+        await run.sync(stop_on="readyToSubmitUpdates")
+        harness.clock.advance(1000)
+        run.model.act("person", "sign_up", "p1@example.org")
+        harness.clock.advance(60)
+        run.model.act("admin", how, "p1@example.org")
+        await run.sync()
+        return await converge(run) or check_agreement(run.model)
+
+    assert harness.loop.run(stopped_and_continued()) == []
+
+
+def test_a_contact_given_the_address_while_a_run_was_stopped_gets_the_member_and_no_second_one_is_made(
+    harness: Harness,
+) -> None:
+    run = HistoryRun(prepare_model(harness, happened()), happened())
+
+    async def stopped_and_continued() -> list[str]:
+        await run.sync(stop_on="readyToCreateNewContactsFromMailchimp")
+        run.model.new_contact("p2@example.org")
+        await run.sync()
+        return await converge(run) or check_agreement(run.model)
+
+    assert harness.loop.run(stopped_and_continued()) == []
+
+
+def test_who_came_back_while_their_unsubscribing_was_lost_on_its_way_is_not_put_out_when_it_is_sent_again(
+    harness: Harness,
+) -> None:
+    run = HistoryRun(prepare_model(harness, happened(begins_in_step=True)), happened())
+
+    async def lost_and_sent_again() -> list[str]:
+        harness.clock.advance(60)
+        run.model.change_group(run.model.contacts[0], "Removed")
+        await run.sync(stop_on="readyToSubmitUpdates")
+        run.model.spawn(KillSwitch(1, only="call"))
+        assert await run.model.until_killed(run.sync())
+        harness.clock.advance(60)
+        for what in ("archive", "import"):
+            run.model.act("admin", what, "p0@example.org", **({"status": "subscribed"} if what == "import" else {}))
+            harness.clock.advance(60)
+        return await converge(run) or check_agreement(run.model)
+
+    assert harness.loop.run(lost_and_sent_again()) == []

@@ -1,0 +1,132 @@
+"""A MariaDB that is stopped, killed, full of connections or read-only while we use it: said in a sentence, and over
+when it is over. Each test has what it needs of a server of its own.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+import pytest
+from sqlalchemy import func, insert, select
+
+from civiapi.store.engine import Store, open_store
+from civiapi.store.errors import StoreBusy, StoreError
+from civiapi.store.schema.migrations import migrate
+from civiapi.store.schema.tables import tag
+from tests.support import databases
+from tests.support.crowd import address
+from tests.support.linked_site import Site, a_site
+from tests.support.mariadb_server import Server, a_server, missing_packages
+from tests.support.processes import free_port
+
+DATABASE = "civiapi"
+USER = "civiapi_user"
+
+pytestmark = [
+    pytest.mark.skipif(databases.chosen() != "mariadb", reason="about MariaDB: make test-mariadb-reliability"),
+    pytest.mark.skipif(bool(missing_packages()), reason=f"not installed: {', '.join(missing_packages())}"),
+]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with a_server(free_port()) as started:
+        started.sql(f"CREATE USER {USER}; GRANT ALL ON *.* TO {USER}")
+        yield started
+
+
+@pytest.fixture
+async def store(server: Server) -> AsyncIterator[Store]:
+    """A new database, as a user without special rights (root may write to a read-only server)."""
+    server.sql(f"DROP DATABASE IF EXISTS {DATABASE}; CREATE DATABASE {DATABASE}")
+    server.sql(f"REVOKE ALL PRIVILEGES, GRANT OPTION FROM {USER}; GRANT ALL ON {DATABASE}.* TO {USER}")
+    opened = await open_store(server.url(DATABASE, USER))
+    await migrate(opened)
+    yield opened
+    await opened.close()
+
+
+async def add_tag(store: Store, name: str) -> None:
+    await store.write(lambda conn: conn.execute(insert(tag).values(name=name)) and None)
+
+
+async def count_tags(store: Store) -> int:
+    return await store.read(lambda conn: int(conn.execute(select(func.count()).select_from(tag)).scalar_one()))
+
+
+@pytest.mark.parametrize("end", [Server.stop, Server.kill], ids=["stopped", "killed"])
+async def test_a_server_that_is_away_for_a_moment_is_waited_for_and_used_again(
+    server: Server, store: Store, end: Callable[[Server], None]
+) -> None:
+    await add_tag(store, "before")
+    before = await count_tags(store)
+    await asyncio.to_thread(end, server)
+    with pytest.raises(StoreError):
+        await add_tag(store, "while it is away")
+    await asyncio.to_thread(server.start)
+    await add_tag(store, "after")
+    assert await count_tags(store) == before + 1
+
+
+async def fill_up(server: Server, others: list[Store]) -> None:
+    """Open stores, each of which keeps a connection."""
+    for _ in range(12):
+        others.append(await open_store(server.url(DATABASE, USER)))
+
+
+async def test_a_full_server_is_said_to_be_busy_and_used_as_soon_as_it_is_not(server: Server, store: Store) -> None:
+    others: list[Store] = []
+    server.sql("SET GLOBAL max_connections = 10")
+    try:
+        with pytest.raises(StoreBusy):
+            await fill_up(server, others)
+    finally:
+        for one in others:
+            await one.close()
+    await add_tag(store, "after")
+
+
+async def test_a_read_only_server_is_read_and_says_that_it_is_read_only(server: Server, store: Store) -> None:
+    before = await count_tags(store)
+    server.sql("SET GLOBAL read_only = 1")
+    try:
+        with pytest.raises(StoreError, match="read-only"):
+            await add_tag(store, "while it is read-only")
+        assert await count_tags(store) == before
+    finally:
+        server.sql("SET GLOBAL read_only = 0")
+    await add_tag(store, "after")
+
+
+async def stop_and_start(server: Server) -> None:
+    await asyncio.to_thread(server.stop)
+    await asyncio.to_thread(server.start)
+
+
+async def kill_and_start(server: Server) -> None:
+    await asyncio.to_thread(server.kill)
+    await asyncio.to_thread(server.start)
+
+
+@pytest.mark.parametrize("trouble", [stop_and_start, kill_and_start], ids=lambda one: one.__name__)
+async def test_a_sync_whose_server_goes_away_in_the_middle_ends_in_step_when_it_is_run_again(
+    server: Server, trouble: Callable[[Server], Awaitable[None]]
+) -> None:
+    server.sql(f"DROP DATABASE IF EXISTS {DATABASE}; CREATE DATABASE {DATABASE}")
+    async with a_site(server.url(DATABASE)) as site:
+        site.joined(*(address(number) for number in range(2000)))
+        running = asyncio.create_task(site.run())
+        while not await _has_rows(site):  # noqa: ASYNC110  another task does it
+            await asyncio.sleep(0.01)
+        await trouble(server)
+        await asyncio.gather(running, return_exceptions=True)
+        server.sql("UPDATE civiapi_claim SET expires_ms = 0", DATABASE)
+        await site.sync()
+        rows = await site.rows()
+        assert len(rows) == 2000
+        assert {row.sync_status for row in rows} == {"ok"}
+        assert len({row.civicrm_contact_id for row in rows}) == 2000
+        assert len(await site.contacts()) == 2000
+
+
+async def _has_rows(site: Site) -> bool:
+    return bool(await site.rows())

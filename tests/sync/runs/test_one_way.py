@@ -1,0 +1,270 @@
+"""A smart group as a source: its members are subscribed, who leaves is unsubscribed, and choices at Mailchimp stay.
+
+CiviCRM's cache of the group is written here as CiviCRM does; the group itself is never written.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, delete, insert, select, update
+
+from civiapi.settings import SyncSettings
+from civiapi.store.schema.tables import contact, group, group_contact, group_contact_cache, subscription_history
+from sync.audience import Privacy
+from sync.connections.config import read_config, write_config
+from sync.connections.config_update import update_config
+from sync.errors import BadConfig, SyncBraked, SyncError
+from sync.reconcile.matching import PersonQuery
+from sync.reports.checks import configuration
+from sync.reports.explain import explain
+from sync.reports.preview import PlanFilter, make_plan, read_plan
+from sync.reports.status import read_statuses
+from sync.store.tables import source_contact
+from tests.support.databases import database_at
+from tests.support.linked_site import GROUP, Site, a_site
+
+ADA, BEA, CY = "ada@example.org", "bea@example.org", "cy@example.org"
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    async with a_site(database_at(tmp_path / "site.sqlite")) as opened:
+        await opened.store.write(_make_smart)
+        raw = dict((await opened.store.read(read_config)).raw)
+        await opened.store.write(update_config, raw)
+        opened.emulator.configure(auto_batches=True)
+        yield opened
+
+
+def _make_smart(conn: Connection) -> None:
+    conn.execute(update(group).where(group.c.id == GROUP).values(saved_search_id=1))
+
+
+async def search_finds(site: Site, *contact_ids: int, ago: timedelta = timedelta(0)) -> None:
+    """CiviCRM computes the members of the smart group."""
+
+    def compute(conn: Connection) -> None:
+        conn.execute(delete(group_contact_cache).where(group_contact_cache.c.group_id == GROUP))
+        rows = [{"group_id": GROUP, "contact_id": one} for one in contact_ids]
+        if rows:
+            conn.execute(insert(group_contact_cache), rows)
+        computed = site.store.clock.write(datetime.now(UTC) - ago)
+        conn.execute(update(group).where(group.c.id == GROUP).values(cache_date=computed))
+
+    await site.store.write(compute)
+
+
+async def people(site: Site, *addresses: str) -> list[int]:
+    return [await site.person(one, status=None) for one in addresses]
+
+
+async def sync(site: Site, **request: Any) -> None:
+    """A run some seconds after the last, so that no two changes are of one second."""
+    site.emulator.advance(5)
+    await site.sync(**request)
+
+
+async def later(site: Site, found: Sequence[int], seconds: int) -> None:
+    """The search finds these, that many seconds from now."""
+    await search_finds(site, *found, ago=timedelta(seconds=-seconds))
+
+
+def statuses(site: Site, *addresses: str) -> list[str | None]:
+    return [site.at_mailchimp(one) for one in addresses]
+
+
+async def test_members_of_the_smart_group_are_subscribed_and_nothing_is_written_to_it(site: Site) -> None:
+    ada, bea, cy = await people(site, ADA, BEA, CY)
+    await search_finds(site, ada, bea)
+    site.joined("elsewhere@example.org")
+    await sync(site)
+    assert statuses(site, ADA, BEA, CY, "elsewhere@example.org") == ["subscribed", "subscribed", None, "subscribed"]
+    for table in (group_contact, subscription_history):
+        assert await site._all(select(table).where(table.c.group_id == GROUP)) == []
+    assert [one.id for one in await site.contacts()] == [ada, bea, cy]  # nobody is made of a member
+
+
+async def test_who_leaves_is_unsubscribed_and_subscribed_again_when_they_are_back(site: Site) -> None:
+    ada, bea = await people(site, ADA, BEA)
+    await search_finds(site, ada, bea, ago=timedelta(minutes=9))
+    await sync(site)
+    await search_finds(site, bea, ago=timedelta(minutes=6))
+    await sync(site)
+    assert statuses(site, ADA, BEA) == ["unsubscribed", "subscribed"]
+    await search_finds(site, ada, bea, ago=timedelta(minutes=3))
+    await sync(site)
+    assert statuses(site, ADA, BEA) == ["subscribed", "subscribed"]
+
+
+async def test_who_unsubscribed_is_never_subscribed_again_even_when_they_left_and_came_back(site: Site) -> None:
+    ada, bea = await people(site, ADA, BEA)
+    await search_finds(site, ada, bea, ago=timedelta(minutes=9))
+    await sync(site)
+    site.emulator.person("unsubscribe", ADA)
+    for found in ([ada, bea], [bea], [ada, bea]):
+        await search_finds(site, *found)
+        await sync(site)
+        assert statuses(site, ADA, BEA) == ["unsubscribed", "subscribed"], found
+    assert await site.standing(ada) is None
+
+
+async def test_who_signed_up_again_after_leaving_stays(site: Site) -> None:
+    [ada] = await people(site, ADA)
+    await search_finds(site, ada, ago=timedelta(minutes=9))
+    await sync(site)
+    await search_finds(site, ago=timedelta(minutes=6))
+    await sync(site, confirm=True)
+    assert statuses(site, ADA) == ["unsubscribed"]
+    site.emulator.person("sign_up", ADA)
+    await search_finds(site, ago=timedelta(minutes=3))
+    await sync(site, since="ever")
+    assert statuses(site, ADA) == ["subscribed"]
+
+
+async def test_a_member_who_was_never_in_the_smart_group_stays(site: Site) -> None:
+    await people(site, ADA)
+    site.joined(ADA)
+    await search_finds(site)
+    await sync(site, since="ever")
+    assert statuses(site, ADA) == ["subscribed"]
+    [shown] = (await site.store.read(read_statuses, site.store.clock, datetime.now(UTC))).values()
+    assert shown["in_sync"]
+    assert shown["one_way"]["missing"] == ""
+
+
+async def test_who_leaves_is_archived_where_the_connection_says_so(site: Site) -> None:
+    raw = dict((await site.store.read(read_config)).raw)
+    raw["lists"][site.list_id]["oneWayLeavers"] = "archive"
+    await site.store.write(update_config, raw)
+    [ada] = await people(site, ADA)
+    await search_finds(site, ada, ago=timedelta(minutes=9))
+    await sync(site)
+    await search_finds(site, ago=timedelta(minutes=6))
+    await sync(site)
+    assert statuses(site, ADA) == ["archived"]
+    await search_finds(site, ada, ago=timedelta(minutes=3))
+    await sync(site)
+    assert statuses(site, ADA) == ["subscribed"]
+
+
+@pytest.mark.parametrize(
+    ("computed", "why"),
+    [(None, "has not computed"), (timedelta(hours=25), "more than a day ago")],
+)
+async def test_without_a_fresh_cache_nothing_is_done_and_the_reason_is_said(
+    site: Site, computed: timedelta | None, why: str
+) -> None:
+    [ada] = await people(site, ADA)
+    await search_finds(site, ada)
+    await sync(site)
+    if computed is None:  # CiviCRM has discarded it
+        await search_finds(site)
+        await site.store.write(lambda conn: conn.execute(update(group).values(cache_date=None)))
+    else:
+        await search_finds(site, ago=computed)
+    with pytest.raises(SyncError, match=why):
+        await sync(site)
+    assert statuses(site, ADA) == ["subscribed"]
+    found = await site.store.read(lambda conn: list(configuration(conn, site.store.clock)))
+    [finding] = [one for one in found if not one.ok]
+    assert why in finding.sentence
+    assert "Rebuild Smart Group Cache" in finding.remedy
+
+
+async def test_the_brake_holds_when_the_search_suddenly_finds_nobody(site: Site) -> None:
+    addresses = [f"p{number}@example.org" for number in range(30)]
+    found = await people(site, *addresses)
+    await search_finds(site, *found, ago=timedelta(minutes=9))
+    await sync(site)
+    await search_finds(site)
+    site.ctx = replace(site.ctx, settings=replace(site.ctx.settings, sync=SyncSettings(brake_people=5)))
+    with pytest.raises(SyncBraked):
+        await sync(site)
+    assert set(statuses(site, *addresses)) == {"subscribed"}
+    await sync(site, confirm=True)
+    assert set(statuses(site, *addresses)) == {"unsubscribed"}
+
+
+async def test_preview_explanation_and_sync_agree(site: Site) -> None:
+    ada, bea, cy = await people(site, ADA, BEA, CY)
+    await search_finds(site, ada, bea, ago=timedelta(minutes=9))
+    await sync(site)
+    site.emulator.person("unsubscribe", BEA)
+    await search_finds(site, bea, cy, ago=timedelta(minutes=3))
+    audience = await site.audience()
+    plan_id = await make_plan(site.ctx, audience, None)
+    plan = await site.store.read(read_plan, plan_id, site.list_id, GROUP, site.store.clock, PlanFilter())
+    assert {one["kind"]: one["contact_id"] for one in plan["people"]} == {"unsubscribe": ada, "subscribe": cy}
+    assert (
+        await site._all(select(source_contact).where(source_contact.c.contact_id == cy)) == []
+    )  # a preview writes nothing
+    await sync(site)
+    assert statuses(site, ADA, BEA, CY) == ["unsubscribed", "unsubscribed", "subscribed"]
+    config = await site.store.read(read_config)
+    links = list(config.links.values())
+    [one] = await site.store.write(explain, config, links, site.store.clock, PersonQuery(bea, ""), privacy=Privacy.KEEP)
+    assert (one["one_way"], one["kind"], one["civicrm"]["status"]) == (True, "in_step", "Added")
+    assert "choice made at Mailchimp" in one["reason"]
+
+
+async def test_a_webhook_changes_nothing_in_civicrm(site: Site) -> None:
+    [ada] = await people(site, ADA)
+    await search_finds(site, ada, ago=timedelta(minutes=9))
+    await sync(site)
+    from sync.inbox.sync_contact import sync_contact
+
+    site.emulator.person("unsubscribe", ADA)
+    await sync_contact(site.ctx, await site.audience(), PersonQuery(ada, ""))
+    await site.settle()
+    assert statuses(site, ADA) == ["unsubscribed"]
+    assert await site._all(select(group_contact)) == []
+
+
+async def test_nothing_changed_costs_nothing(site: Site) -> None:
+    [ada] = await people(site, ADA)
+    await search_finds(site, ada, ago=timedelta(minutes=5))
+    await sync(site)
+    before = await site.snapshot()
+    outcome = await site.run()
+    assert outcome.counts["readyToAddCiviOnly"] == {"added": 0}
+    assert await site.snapshot() == before
+
+
+async def test_a_contact_in_the_trash_and_one_who_objects_are_not_subscribed(site: Site) -> None:
+    ada, bea = await people(site, ADA, BEA)
+    await site.store.write(lambda conn: conn.execute(update(contact).where(contact.c.id == ada).values(is_deleted=1)))
+    await site.store.write(lambda conn: conn.execute(update(contact).where(contact.c.id == bea).values(is_opt_out=1)))
+    await search_finds(site, ada, bea)
+    await sync(site)
+    assert statuses(site, ADA, BEA) == [None, None]
+
+
+async def test_of_two_contacts_with_one_address_that_in_the_smart_group_stands_for_it(site: Site) -> None:
+    await people(site, ADA)
+    second = await site.person(ADA, status=None)
+    await search_finds(site, second, ago=timedelta(minutes=9))
+    await sync(site)
+    assert statuses(site, ADA) == ["subscribed"]
+    await search_finds(site, ago=timedelta(minutes=6))
+    await sync(site)
+    assert statuses(site, ADA) == ["unsubscribed"]
+
+
+async def test_a_smart_group_is_a_source_once_it_is_saved_and_never_that_of_an_interest(site: Site) -> None:
+    raw = dict((await site.store.read(read_config)).raw)
+    assert raw["lists"][site.list_id]["oneWay"] is True
+    with pytest.raises(BadConfig, match="oneWayLeavers"):
+        await site.store.write(
+            update_config, raw | {"lists": {site.list_id: raw["lists"][site.list_id] | {"oneWayLeavers": "delete"}}}
+        )
+    plain = {key: value for key, value in raw["lists"][site.list_id].items() if key != "oneWay"}
+    await site.store.write(write_config, raw | {"lists": {site.list_id: plain}})
+    with pytest.raises(SyncError, match="saved again"):
+        await site.run()
+    await site.store.write(lambda conn: conn.execute(update(group).values(saved_search_id=None)))
+    cleaned = await site.store.write(update_config, raw)
+    assert "oneWay" not in cleaned.raw["lists"][site.list_id]
