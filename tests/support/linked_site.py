@@ -29,6 +29,8 @@ from sync.mailchimp.wire import subscriber_hash
 from sync.model import MemberOperation
 from sync.outbox.submit import Submitted, submit_pending
 from sync.outbox.watcher import Watcher
+from sync.reconcile.matching import PersonQuery
+from sync.reports.explain import explain
 from sync.runs.engine import RunOutcome, run_audience
 from sync.runs.run import RunRequest
 from sync.store.tables import batch, cache, update, webhook_event
@@ -121,6 +123,15 @@ class Site:
             found = await self._all(select(cache).where(cache.c.civicrm_contact_id.in_(owner)))
         assert len(found) == 1, found
         return found[0]
+
+    async def explain(self, contact_id: int | None = None, *, email: str = "") -> dict[str, Any]:
+        """What the explanation of this person in the linked audience says."""
+        config, query = await self.store.read(read_config), PersonQuery(contact_id, email)
+        links = [config.link_for_list(self.list_id)]
+        [shown] = await self.store.write(
+            explain, config, links, self.store.clock, query, privacy=self.ctx.privacy, plugins=self.ctx.plugins
+        )
+        return shown
 
     async def updates(self) -> list[Any]:
         return await self._all(select(update).order_by(update.c.id))

@@ -14,13 +14,11 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from civiapi.settings import SyncSettings
 from civiapi.store.schema.tables import contact, group, group_contact, group_contact_cache, subscription_history
-from sync.audience import Privacy
 from sync.connections.config import read_config, write_config
 from sync.connections.config_update import update_config
 from sync.errors import BadConfig, SyncBraked, SyncError
 from sync.reconcile.matching import PersonQuery
 from sync.reports.checks import configuration
-from sync.reports.explain import explain
 from sync.reports.preview import PlanFilter, make_plan, read_plan
 from sync.reports.status import read_statuses
 from sync.store.tables import source_contact
@@ -204,9 +202,7 @@ async def test_preview_explanation_and_sync_agree(site: Site) -> None:
     )  # a preview writes nothing
     await sync(site)
     assert statuses(site, ADA, BEA, CY) == ["unsubscribed", "unsubscribed", "subscribed"]
-    config = await site.store.read(read_config)
-    links = list(config.links.values())
-    [one] = await site.store.write(explain, config, links, site.store.clock, PersonQuery(bea, ""), privacy=Privacy.KEEP)
+    one = await site.explain(bea)
     assert (one["one_way"], one["kind"], one["civicrm"]["status"]) == (True, "in_step", "Added")
     assert "choice made at Mailchimp" in one["reason"]
 

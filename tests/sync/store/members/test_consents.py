@@ -11,10 +11,6 @@ from sqlalchemy import select
 from civiapi.api.call import Call
 from civiapi.api.dispatch import Api
 from entities import catalogue
-from sync.audience import Privacy
-from sync.connections.config import read_config
-from sync.reconcile.matching import PersonQuery
-from sync.reports.explain import explain
 from sync.store.members.consents import note_consents, read_permissions
 from sync.store.tables import consent
 from tests.support.databases import database_at
@@ -41,10 +37,7 @@ def gives(site: Site, address: str, *given: str) -> None:
 
 
 async def permissions_of(site: Site, address: str) -> dict[str, tuple[bool, str]]:
-    config = await site.store.read(read_config)
-    links = list(config.links.values())
-    query = PersonQuery(None, address)
-    [shown] = await site.store.write(explain, config, links, site.store.clock, query, privacy=Privacy.KEEP)
+    shown = await site.explain(email=address)
     return {one["text"]: (one["granted"], one["since"]) for one in shown["permissions"]}
 
 
