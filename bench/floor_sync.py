@@ -122,10 +122,12 @@ def known(member: dict[str, Any]) -> bytes:
 def first_sync_known(conn: Any, link: Link, list_id: str) -> int:
     """Fetch, match by address, keep the state of each."""
     count = fetch(conn, link, list_id)
+    by_index = isinstance(conn, sqlite3.Connection)  # whose index of addresses holds keys
+    alike = "text_key(e.email) = text_key(mailchimp_email)" if by_index else "e.email = mailchimp_email"
     conn.execute("BEGIN")
     conn.execute(
         "UPDATE civicrm_mailchimpsync_cache SET civicrm_contact_id = (SELECT min(e.contact_id) FROM civicrm_email e"
-        " JOIN civicrm_contact c ON c.id = e.contact_id WHERE e.email = mailchimp_email AND c.is_deleted = 0)"
+        f" JOIN civicrm_contact c ON c.id = e.contact_id WHERE {alike} AND c.is_deleted = 0)"
     )
     _settle(conn)
     conn.execute("COMMIT")

@@ -8,13 +8,13 @@ from civiapi.api.declaration.spec import Entity, Registry
 from entities.actions.generic import GENERIC
 from entities.activities.activity import ACTIVITY
 from entities.activities.activity_contact import ACTIVITY_CONTACT
-from entities.contacts.address import ADDRESS
 from entities.contacts.contact import CONTACT
-from entities.contacts.email import EMAIL
 from entities.contacts.entity_tag import ENTITY_TAG
-from entities.contacts.location_type import LOCATION_TYPE
+from entities.contacts.locations.address import ADDRESS
+from entities.contacts.locations.email import EMAIL
+from entities.contacts.locations.location_type import LOCATION_TYPE
+from entities.contacts.locations.phone import PHONE
 from entities.contacts.note import NOTE
-from entities.contacts.phone import PHONE
 from entities.contacts.relationship import RELATIONSHIP, RELATIONSHIP_TYPE
 from entities.contacts.tag import TAG
 from entities.contacts.uf_match import UF_MATCH

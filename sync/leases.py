@@ -23,8 +23,8 @@ from civiapi.store.errors import StoreError
 from civiapi.store.leases import BRIEF, Lease
 from civiapi.store.schema.tables import lease as lease_table
 from sync.context import SyncContext
-from sync.store import checkpoints
-from sync.store.checkpoints import READY_TO_FETCH, Checkpoint
+from sync.store.runs import checkpoints
+from sync.store.runs.checkpoints import READY_TO_FETCH, Checkpoint
 
 NAME_LENGTH = 64
 WAIT_SECONDS = 60.0

@@ -42,19 +42,20 @@ from sync.reconcile import requeue
 from sync.reconcile.matching import PersonQuery
 from sync.reports import campaigns, status
 from sync.reports.background_counts import BackgroundCounts
-from sync.reports.explain import explain
 from sync.reports.health import Health
+from sync.reports.people.explain import explain
+from sync.reports.people.search import read_failures
 from sync.reports.preview import PlanFilter, find_kept, forget_old_plans, make_plan, read_plan
 from sync.reports.run_view import ChangeFilter, list_of_run, read_run, show_undo, summarize
-from sync.reports.search import read_failures
 from sync.reports.timeline import TimelineFilter, read_timeline
 from sync.runs import progress
 from sync.runs.engine import RunOutcome
 from sync.runs.run import RunRequest
 from sync.runs.runner import Listener, Runner
-from sync.store import daily, retention, run_log
-from sync.store.checkpoints import waits_for_first_sync
+from sync.store import daily, retention
 from sync.store.members import consents
+from sync.store.runs import run_log
+from sync.store.runs.checkpoints import waits_for_first_sync
 from sync.undo.engine import preview_undo, undo_run
 
 CLEAN_UP = "clean-up"

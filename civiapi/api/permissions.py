@@ -18,7 +18,7 @@ from civiapi.api.declaration.spec import Access, Action, Entity, Permissions, Re
 from civiapi.api.errors import ApiError, Unauthorized
 from civiapi.api.parameters.options import is_empty
 from civiapi.api.store_errors import no_such_reference
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema import tables
 
 DEFAULT: Permissions = ("administer CiviCRM",)

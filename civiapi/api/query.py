@@ -36,7 +36,7 @@ from civiapi.api.envelope import TextRows, scalar
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters.params import CONTROL, MAX_VALUES, NULL_TESTS, OPERATORS, check_filter, too_many
 from civiapi.api.permissions import contact_seen, rows_seen
-from civiapi.store.databases.dialect import begins_like, fill_lists, in_values
+from civiapi.store.databases.expressions import begins_like, fill_lists, in_values
 from civiapi.store.databases.statements import note_statement
 from civiapi.store.databases.text_keys import in_order
 from civiapi.store.schema.live_columns import absent_names

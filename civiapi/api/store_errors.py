@@ -6,7 +6,7 @@ from sqlalchemy.exc import IntegrityError
 from civiapi.api.declaration.fields import INT
 from civiapi.api.declaration.spec import Request
 from civiapi.api.errors import ApiError
-from civiapi.store.databases import dialect
+from civiapi.store.databases import driver_errors
 from civiapi.store.errors import CallTimedOut, NotUnique, StoreBusy, StoreError, StoreUnusable
 
 TOO_LONG = "Ask for less at a time; the limit is [server] call_seconds."
@@ -27,7 +27,7 @@ def of_store(error: StoreError) -> ApiError:
 
 def of_constraint(conn: Connection, request: Request, error: IntegrityError) -> ApiError:
     """The API error for a broken constraint; for a reference to no row it contains field and value."""
-    known = dialect.translate(error)
+    known = driver_errors.translate(error)
     if isinstance(known, NotUnique):
         return of_store(known)
     for field in request.entity.fields:

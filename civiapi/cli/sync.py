@@ -17,7 +17,7 @@ from entities.mailchimpsync.shared import read_since
 from sync.runs.progress import summarize_run
 from sync.runs.run import StageProgress
 from sync.service import SyncService
-from sync.store.checkpoints import STAGE_TITLES, STAGES
+from sync.store.runs.checkpoints import STAGE_TITLES, STAGES
 
 NOTHING_LINKED = "No group is linked with an audience."
 

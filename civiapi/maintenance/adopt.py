@@ -25,7 +25,7 @@ from sync.model import SyncStatus
 from sync.reports.checks import Finding, Severity, check, configuration
 from sync.reports.status import in_words, what_remains
 from sync.store.batches import OPEN
-from sync.store.checkpoints import READY_TO_FETCH, load, read_stored
+from sync.store.runs.checkpoints import READY_TO_FETCH, load, read_stored
 from sync.store.tables import batch, cache, run, status, update
 
 CIVICRM = (contact, email, group, group_contact, subscription_history)

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from civiapi.auth.authenticator import KEY_HOLDER_PERMISSIONS
 from civiapi.settings import UserSettings
 from civiapi.store.clock import SITE_FORMAT, SiteClock
-from civiapi.store.databases import dialect
+from civiapi.store.databases import dialect, expressions
 from civiapi.store.schema.live_columns import absent_columns
 from civiapi.store.schema.tables import contact, email, group, group_contact, subscription_history, uf_match
 from sync.reports.checks import Finding, Severity, check
@@ -98,7 +98,7 @@ def _offset(conn: Connection) -> tuple[timedelta, datetime, int] | None:
             subscription_history.c.group_id,
             subscription_history.c.status,
             subscription_history.c.method,
-            dialect.epoch(subscription_history.c.date).label("instant"),
+            expressions.epoch(subscription_history.c.date).label("instant"),
             cache.c.civicrm_groups,
             cache.c.mailchimp_updated,
         )

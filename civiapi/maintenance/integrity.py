@@ -13,7 +13,9 @@ from sqlalchemy import Column, ColumnElement, Connection, ForeignKey, func, insp
 
 import sync.store.tables  # noqa: F401  registers the sync's tables
 from civiapi.settings import SQLITE
-from civiapi.store.databases.dialect import SiteDate, SiteTime, complaints, is_undated
+from civiapi.store.databases.column_types import SiteDate, SiteTime
+from civiapi.store.databases.dialect import complaints
+from civiapi.store.databases.expressions import is_undated
 from civiapi.store.engine import open_store
 from civiapi.store.errors import StoreUnusable
 from civiapi.store.schema.migrations import MIGRATIONS, read_version

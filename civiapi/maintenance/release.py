@@ -20,10 +20,10 @@ from sync.leases import free_expired, hand_over
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import MailchimpError
 from sync.model import SyncStatus
-from sync.store import checkpoints
 from sync.store.batches import unfinished
-from sync.store.checkpoints import READY_TO_FETCH, UNKNOWN_TO_EXTENSION, Checkpoint
-from sync.store.data_due import forget_marks
+from sync.store.runs import checkpoints
+from sync.store.runs.checkpoints import READY_TO_FETCH, UNKNOWN_TO_EXTENSION, Checkpoint
+from sync.store.runs.data_due import forget_marks
 from sync.store.sync_status import set_sync_status
 from sync.store.tables import cache, status, update, update_detail
 from sync.store.updates import overtake

@@ -33,7 +33,7 @@ from civiapi.api.permissions import (
     unseen_contacts,
 )
 from civiapi.api.store_errors import no_such_reference
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema import tables
 from entities.actions import crud
 

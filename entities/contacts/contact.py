@@ -17,7 +17,7 @@ from civiapi.api.permissions import CONTACT_TABLE, check_change, check_edit, den
 from civiapi.store.civicrm import contact_names, contacts, employers
 from civiapi.store.civicrm.locations import default_location_type
 from civiapi.store.databases.bulk import insert_row
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema import tables
 from civiapi.store.schema.live_columns import live_columns
 from civiapi.store.text.encoded_text import encode

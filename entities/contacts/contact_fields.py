@@ -14,9 +14,9 @@ from civiapi.api.declaration.fields import (
     Option,
     OptionGroup,
 )
-from entities.contacts.address import ADDRESS
-from entities.contacts.email import ON_HOLD
-from entities.contacts.phone import PHONE_TYPE
+from entities.contacts.locations.address import ADDRESS
+from entities.contacts.locations.email import ON_HOLD
+from entities.contacts.locations.phone import PHONE_TYPE
 
 INDIVIDUAL, HOUSEHOLD, ORGANIZATION = "Individual", "Household", "Organization"
 CONTACT_TYPES = FixedOptions(tuple(Option(name, name, name) for name in (HOUSEHOLD, INDIVIDUAL, ORGANIZATION)))

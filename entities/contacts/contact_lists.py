@@ -19,7 +19,7 @@ from civiapi.api.parameters.params import MAX_VALUES, NULL_TESTS, OPERATORS, too
 from civiapi.api.permissions import CONTACT_TABLE
 from civiapi.store.civicrm.group_membership import GroupStatus
 from civiapi.store.civicrm.settings import read_setting
-from civiapi.store.databases.dialect import in_list, in_values
+from civiapi.store.databases.expressions import in_list, in_values
 from civiapi.store.schema import tables
 from civiapi.store.schema.live_columns import live_columns
 from entities.contacts.contact_fields import GROUPS, TAGS

@@ -13,7 +13,7 @@ from civiapi.api.declaration.spec import Request
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters.custom_fields import CustomField
 from civiapi.api.permissions import contact_seen, rows_seen
-from civiapi.store.databases.dialect import unindexed
+from civiapi.store.databases.expressions import unindexed
 from civiapi.store.schema import tables
 from entities.contacts import contact_lists
 from entities.contacts.contact_fields import FIELDS, OF_ADDRESS

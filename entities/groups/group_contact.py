@@ -21,7 +21,7 @@ from civiapi.api.parameters.params import check_filter
 from civiapi.api.permissions import check_edit, seen, unseen_contacts
 from civiapi.store.civicrm import group_membership
 from civiapi.store.civicrm.group_membership import GroupStatus
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema import tables
 from civiapi.store.text.encoded_text import cut
 from entities.actions import crud

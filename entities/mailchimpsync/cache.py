@@ -21,16 +21,16 @@ from civiapi.api.parameters import params
 from civiapi.api.parameters.options import is_empty
 from civiapi.api.parameters.params import NULL_TESTS
 from civiapi.api.query import Binder, Filter
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import subscription_history
 from entities.actions import crud
 from entities.mailchimpsync.shared import DELETE, translate_sync_errors
 from sync.audience import Privacy
 from sync.connections.config import Link
 from sync.model import SyncStatus
-from sync.reports import search
-from sync.reports.search import DATA
-from sync.reports.troubleshoot import explain_rows
+from sync.reports.people import search
+from sync.reports.people.search import DATA
+from sync.reports.people.troubleshoot import explain_rows
 from sync.store import tables
 from sync.store.members.blobs import json_as_data
 

@@ -15,7 +15,7 @@ from civiapi.store.text.php import as_json
 from entities.mailchimpsync import campaigns, merge_fields, people, runs, views
 from entities.mailchimpsync import plan as plans
 from entities.mailchimpsync.shared import read_since, translate_sync_errors
-from sync.store.checkpoints import STAGES
+from sync.store.runs.checkpoints import STAGES
 
 DEFAULT_MAX_TIME = 300
 PROBLEMS = (

@@ -14,7 +14,7 @@ from entities.mailchimpsync.cache import CACHE_ID, EXTRA_FILTERS, FIELDS, LIST_I
 from entities.mailchimpsync.shared import translate_sync_errors
 from entities.mailchimpsync.views import group_field, group_of
 from sync.connections.config import Link, read_config
-from sync.reports.search import find_link
+from sync.reports.people.search import find_link
 
 
 async def explain(request: Request, ctx: Context) -> Result:

@@ -16,7 +16,8 @@ from sqlalchemy import Connection, Row, func, insert, or_, select, update
 from civiapi.store.civicrm.options import find_or_add_option
 from civiapi.store.clock import SiteClock
 from civiapi.store.databases.bulk import upsert_rows
-from civiapi.store.databases.dialect import in_list, insert_new, upsert
+from civiapi.store.databases.dialect import insert_new, upsert
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.live_columns import live_values
 from civiapi.store.schema.tables import activity, activity_contact, contact, domain, email
 from civiapi.store.text.encoded_text import cut

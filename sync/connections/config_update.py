@@ -21,8 +21,8 @@ from sync.connections.config import (
 from sync.connections.config_values import as_group_id, as_limit, as_map
 from sync.connections.linked_groups import linked_groups
 from sync.errors import BadConfig, InvalidListId
-from sync.store.checkpoints import note_new
 from sync.store.events import BY_SYNC
+from sync.store.runs.checkpoints import note_new
 from sync.store.tables import (
     balance,
     batch,

@@ -19,7 +19,7 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, FromClause, Integer, column, func, select
 from sqlalchemy import table as table_of
 
-from civiapi.store.databases.dialect import unindexed
+from civiapi.store.databases.expressions import unindexed
 from civiapi.store.schema.tables import entity_tag, subscription_history, tag
 from sync.audience import Audience
 from sync.data.plugins import DataPlugins

@@ -11,7 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import contact
 from sync.audience import Audience, compacted
 from sync.data.convert import Misfit, convert, is_empty

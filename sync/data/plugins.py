@@ -16,7 +16,7 @@ import pluggy
 import structlog
 from sqlalchemy import Connection, select
 
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import entity_tag, tag
 
 PROJECT = "civiapi"

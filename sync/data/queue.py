@@ -11,20 +11,20 @@ from sqlalchemy import Connection, Row, select
 
 from civiapi.store.civicrm.contacts import PART_LIMIT, rename
 from civiapi.store.databases.bulk import update_rows
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.text.encoded_text import cut
 from sync.audience import Audience
 from sync.data.member_data import DataPlan, plan_data, select_members
 from sync.data.plugins import DataPlugins
 from sync.data.sent_data import is_sent_to
 from sync.model import DATA_KINDS, MemberOperation, OperationKind
-from sync.store.data_due import forget_due, read_marks
 from sync.store.members.blobs import MERGE, dump_data, load_data
 from sync.store.members.holds import keep_data_holds
 from sync.store.members.member_codec import decode
 from sync.store.members.member_merge import NAMES
 from sync.store.retries import forget_retries, now_s, read_retries
-from sync.store.run_changes import RunChange, note_changes
+from sync.store.runs.data_due import forget_due, read_marks
+from sync.store.runs.run_changes import RunChange, note_changes
 from sync.store.tables import cache, update, update_detail
 from sync.store.updates import overtake_waiting, queue_many, read_body
 

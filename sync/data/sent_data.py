@@ -20,7 +20,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from civiapi.store.databases.bulk import update_rows
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import tag
 from sync.data.plugins import PREFIX, MemberData
 from sync.field_rules import canonical

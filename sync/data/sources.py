@@ -15,7 +15,8 @@ from sqlalchemy import table as table_of
 
 from civiapi.api.declaration.fields import BOOLEAN, OptionGroup
 from civiapi.api.parameters import custom_fields
-from civiapi.store.databases.dialect import SiteDate, SiteTime, in_list, unindexed
+from civiapi.store.databases.column_types import SiteDate, SiteTime
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema import tables
 from civiapi.store.schema.live_columns import live_columns
 from sync import field_rules as kinds

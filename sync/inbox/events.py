@@ -23,7 +23,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, or_, select
 from sqlalchemy import update as change
 
 from civiapi.runtime.shutdown import end_task
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.errors import NotUnique, StoreError
 from civiapi.store.leases import Lease, LeaseLost
 from sync.connections.config import Link, read_config

@@ -24,7 +24,7 @@ from sync.outbox.submit import submit_pending
 from sync.reconcile.matching import PersonQuery, contacts_of
 from sync.reconcile.planning import reconcile_rows
 from sync.runs.stages.civi_only import make_rows, without_row
-from sync.store import checkpoints
+from sync.store.runs import checkpoints
 from sync.store.tables import cache
 
 ASKED_FOR = "asked for"

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, select
 from civiapi.store import leases
 from civiapi.store.civicrm.contacts import PART_LIMIT, NewPerson, create_individuals, rename
 from civiapi.store.databases.bulk import update_rows
-from civiapi.store.databases.dialect import in_list, same_address
+from civiapi.store.databases.expressions import in_list, same_address
 from civiapi.store.leases import Lease
 from civiapi.store.text.encoded_text import cut
 from sync.audience import Audience
@@ -33,7 +33,6 @@ from sync.outbox.selection import count_ready
 from sync.outbox.submit import submit_pending
 from sync.reconcile.matching import match_row
 from sync.reconcile.planning import reconcile_rows
-from sync.store import checkpoints
 from sync.store.daily import forget_count
 from sync.store.members.blobs import load_data
 from sync.store.members.cache_merge import mark_gone, merge_member
@@ -41,6 +40,7 @@ from sync.store.members.email_changes import hold_bounced
 from sync.store.members.holds import STATUS, has_hold
 from sync.store.members.member_codec import decode
 from sync.store.members.privacy import find_owners, note_trashed
+from sync.store.runs import checkpoints
 from sync.store.tables import cache
 from sync.store.tables import member as contact_ids
 from sync.store.updates import open_updates

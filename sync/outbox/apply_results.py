@@ -16,7 +16,8 @@ from sqlalchemy import Connection, Row, select
 from sqlalchemy import update as change
 
 from civiapi.store.databases.bulk import update_rows
-from civiapi.store.databases.dialect import in_list, upsert
+from civiapi.store.databases.dialect import upsert
+from civiapi.store.databases.expressions import in_list
 from sync.audience import Audience
 from sync.data.sent_data import Sent, note_sent
 from sync.mailchimp.errors import is_temporary
@@ -24,11 +25,11 @@ from sync.model import RECEIVES_MAIL, MemberStatus, OpenUpdate, OperationKind, S
 from sync.outbox.merge_results import ResultContext, current_rows, merge_answers, merge_fetched
 from sync.outbox.verdicts import Outcome, Verdict, is_as_wanted, refused_fields
 from sync.store.daily import add_changes
-from sync.store.data_due import note_cancelled
 from sync.store.members.cache import forget_sent
 from sync.store.members.cache_merge import mark_gone
 from sync.store.members.member_codec import decode, interests_of, peek
 from sync.store.retries import forget_retries, now_s, put_off, read_retries
+from sync.store.runs.data_due import note_cancelled
 from sync.store.sync_status import set_sync_status
 from sync.store.tables import cache, update, update_detail
 from sync.store.updates import open_updates, overtake, queue, read_update, select_updates, write_body

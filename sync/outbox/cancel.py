@@ -20,10 +20,10 @@ from sync.errors import MailchimpFailed
 from sync.mailchimp.errors import MailchimpError
 from sync.model import BatchRow, SyncStatus
 from sync.outbox.submit import cancel_batch
-from sync.store import checkpoints
 from sync.store.batches import ABORTING, CANCELLED, OPEN, read_batch, select_batches
-from sync.store.data_due import note_cancelled
 from sync.store.events import ABORT, BY_SYNC, record
+from sync.store.runs import checkpoints
+from sync.store.runs.data_due import note_cancelled
 from sync.store.tables import batch, cache, update
 
 REASON = "Sync was aborted"

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, select
 from sqlalchemy import update as change
 
 from civiapi.store.databases.bulk import update_rows
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from sync.audience import Audience
 from sync.mailchimp.wire import Member, find_instant, format_instant
 from sync.model import MemberOperation, MemberStatus, OpenUpdate, OperationKind, SyncStatus

@@ -12,17 +12,17 @@ from sqlalchemy import update as change
 
 from civiapi.store import leases
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.leases import Lease
 from sync.audience import Audience
 from sync.context import SyncContext
 from sync.mailchimp.wire import Batch
 from sync.model import OpenUpdate, OperationKind, SyncStatus
 from sync.outbox.selection import has_room, select_ready
-from sync.store import checkpoints
 from sync.store.batches import ABORTED, ABORTING, CANCELLED, NOT_PROCESSED, PENDING, PROCESSED, SUBMITTING
 from sync.store.members.cache import note_sent
 from sync.store.members.member_merge import Sent
+from sync.store.runs import checkpoints
 from sync.store.sync_status import set_sync_status
 from sync.store.tables import batch, update
 from sync.store.updates import read_update, select_updates

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy import update as change
 
 from civiapi.store import leases
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.leases import Lease
 from sync.audience import Audience
 from sync.mailchimp.client import MailchimpClient

@@ -21,7 +21,7 @@ from sqlalchemy import update as change
 from civiapi.runtime.loop_priority import background_work
 from civiapi.store import leases
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.leases import Lease
 from sync.audience import Audience
 from sync.connections.account_info import fetch_interests
@@ -36,8 +36,8 @@ from sync.mailchimp.wire import Batch, OperationResult
 from sync.model import BatchRow, OpenUpdate, OperationKind
 from sync.outbox.apply_results import OperationOutcome, ResultCounts, apply_outcomes, send_again
 from sync.outbox.verdicts import Outcome, Verdict, classify, classify_fetched
-from sync.store import checkpoints
 from sync.store.batches import CANCELLED, EXPIRED, PROCESSED, PROCESSING, find_batch_row, note_progress, read_whole
+from sync.store.runs import checkpoints
 from sync.store.tables import batch, update
 from sync.store.updates import read_update, select_updates
 

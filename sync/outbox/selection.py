@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Connection, Select, String, and_, bindparam, case, exists, func, or_, select
 from sqlalchemy import update as change
 
-from civiapi.store.databases.dialect import in_list, unindexed, unlikely
+from civiapi.store.databases.expressions import in_list, unindexed, unlikely
 from sync.audience import Audience
 from sync.connections.config import read_config
 from sync.context import UnitSizes

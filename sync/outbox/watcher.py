@@ -35,8 +35,8 @@ from sync.outbox.pending_batches import unconfirmed_batches
 from sync.outbox.results import BatchBusy, process_batch
 from sync.outbox.selection import has_ready, requeue_orphans
 from sync.outbox.submit import resolve_unconfirmed, submit_pending
-from sync.store import checkpoints
 from sync.store.batches import find_by_batch_id, unfinished
+from sync.store.runs import checkpoints
 from sync.store.tables import cache
 from sync.store.updates import owes_something
 

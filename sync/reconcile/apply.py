@@ -15,7 +15,7 @@ from sqlalchemy import update as change
 
 from civiapi.store.civicrm.group_membership import current_statuses, set_status
 from civiapi.store.databases.bulk import insert_rows, update_rows
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from sync.audience import Audience
 from sync.model import GroupStatus, MemberOperation, SyncStatus
 from sync.reconcile.categories import CANNOT, HAND_OVER, INTERESTS, JOIN_GROUP, LEAVE_GROUP, LET_GO, kind_of
@@ -27,8 +27,8 @@ from sync.store.daily import add_changes
 from sync.store.members.blobs import dump_data, load_data
 from sync.store.members.holds import lift_holds
 from sync.store.members.member_codec import ECHO, decode, encode
-from sync.store.own_rows import HISTORY, note_rows
-from sync.store.run_changes import RunChange, history_ids, note_changes
+from sync.store.runs.own_rows import HISTORY, note_rows
+from sync.store.runs.run_changes import RunChange, history_ids, note_changes
 from sync.store.sync_status import set_sync_status
 from sync.store.tables import cache
 from sync.store.updates import overtake_waiting, queue_many

@@ -15,7 +15,7 @@ from sqlalchemy import update as change
 
 from civiapi.store.civicrm.group_membership import set_status
 from civiapi.store.databases.bulk import update_rows
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import subscription_history
 from sync.audience import Audience, Privacy
 from sync.model import GroupStatus, SyncStatus
@@ -29,8 +29,8 @@ from sync.store.members.echoes import form_columns, note_echoes, read_forms
 from sync.store.members.holds import has_hold
 from sync.store.members.member_codec import ECHO, peek, with_text
 from sync.store.members.privacy import member_objects
-from sync.store.own_rows import HISTORY, note_rows
-from sync.store.run_changes import history_ids, note_many
+from sync.store.runs.own_rows import HISTORY, note_rows
+from sync.store.runs.run_changes import history_ids, note_many
 from sync.store.tables import cache
 from sync.store.updates import owes_something
 

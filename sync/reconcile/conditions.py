@@ -2,7 +2,7 @@
 
 from sqlalchemy import ColumnElement, and_, case, not_, or_, select
 
-from civiapi.store.databases.dialect import same_address, unindexed
+from civiapi.store.databases.expressions import same_address, unindexed
 from civiapi.store.schema.tables import email
 from sync.audience import Audience
 from sync.model import RECEIVES_MAIL, GroupStatus

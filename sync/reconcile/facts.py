@@ -13,7 +13,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import group_contact, subscription_history
 from sync.audience import SUBSCRIPTION, Audience, GroupLink, Privacy
 from sync.model import RECEIVES_MAIL, GroupStatus, OpenUpdate, OperationKind

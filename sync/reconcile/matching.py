@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, ca
 from sqlalchemy import update as change
 
 from civiapi.store.databases.bulk import update_rows
-from civiapi.store.databases.dialect import in_list, same_address, unindexed
+from civiapi.store.databases.expressions import in_list, same_address, unindexed
 from civiapi.store.schema.tables import contact, email
 from sync.audience import Audience
 from sync.model import GroupStatus, SyncStatus

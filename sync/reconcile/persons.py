@@ -10,7 +10,7 @@ import orjson
 from sqlalchemy import Connection, func, not_, select
 
 from civiapi.store.civicrm.contacts import addresses_of, best_email
-from civiapi.store.databases.dialect import in_list, same_address, unindexed
+from civiapi.store.databases.expressions import in_list, same_address, unindexed
 from civiapi.store.schema.tables import contact, email
 from sync.audience import Audience, Privacy
 from sync.model import RECEIVES_MAIL, GroupStatus, MemberStatus, OperationKind

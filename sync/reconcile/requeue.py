@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from sqlalchemy import ColumnElement, Connection, or_, select
 from sqlalchemy import update as change
 
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from sync.model import SyncStatus
 from sync.store.members.holds import lift_all_holds
 from sync.store.retries import forget_retries

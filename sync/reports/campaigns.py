@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, distinct, func, select
 
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import activity_contact
 from sync.campaigns.rows import DONE, NEW, TARGET
 from sync.store.tables import campaign, campaign_import, campaign_response

@@ -20,7 +20,7 @@ from sync.connections.config import SETTING, Config, read_config
 from sync.errors import BadConfig
 from sync.model import SyncStatus
 from sync.store.batches import CANCELLED, OPEN, PROCESSED, SUBMITTING
-from sync.store.checkpoints import BUSY, LOCK, STAGES
+from sync.store.runs.checkpoints import BUSY, LOCK, STAGES
 from sync.store.tables import batch, cache, run, status, update, webhook_event
 
 Wrong = Iterator[tuple[str, str]]

@@ -22,7 +22,7 @@ from sqlalchemy import update as update_rows_of
 from civiapi.store import leases
 from civiapi.store.clock import SiteClock
 from civiapi.store.databases.bulk import insert_rows
-from civiapi.store.databases.dialect import unindexed
+from civiapi.store.databases.expressions import unindexed
 from civiapi.store.engine import Store
 from civiapi.store.schema import tables as civicrm
 from civiapi.store.scratch import TableCopy, copy_table, scratch_store

@@ -11,14 +11,14 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, case, func, or_,
 
 from civiapi.store import leases
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import contact, email
 from sync.errors import SyncError
 from sync.model import OperationKind
 from sync.reconcile.categories import CANNOT, DATA, DATA_LEFT_OUT, JOIN_GROUP, NEW_CONTACT, QUIET
 from sync.reconcile.categories import KINDS as SYNC_KINDS
-from sync.reports.troubleshoot import describe_problem
-from sync.store.run_log import read_runs
+from sync.reports.people.troubleshoot import describe_problem
+from sync.store.runs.run_log import read_runs
 from sync.store.tables import batch, cache, run_change, run_log, update
 from sync.undo.planning import KINDS as UNDO_KINDS
 from sync.undo.planning import UndoPlan

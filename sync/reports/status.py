@@ -24,15 +24,15 @@ from sync.mailchimp.errors import MailchimpError
 from sync.model import BatchRow
 from sync.reports.campaigns import read_last_import
 from sync.reports.health import is_late, judge
-from sync.reports.unmailable import count_unmailable
+from sync.reports.people.unmailable import count_unmailable
 from sync.runs.brake import show_brake
 from sync.runs.engine import FAILED, FINISHED
 from sync.store.balance import Balance, read_balance
 from sync.store.batches import PROCESSED, sent_since, unfinished
-from sync.store.checkpoints import BUSY, BUSY_ENTRY, LOCK, READY_TO_FETCH, Checkpoint, load, waits_for_first_sync
-from sync.store.data_due import read_marks
 from sync.store.members.no_address import WHY, count_no_address
 from sync.store.retries import count_retries
+from sync.store.runs.checkpoints import BUSY, BUSY_ENTRY, LOCK, READY_TO_FETCH, Checkpoint, load, waits_for_first_sync
+from sync.store.runs.data_due import read_marks
 from sync.store.sources import show_source
 from sync.store.tables import run_log
 

@@ -24,11 +24,11 @@ from sqlalchemy import (
 
 from civiapi.store import leases
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import alert, contact
 from sync.reports.checks import audience_of
 from sync.store import events
-from sync.store.run_log import outcomes
+from sync.store.runs.run_log import outcomes
 from sync.store.tables import event, run_log
 
 RUN, ALERT = "run", "alert"

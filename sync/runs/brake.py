@@ -13,8 +13,8 @@ from civiapi.store.author import Author
 from sync.errors import SyncBraked
 from sync.runs.impact import ADDITIONS, DATA, GROUP, Impact, Limits, estimate_impact
 from sync.runs.run import Run, Step
-from sync.store.checkpoints import READY_TO_FETCH, Checkpoint
 from sync.store.events import BRAKE, CONFIRM, record
+from sync.store.runs.checkpoints import READY_TO_FETCH, Checkpoint
 
 
 async def check_brake(run: Run) -> None:

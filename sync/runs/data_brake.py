@@ -15,7 +15,7 @@ from sync.errors import SyncBraked
 from sync.runs.brake import engage
 from sync.runs.impact import DATA, Impact, Limits
 from sync.runs.run import Run
-from sync.store.data_due import read_marks
+from sync.store.runs.data_due import read_marks
 from sync.store.tables import cache
 
 

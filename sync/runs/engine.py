@@ -41,10 +41,11 @@ from sync.runs.brake import resume_braked_run
 from sync.runs.progress import UNITS
 from sync.runs.run import Run, RunRequest, StageProgress
 from sync.runs.stages import STAGES
-from sync.store import checkpoints, daily
-from sync.store.checkpoints import BUSY_ENTRY, READY_TO_FETCH, Checkpoint
+from sync.store import daily
 from sync.store.events import BY_OTHERS, BY_SYNC
-from sync.store.run_log import RunEnd, close_entry, open_entry
+from sync.store.runs import checkpoints
+from sync.store.runs.checkpoints import BUSY_ENTRY, READY_TO_FETCH, Checkpoint
+from sync.store.runs.run_log import RunEnd, close_entry, open_entry
 
 BUSY_TEXT = f"{BUSY_ENTRY} Will not do anything."
 FINISHED, PAUSED, STOPPED, FAILED, BRAKED, BUSY = "finished", "paused", "stopped", "failed", "braked", "busy"

@@ -13,8 +13,8 @@ from sqlalchemy import Connection
 from civiapi.store import leases
 from civiapi.store.clock import SiteClock
 from sync.connections.config import Link
-from sync.store import checkpoints
-from sync.store.checkpoints import READY_TO_FETCH, STAGES, Checkpoint
+from sync.store.runs import checkpoints
+from sync.store.runs.checkpoints import READY_TO_FETCH, STAGES, Checkpoint
 
 UNITS: Mapping[str, str] = {
     "readyToFetch": "members",

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Integer, Select, String, bindp
 from civiapi.runtime.loop_priority import background_work
 from civiapi.store import leases
 from civiapi.store.author import Author
-from civiapi.store.databases.dialect import unindexed
+from civiapi.store.databases.expressions import unindexed
 from civiapi.store.leases import Lease
 from sync.audience import Audience
 from sync.connections.connection_share import INTERVAL_S, take_share
@@ -21,9 +21,9 @@ from sync.mailchimp.client import MailchimpClient
 from sync.model import SyncStatus
 from sync.reconcile.matching import Range
 from sync.runs import progress
-from sync.store import checkpoints
-from sync.store.checkpoints import READY_TO_FETCH, STAGES, Checkpoint, Cursor, RunParameters
 from sync.store.events import BY_SYNC
+from sync.store.runs import checkpoints
+from sync.store.runs.checkpoints import READY_TO_FETCH, STAGES, Checkpoint, Cursor, RunParameters
 from sync.store.tables import cache
 
 P = ParamSpec("P")

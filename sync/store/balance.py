@@ -13,7 +13,8 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, and_, func, or_, select
 
-from civiapi.store.databases.dialect import change_mark, unindexed, unlikely, upsert
+from civiapi.store.databases.dialect import change_mark, upsert
+from civiapi.store.databases.expressions import unindexed, unlikely
 from civiapi.store.schema.tables import group_contact, lease, subscription_history
 from sync.model import RECEIVES_MAIL, GroupStatus, SyncStatus
 from sync.store.members.privacy import count_not_to_be_mailed

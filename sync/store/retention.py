@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, and_, delete, e
 
 from civiapi.settings import RetentionSettings
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import job_log
 from sync.store.tables import batch, campaign, campaign_response, event, run_change, run_log, update
 

@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from sqlalchemy import Connection, and_, delete, func, or_, select
 from sqlalchemy import update as change
 
-from civiapi.store.databases.dialect import in_list, upsert
+from civiapi.store.databases.dialect import upsert
+from civiapi.store.databases.expressions import in_list
 from sync.model import DATA_KINDS, RECEIVES_MAIL, SyncStatus
 from sync.store.tables import cache, retry
 

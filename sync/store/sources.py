@@ -13,7 +13,8 @@ from sqlalchemy import update as change
 
 from civiapi.store.clock import SiteClock
 from civiapi.store.databases.bulk import insert_rows
-from civiapi.store.databases.dialect import in_list, unindexed, upsert
+from civiapi.store.databases.dialect import upsert
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import contact, group, group_contact, group_contact_cache, subscription_history
 from sync.audience import Audience
 from sync.model import GroupStatus

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from sqlalchemy import Connection, update
 
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from sync.model import SyncStatus
 from sync.store.tables import cache
 

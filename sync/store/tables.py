@@ -7,7 +7,7 @@ seconds or milliseconds since 1970 where the name says so.
 
 from sqlalchemy import Column, ForeignKey, Index, Table, UniqueConstraint, text
 
-from civiapi.store.databases.dialect import (
+from civiapi.store.databases.column_types import (
     SiteTime,
     big_number,
     blob,

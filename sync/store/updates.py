@@ -21,7 +21,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, func, not_, selec
 from sqlalchemy import update as change
 
 from civiapi.store.databases.bulk import insert_rows
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from sync.mailchimp.wire import subscriber_hash
 from sync.model import MemberOperation, MemberStatus, OpenUpdate, OperationKind, SyncStatus
 from sync.store.sync_status import set_sync_status

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy import update as change
 
 from civiapi.store.civicrm.group_membership import current_statuses, set_status
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import contact, subscription_history
 from sync.audience import Audience
 from sync.model import RECEIVES_MAIL, MemberOperation, SyncStatus
@@ -22,8 +22,8 @@ from sync.store.members.blobs import INTEREST
 from sync.store.members.holds import STATUS, Hold, place_holds
 from sync.store.members.member_codec import decode
 from sync.store.members.privacy import who_objects
-from sync.store.own_rows import HISTORY, note_rows
-from sync.store.run_changes import RunChange, history_ids, note_changes
+from sync.store.runs.own_rows import HISTORY, note_rows
+from sync.store.runs.run_changes import RunChange, history_ids, note_changes
 from sync.store.sync_status import set_sync_status
 from sync.store.tables import cache, run_change
 from sync.store.updates import overtake, queue_many

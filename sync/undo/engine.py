@@ -33,11 +33,11 @@ from sync.leases import hold_lease
 from sync.mailchimp.errors import MailchimpError
 from sync.mailchimp.paging import MemberPage
 from sync.outbox.submit import submit_pending
-from sync.store import checkpoints
 from sync.store.daily import forget_count
 from sync.store.events import BY_SYNC
 from sync.store.members.cache_merge import merge_page
-from sync.store.run_log import RunEnd, close_entry, open_entry
+from sync.store.runs import checkpoints
+from sync.store.runs.run_log import RunEnd, close_entry, open_entry
 from sync.store.tables import run_change, run_log
 from sync.undo.apply import apply_undo
 from sync.undo.facts import next_changes, read_undo_facts

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 from sqlalchemy import Connection, func, not_, or_, select
 
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import contact, group_contact, subscription_history
 from sync.audience import Audience
 from sync.model import RECEIVES_MAIL, OpenUpdate, OperationKind

@@ -5,7 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, column, exists, func, inspect, not_, or_, select, table
 
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.migrations import is_civicrms
 from civiapi.store.schema.tables import (
     METADATA,

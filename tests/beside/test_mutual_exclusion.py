@@ -9,7 +9,7 @@ from sync import leases as holding
 from sync.outbox.cancel import abort_sync
 from sync.outbox.submit import submit_if_free
 from sync.runs.run import Run, RunRequest, Step
-from sync.store import checkpoints
+from sync.store.runs import checkpoints
 from tests.support.extension import KNOWN_STAGES
 from tests.support.linked_site import Site
 from tests.support.their_site import Theirs

@@ -22,7 +22,7 @@ from sync.connections.config import read_config
 from sync.emulator.server.running import Emulator
 from sync.service import SyncService
 from sync.store import tables
-from sync.store.checkpoints import STAGES
+from sync.store.runs.checkpoints import STAGES
 from tests.support.emulators import InProcessEmulator, in_process_emulator
 from tests.support.linked_site import sync_settings
 

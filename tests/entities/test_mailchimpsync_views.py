@@ -13,7 +13,7 @@ import time_machine
 from civiapi.store import leases
 from sync.context import UnitSizes
 from sync.leases import hold_lease
-from sync.store.checkpoints import STAGES
+from sync.store.runs.checkpoints import STAGES
 from tests.support.api_caller import ApiCaller
 from tests.support.contacts import a_caller
 from tests.support.databases import KINDS, a_database
@@ -190,7 +190,7 @@ async def test_a_failed_run_keeps_its_error(site: Site, ask: ApiCaller) -> None:
 async def test_a_run_without_an_end_is_running_while_its_lease_lives_and_crashed_after(
     site: Site, ask: ApiCaller
 ) -> None:
-    from sync.store.run_log import open_entry
+    from sync.store.runs.run_log import open_entry
 
     async with hold_lease(site.ctx, site.list_id):
         await site.store.write(open_entry, site.list_id)

@@ -12,7 +12,7 @@ from civiapi.store.engine import Store
 from entities import catalogue
 from sync.connections.clients import Clients
 from sync.service import SyncService
-from sync.store.checkpoints import Checkpoint, save
+from sync.store.runs.checkpoints import Checkpoint, save
 from tests.conftest import Ask
 
 LINKED = {"accounts": {}, "lists": {"abc123": {"apiKey": "key-us1", "subscriptionGroup": "1", "interests": {}}}}

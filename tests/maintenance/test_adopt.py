@@ -23,7 +23,7 @@ from sync.errors import SyncError
 from sync.mailchimp.wire import subscriber_hash
 from sync.reports.checks import Severity
 from sync.store import tables
-from sync.store.checkpoints import STAGES
+from sync.store.runs.checkpoints import STAGES
 from tests.support import civicrm, databases
 from tests.support.civicrm import API_KEY, NEWS, ZONE, contents_of, tables_of
 from tests.support.processes import civiapi, invoke

@@ -14,7 +14,7 @@ from civiapi.maintenance.doctor import examine
 from civiapi.settings import load_settings
 from civiapi.store.schema.tables import group, job
 from sync.connections import webhook_health
-from sync.store import checkpoints
+from sync.store.runs import checkpoints
 from tests.support.linked_site import GROUP, TREES_GROUP, link
 from tests.support.processes import write_settings
 

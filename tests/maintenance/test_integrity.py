@@ -12,8 +12,8 @@ from civiapi.store.errors import StoreUnusable
 from civiapi.store.schema.migrations import migrate
 from sync.connections.config import write_config
 from sync.reports.checks import Finding
-from sync.store import checkpoints
-from sync.store.checkpoints import Checkpoint
+from sync.store.runs import checkpoints
+from sync.store.runs.checkpoints import Checkpoint
 from tests.support.databases import KINDS, MARIADB, a_database, database_at, raw_sqlite
 from tests.support.linked_site import a_site, link
 from tests.support.processes import civiapi, write_settings

@@ -30,7 +30,7 @@ from sync.model import MemberOperation
 from sync.outbox.submit import Submitted, submit_pending
 from sync.outbox.watcher import Watcher
 from sync.reconcile.matching import PersonQuery
-from sync.reports.explain import explain
+from sync.reports.people.explain import explain
 from sync.runs.engine import RunOutcome, run_audience
 from sync.runs.run import RunRequest
 from sync.store.tables import batch, cache, update, webhook_event

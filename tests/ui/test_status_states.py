@@ -14,7 +14,7 @@ from civiapi.ui.core.times import Times
 from civiapi.ui.status.fragments import announcement, module_context
 from civiapi.ui.status.model import ConnectionView, SyncSchedule
 from sync.store.balance import Balance
-from sync.store.checkpoints import STAGE_TITLES, STAGES
+from sync.store.runs.checkpoints import STAGE_TITLES, STAGES
 
 NUMBERS = Balance(subscribed_at_mailchimp=3, subscribed_at_civicrm=3).as_dict()
 SYNCED = {"lastSyncTime": "2026-01-31 10:00:00", "in_sync": True}

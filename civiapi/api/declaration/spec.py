@@ -2,7 +2,7 @@
 
 ``getfields``, validation, filters, ``create``, chaining and the reference page all read these declarations. ``Action``,
 ``Entity``, ``Registry`` and ``Request`` refer to each other, so they share this module. A declaration
-(``entities/contacts/email.py`` is a complete one)::
+(``entities/contacts/locations/email.py`` is a complete one)::
 
     EMAIL = Entity(
         "Email",

@@ -16,7 +16,7 @@ from civiapi.api.declaration.fields import BOOLEAN, DATETIME, FLOAT, INT, MONEY,
 from civiapi.api.declaration.spec import Request
 from civiapi.api.errors import ApiError, Unauthorized
 from civiapi.api.parameters.params import check_value
-from civiapi.store.databases.dialect import SiteTime, civicrm_long_text, civicrm_text, flag, long_text, row_id
+from civiapi.store.databases.column_types import SiteTime, civicrm_long_text, civicrm_text, flag, long_text, row_id
 from civiapi.store.schema.tables import custom_field, custom_group, option_group
 
 PERMISSION = "access all custom data"

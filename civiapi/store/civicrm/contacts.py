@@ -21,7 +21,7 @@ from civiapi.store.civicrm.contact_names import (
 )
 from civiapi.store.civicrm.locations import apply_location_rules, clear_others, default_location_type
 from civiapi.store.databases.bulk import insert_after, insert_rows
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.live_columns import live_columns
 from civiapi.store.schema.tables import contact, email
 from civiapi.store.text.encoded_text import cut

@@ -10,7 +10,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, and_, delete, select, update
 
 from civiapi.store.databases.bulk import insert_numbered, insert_rows
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import group_contact, subscription_history
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select, update
 
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import contact
 
 _DEFAULT = "SELECT id FROM civicrm_location_type ORDER BY is_default DESC, id LIMIT 1"

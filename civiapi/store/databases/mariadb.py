@@ -16,7 +16,7 @@ from sqlalchemy.util import greenlet_spawn
 from civiapi.store.author import current_author
 from civiapi.store.base import CALL_GRACE_S, LOOP, READER, WRITER, Store, UnitInProgress, timed_out
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases import dialect
+from civiapi.store.databases import dialect, driver_errors, expressions
 from civiapi.store.databases.statements import CompiledCache
 from civiapi.store.deadline import Deadline, current_deadline
 from civiapi.store.errors import StoreError
@@ -92,8 +92,8 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
             cursor.execute(dialect.NARROW_COLUMNS.replace("%%", "%") + " LIMIT 1")
             if cursor.fetchone() is not None:
                 event.listen(engine.sync_engine, "before_cursor_execute", _cut_to_narrow_text, retval=True)
-            cursor.execute(dialect.ADDRESS_COLUMNS)
-            dialect.note_collations(engine.sync_engine.dialect, cursor.fetchall())
+            cursor.execute(expressions.ADDRESS_COLUMNS)
+            expressions.note_collations(engine.sync_engine.dialect, cursor.fetchall())
         cursor.close()
 
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
@@ -286,9 +286,11 @@ class MariaStore(Store):
                 if unit.is_late and not execution.commits:
                     raise timed_out(unit.deadline) from error
                 # If the connection is lost at commit, the unit may have been written; after a deadlock it was not.
-                safe = dialect.is_busy(error) or (dialect.is_lost(error) and not (execution.commits and not reads))
+                safe = driver_errors.is_busy(error) or (
+                    driver_errors.is_lost(error) and not (execution.commits and not reads)
+                )
                 if not safe or attempt == TRIES or time.monotonic() >= until:
-                    raise dialect.translate(error) from error
+                    raise driver_errors.translate(error) from error
                 log.info("a unit of work is run again", attempt=attempt, reason=type(error).__name__)
                 await asyncio.sleep(random.uniform(0.01, 0.05 * 2**attempt))  # noqa: S311  jitter, no secret
             finally:

@@ -18,7 +18,7 @@ from civiapi.runtime.loop_priority import yield_to_loop
 from civiapi.runtime.private_files import create_private
 from civiapi.store.base import CALL_GRACE_S, LOOP, READER, WRITER, Store, TookTooLong, UnitInProgress, timed_out
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases import dialect
+from civiapi.store.databases import driver_errors
 from civiapi.store.databases.statements import KEPT_BYTES, CompiledCache, note_statement
 from civiapi.store.deadline import Deadline, current_deadline
 from civiapi.store.errors import StoreUnusable
@@ -195,7 +195,7 @@ class ConnectionThread:
         except (SQLAlchemyError, sqlite3.Error) as error:
             if unit.is_late:
                 raise timed_out(unit.deadline) from error
-            raise dialect.translate(error) from error
+            raise driver_errors.translate(error) from error
         finally:
             if limited:
                 _here.unit = None
@@ -255,9 +255,9 @@ class InlineReader:
         try:
             result: T = self._sqlite.unit(self._timed, (fn, args, kwargs), {})
         except (SQLAlchemyError, sqlite3.Error) as error:
-            if self._overran or dialect.is_busy(error):
+            if self._overran or driver_errors.is_busy(error):
                 raise TookTooLong from error
-            raise dialect.translate(error) from error
+            raise driver_errors.translate(error) from error
         finally:
             if self._sqlite.free_statements():
                 self._sqlite.raw.set_progress_handler(self._is_late, CHECK_STEPS)
@@ -373,6 +373,6 @@ def _why_not_opened(path: Path, error: Exception) -> str:
     try:
         if not path.parent.is_dir():
             return f"the folder {path.parent} does not exist"
-        return "it is a folder" if path.is_dir() else dialect.why_unusable(error) or str(error)
+        return "it is a folder" if path.is_dir() else driver_errors.why_unusable(error) or str(error)
     except PermissionError:
         return f"the folder {path.parent} may not be read"

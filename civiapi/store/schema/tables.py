@@ -10,8 +10,7 @@ from typing import Any
 
 from sqlalchemy import Column, Double, ForeignKey, Index, MetaData, Table, UniqueConstraint, text
 
-from civiapi.store.databases.dialect import (
-    UTF8,
+from civiapi.store.databases.column_types import (
     SiteDate,
     SiteTime,
     big_number,
@@ -24,6 +23,7 @@ from civiapi.store.databases.dialect import (
     signed,
 )
 from civiapi.store.databases.text_keys import MOSTLY_NULL
+from civiapi.store.text.collation import NAME as UTF8
 
 METADATA = MetaData()
 PLAIN: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": UTF8}

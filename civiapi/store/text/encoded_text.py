@@ -1,8 +1,8 @@
 """Text as CiviCRM stores it: ``<`` as ``&lt;`` and ``>`` as ``&gt;``, no other character.
 
 CiviCRM's screens print most columns as they are stored, so a name ``<script>`` must never be stored as it is. The type
-of a column says so (``dialect.civicrm_text``): whatever is written to it or compared with it is encoded, and what is
-read from it is decoded. Text that is encoded already stays as it is, as in CiviCRM.
+of a column says so (``column_types.civicrm_text``): whatever is written to it or compared with it is encoded, and what
+is read from it is decoded. Text that is encoded already stays as it is, as in CiviCRM.
 """
 
 from collections.abc import Callable, Sequence

@@ -13,7 +13,7 @@ from aiohttp import web
 from civiapi.ui.config.model import StoredConfig, group_titles, read_stored
 from civiapi.ui.core.page import CallFailed, PageRequest
 from civiapi.ui.people.search import PERSON, STATUSES
-from sync.reports.causes import label_of
+from sync.reports.people.causes import label_of
 
 PATH = PERSON
 PERMISSION = "administer CiviCRM"

@@ -18,7 +18,7 @@ from civiapi.ui.core.csv_download import send_csv
 from civiapi.ui.core.page import CallFailed, PageRequest
 from civiapi.ui.people.contact_import import form_if_empty
 from sync.model import GroupStatus, MemberStatus, SyncStatus
-from sync.reports.causes import label_of
+from sync.reports.people.causes import label_of
 
 PATH = "/civicrm/mailchimpsync/people"
 PERSON = "/civicrm/mailchimpsync/person"

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from civiapi.ui.status.model import ConnectionView
 from sync.runs.progress import summarize_run
-from sync.store.checkpoints import STAGE_TITLES
+from sync.store.runs.checkpoints import STAGE_TITLES
 
 PATH = "/civicrm/mailchimpsync"
 ON_PAGE = ("status", "steps", "balance", "batches", "runs", "log")

@@ -17,7 +17,7 @@ from civiapi.ui.jobs.pages import title_of
 from sync.reports.checks import audience_of
 from sync.reports.health import UNHEALTHY, Health
 from sync.store.balance import MANY
-from sync.store.checkpoints import STAGE_TITLES
+from sync.store.runs.checkpoints import STAGE_TITLES
 
 PEOPLE = "/civicrm/mailchimpsync/people"
 REST = "readyToFetch"

@@ -8,7 +8,7 @@ from sqlalchemy import insert as insert_into
 from sqlalchemy import update as change
 
 from civiapi.store.civicrm.contacts import addresses_of, best_email
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import contact, group_contact, subscription_history
 from sync.audience import Audience
 from sync.errors import SyncError

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Row, or_, select
 
 from civiapi.store.civicrm.contacts import NewPerson, create_individuals
 from civiapi.store.databases.bulk import update_rows
-from civiapi.store.databases.dialect import in_list, same_address, unindexed
+from civiapi.store.databases.expressions import in_list, same_address, unindexed
 from civiapi.store.schema.tables import contact, email
 from sync.audience import Privacy
 from sync.model import RECEIVES_MAIL, SyncStatus
@@ -18,8 +18,8 @@ from sync.runs.stages.modified_contacts import next_modified
 from sync.store.members.holds import STATUS, has_hold
 from sync.store.members.member_codec import peek
 from sync.store.members.privacy import find_owners, member_objects, note_trashed
-from sync.store.own_rows import CONTACT, note_rows, without_gaps
-from sync.store.run_changes import note_many
+from sync.store.runs.own_rows import CONTACT, note_rows, without_gaps
+from sync.store.runs.run_changes import note_many
 from sync.store.sync_status import set_sync_status
 from sync.store.tables import cache
 

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 from sqlalchemy import Connection, select
 
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from sync.connections.config import note_merge_fields, read_config
 from sync.data import changes
 from sync.data.member_data import select_members
@@ -21,8 +21,8 @@ from sync.field_rules import MergeField
 from sync.runs.data_brake import check_data_brake
 from sync.runs.run import Run, Step, next_todo
 from sync.runs.stages.modified_contacts import modified_since, walk_modified
-from sync.store.checkpoints import Cursor
-from sync.store.data_due import forget_due, next_due, note_retries, read_marks, write_marks
+from sync.store.runs.checkpoints import Cursor
+from sync.store.runs.data_due import forget_due, next_due, note_retries, read_marks, write_marks
 from sync.store.tables import cache
 
 Part = tuple[Sequence[Any], Any]

@@ -11,15 +11,15 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, or_, select
 
-from civiapi.store.databases.dialect import unindexed
+from civiapi.store.databases.expressions import unindexed
 from sync.mailchimp.paging import MemberPage, Position, floor
 from sync.mailchimp.wire import Member, find_instant, format_instant
 from sync.model import RECEIVES_MAIL
 from sync.runs.run import Run, RunRequest, Step
-from sync.store.checkpoints import RunParameters
 from sync.store.events import CONFIRM, record
 from sync.store.members import cache_merge as rows
 from sync.store.members.no_address import forget_unseen
+from sync.store.runs.checkpoints import RunParameters
 from sync.store.tables import cache, member, update
 
 EVER = "ever"

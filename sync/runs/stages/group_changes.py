@@ -5,7 +5,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, not_, or_
 from sqlalchemy import update as change
 
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import subscription_history
 from sync.audience import Privacy
 from sync.model import SyncStatus
@@ -16,8 +16,8 @@ from sync.runs.stages.modified_contacts import modified_since
 from sync.runs.stages.new_history import next_history
 from sync.store.members.holds import STATUS, has_hold
 from sync.store.members.privacy import member_objects
-from sync.store.own_rows import forget_before
 from sync.store.retries import wake_due
+from sync.store.runs.own_rows import forget_before
 from sync.store.tables import cache
 
 

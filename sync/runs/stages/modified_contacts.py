@@ -10,13 +10,13 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, or_, select
 
-from civiapi.store.databases.dialect import in_list, same_address
+from civiapi.store.databases.expressions import in_list, same_address
 from civiapi.store.schema.tables import contact, email
 from sync.audience import Audience
 from sync.model import SyncStatus
 from sync.runs.run import Step
 from sync.store.members.privacy import contact_objects
-from sync.store.own_rows import QuietTime, quiet_times
+from sync.store.runs.own_rows import QuietTime, quiet_times
 from sync.store.tables import cache
 
 SLACK_SECONDS = 600

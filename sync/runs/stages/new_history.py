@@ -12,7 +12,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Row, func, select
 
 from civiapi.store.schema.tables import subscription_history
 from sync.runs.run import Step
-from sync.store.own_rows import gaps, own_history
+from sync.store.runs.own_rows import gaps, own_history
 
 LAG_SECONDS = 600
 """Newer history may still get older rows, from a transaction that began before and commits later."""

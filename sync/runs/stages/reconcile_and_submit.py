@@ -2,7 +2,7 @@
 
 from sqlalchemy import Connection, select
 
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from sync.connections.config import clear_trust_override
 from sync.model import SyncStatus
 from sync.outbox.selection import count_waiting
@@ -11,8 +11,8 @@ from sync.reconcile.bulk import settle_plain_rows
 from sync.reconcile.planning import Watch, reconcile_rows
 from sync.runs.progress import done_of
 from sync.runs.run import Run, Step, count_rows, next_todo
-from sync.store.checkpoints import Cursor
-from sync.store.own_rows import forget_recent_contacts
+from sync.store.runs.checkpoints import Cursor
+from sync.store.runs.own_rows import forget_recent_contacts
 from sync.store.tables import cache
 
 

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, delete, select
 from sqlalchemy import update as change
 
 from civiapi.store.databases.bulk import update_rows
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from sync.audience import Audience
 from sync.model import SyncStatus
 from sync.store.members.member_codec import Fields, decode, encode

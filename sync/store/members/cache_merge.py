@@ -16,11 +16,10 @@ from sqlalchemy import update as change
 
 from civiapi.runtime.loop_priority import yielding_to_loop
 from civiapi.store.databases.bulk import insert_after, update_rows, upsert_rows
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from sync.audience import Audience, compacted
 from sync.mailchimp.wire import Member
 from sync.model import RECEIVES_MAIL, MemberOperation, MemberStatus, OpenUpdate, OperationKind, SyncStatus
-from sync.store.data_due import note_due
 from sync.store.members.cache import ROW, absorb, lock_rows, wake_siblings
 from sync.store.members.consents import note_consents
 from sync.store.members.email_changes import follow_member
@@ -37,6 +36,7 @@ from sync.store.members.member_merge import (
     without_notes,
 )
 from sync.store.members.no_address import note_no_address
+from sync.store.runs.data_due import note_due
 from sync.store.tables import cache, member
 from sync.store.updates import open_updates
 

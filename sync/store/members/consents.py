@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases.dialect import in_list, upsert
+from civiapi.store.databases.dialect import upsert
+from civiapi.store.databases.expressions import in_list
 from sync.mailchimp.wire import Member, find_instant
 from sync.store.tables import cache, consent, permission
 

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, LargeBinary, and_, case, func, literal, or_
 from sqlalchemy import update as change
 
-from civiapi.store.databases.dialect import in_list, joined_bytes
+from civiapi.store.databases.expressions import in_list, joined_bytes
 from sync.store.members.member_codec import ECHO, FLAT, NESTED
 from sync.store.tables import cache
 

@@ -7,7 +7,7 @@ from sqlalchemy import update as change
 
 from civiapi.store.civicrm.contacts import apply_address_rules
 from civiapi.store.civicrm.locations import default_location_type, touch
-from civiapi.store.databases.dialect import same_address
+from civiapi.store.databases.expressions import same_address
 from civiapi.store.schema.tables import contact, email
 from sync.audience import Audience
 

@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import ColumnElement, Connection, delete, select, tuple_
 
 from civiapi.store.databases.bulk import upsert_rows
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from sync.store.tables import cache, hold
 
 STATUS = "status"

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from sqlalchemy import Connection, delete, func, select
 
 from civiapi.store.databases.bulk import upsert_rows
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from sync.mailchimp.wire import Member
 from sync.model import MemberStatus
 from sync.store.tables import no_address

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, literal_column, or_, select
 
 from civiapi.store.databases.bulk import update_rows
-from civiapi.store.databases.dialect import in_list, same_address, unindexed
+from civiapi.store.databases.expressions import in_list, same_address, unindexed
 from civiapi.store.schema.tables import contact, email
 from sync.model import RECEIVES_MAIL
 from sync.store.members.blobs import dump_data, load_data

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, StaticPool, create_engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases import dialect
+from civiapi.store.databases import driver_errors
 from civiapi.store.engine import Store
 from tests.reliability.convergence.mariadb import MariaMemory
 from tests.support.databases import raw_sqlite
@@ -137,4 +137,4 @@ class MemoryStore(Store):
         try:
             return self._memory.unit(fn, *args, reads=reads, **kwargs)
         except SQLAlchemyError as error:
-            raise dialect.translate(error) from error
+            raise driver_errors.translate(error) from error

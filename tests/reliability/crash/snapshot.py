@@ -13,9 +13,9 @@ from sqlalchemy import Connection, select
 from civiapi.store.engine import open_store
 from civiapi.store.schema.tables import contact, email, group_contact, subscription_history
 from sync.emulator.server.running import Emulator
-from sync.store import checkpoints
 from sync.store.members.blobs import load_data
 from sync.store.members.member_codec import decode
+from sync.store.runs import checkpoints
 from sync.store.tables import batch, cache, hold, run_change, update, update_detail, webhook_event
 from sync.undo.planning import KINDS as UNDO_KINDS
 

@@ -18,7 +18,7 @@ import pytest
 
 from civiapi.store.engine import open_store
 from sync.emulator.server.running import Emulator
-from sync.store import checkpoints
+from sync.store.runs import checkpoints
 from tests.support.linked_site import GROUP, Site, a_site
 from tests.support.processes import ADMIN_KEY, civiapi, free_port, process, wait_until_served, write_settings
 

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, insert, select, text, update
 
-from civiapi.store.databases.dialect import begins_like, in_list, recollate
+from civiapi.store.databases.dialect import recollate
+from civiapi.store.databases.expressions import begins_like, in_list
 from civiapi.store.databases.text_keys import in_order
 from civiapi.store.engine import Store, open_store
 from civiapi.store.schema.migrations import MIGRATIONS, migrate, schema

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, String, insert, select, type_coerce, update
 
 from civiapi.store.databases.bulk import insert_rows, update_rows, upsert_rows
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.engine import Store, open_store
 from civiapi.store.schema.migrations import migrate
 from civiapi.store.schema.tables import METADATA, contact, email, group, setting

@@ -28,8 +28,8 @@ from sync.reconcile.categories import kind_of
 from sync.reconcile.matching import PersonQuery, Range, drop_dead_contacts
 from sync.reconcile.plan import Plan
 from sync.reconcile.planning import change_addresses, plan_rows, reconcile_rows
-from sync.reports.explain import explain
-from sync.reports.troubleshoot import FAILED, why_failed
+from sync.reports.people.explain import explain
+from sync.reports.people.troubleshoot import FAILED, why_failed
 from sync.runs.impact import KINDS as COUNTED
 from sync.runs.impact import count_plans
 from sync.store.members.blobs import dump_data, load_data

@@ -28,7 +28,7 @@ from sync.reports.status import (
 )
 from sync.store import tables
 from sync.store.batches import unfinished
-from sync.store.checkpoints import Checkpoint, save
+from sync.store.runs.checkpoints import Checkpoint, save
 from tests.support.emulators import InProcessEmulator, in_process_emulator
 from tests.support.member_calls import put_member_operation
 

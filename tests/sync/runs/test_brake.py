@@ -18,7 +18,7 @@ from sync.emulator.model.records import Interest, InterestCategory
 from sync.errors import SyncBraked
 from sync.runs import impact
 from sync.runs.stages import reconcile_and_submit
-from sync.store import checkpoints
+from sync.store.runs import checkpoints
 from tests.support.api_caller import ApiCaller
 from tests.support.databases import KINDS, a_database
 from tests.support.linked_site import GROUP, TREES_GROUP, Site, a_site, link, sync_settings

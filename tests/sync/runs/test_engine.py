@@ -17,8 +17,8 @@ from sync.leases import hold_lease
 from sync.runs.engine import BUSY_TEXT, run_audience
 from sync.runs.run import RunRequest, StageProgress
 from sync.runs.stages import STAGES as WORK
-from sync.store import checkpoints
-from sync.store.checkpoints import STAGES
+from sync.store.runs import checkpoints
+from sync.store.runs.checkpoints import STAGES
 from sync.store.tables import run_log
 from sync.store.tables import status as status_table
 from tests.support.databases import database_at

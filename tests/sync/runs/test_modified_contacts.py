@@ -12,7 +12,7 @@ from sync.audience import Audience
 from sync.context import UnitSizes
 from sync.runs.run import Step
 from sync.runs.stages.modified_contacts import next_modified
-from sync.store.checkpoints import Checkpoint, RunParameters
+from sync.store.runs.checkpoints import Checkpoint, RunParameters
 from sync.store.tables import cache
 
 LIST = "abc123"

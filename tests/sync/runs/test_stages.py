@@ -31,9 +31,9 @@ from sync.emulator.world import World
 from sync.outbox.cancel import abort_sync
 from sync.reconcile.requeue import include_contacts
 from sync.runs.stages import STAGES
-from sync.store import checkpoints
 from sync.store.members.blobs import dump_data, load_data
 from sync.store.members.member_codec import decode
+from sync.store.runs import checkpoints
 from sync.store.tables import cache
 from tests.support.databases import KINDS, a_database, chosen, copy_of, database_at
 from tests.support.emulators import in_process_emulator

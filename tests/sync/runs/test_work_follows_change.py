@@ -16,8 +16,9 @@ from sqlalchemy import Connection, func, select
 from civiapi.store.schema.tables import subscription_history
 from sync.audience import Audience
 from sync.reconcile.facts import ECHO_METHOD
-from sync.store import balance, checkpoints, daily
-from sync.store.own_rows import CONTACT, HISTORY, note_rows
+from sync.store import balance, daily
+from sync.store.runs import checkpoints
+from sync.store.runs.own_rows import CONTACT, HISTORY, note_rows
 from tests.support.crowd import (
     FIRST_ID,
     WATCHED,

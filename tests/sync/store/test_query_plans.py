@@ -21,8 +21,9 @@ from civiapi.store.civicrm.group_membership import set_status
 from civiapi.store.databases.bulk import insert_rows
 from civiapi.store.schema.tables import contact, email, subscription_history
 from sync.connections.config import read_config
-from sync.reports import search
-from sync.store import balance, checkpoints, daily, tables
+from sync.reports.people import search
+from sync.store import balance, daily, tables
+from sync.store.runs import checkpoints
 from tests.support.crowd import (
     FIRST_ID,
     WATCHED,

@@ -277,7 +277,7 @@ async def test_what_would_go_is_counted_before_it_does(site: Site, ask: ApiCalle
 
 def test_every_kind_has_something_that_the_next_sync_does() -> None:
     from sync.reconcile import categories
-    from sync.reports import explain
+    from sync.reports.people import explain
 
     of_data = {categories.DATA, categories.DATA_LEFT_OUT}  # a plan of its own, with its own sentence
     assert set(explain._DOES) | categories.QUIET | {categories.CANNOT} == set(categories.KINDS) - of_data

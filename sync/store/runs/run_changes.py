@@ -11,7 +11,7 @@ import orjson
 from sqlalchemy import Connection, func, select
 
 from civiapi.store.databases.bulk import insert_rows
-from civiapi.store.databases.dialect import in_list, unindexed
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import subscription_history
 from sync.store.tables import run_change
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, Select, case, func, literal_column, not_, select
 
-from civiapi.store.databases.dialect import loose_text, unindexed
+from civiapi.store.databases.expressions import loose_text, unindexed
 from civiapi.store.schema.tables import subscription_history
 from sync.connections.config import Link, read_config
 from sync.errors import BadConfig, SyncError
 from sync.model import SyncStatus
-from sync.reports.causes import cause_of, most_frequent
+from sync.reports.people.causes import cause_of, most_frequent
 from sync.store.members.blobs import data_as_json
 from sync.store.members.consents import given_permissions
 from sync.store.members.privacy import not_to_be_mailed

@@ -3,8 +3,8 @@
 from sqlalchemy import Connection, func, or_, select
 
 from sync.model import RECEIVES_MAIL, GroupStatus, SyncStatus
-from sync.reports.causes import cause_of, most_frequent
-from sync.reports.search import failure_words
+from sync.reports.people.causes import cause_of, most_frequent
+from sync.reports.people.search import failure_words
 from sync.store.balance import MANY
 from sync.store.sources import members_of
 from sync.store.tables import cache

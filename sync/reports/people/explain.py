@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, and_, select
 
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases.dialect import same_address, unindexed
+from civiapi.store.databases.expressions import same_address, unindexed
 from civiapi.store.schema.tables import contact, email, group, subscription_history
 from sync.audience import CIVICRM, MAILCHIMP, Audience, Privacy
 from sync.connections.config import Config, Link
@@ -26,11 +26,11 @@ from sync.reconcile.facts import ECHO_METHOD, SMART_METHOD
 from sync.reconcile.matching import PersonQuery, contacts_of, match_row
 from sync.reconcile.plan import Plan
 from sync.reconcile.planning import plan_rows
-from sync.reports.troubleshoot import last_updates
+from sync.reports.people.troubleshoot import last_updates
 from sync.runs.stages.civi_only import make_rows, without_row
-from sync.store import checkpoints
 from sync.store.members.blobs import data_as_json
 from sync.store.members.consents import read_consents
+from sync.store.runs import checkpoints
 from sync.store.tables import cache, source_contact, update, update_detail
 
 UPDATES, HISTORY_ROWS = 10, 20

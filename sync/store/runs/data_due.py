@@ -11,7 +11,8 @@ import orjson
 from sqlalchemy import Connection, Select, delete, insert, select
 
 from civiapi.store.databases.bulk import upsert_rows
-from civiapi.store.databases.dialect import in_list, upsert
+from civiapi.store.databases.dialect import upsert
+from civiapi.store.databases.expressions import in_list
 from sync.model import DATA_KINDS
 from sync.store.tables import cache, data_due, data_marks, retry
 

@@ -8,7 +8,7 @@ from civiapi.api.declaration.fields import BOOLEAN, FLOAT, INT, Field, OptionTab
 from civiapi.api.declaration.spec import Entity, Request
 from civiapi.store.schema import tables
 from entities.actions import crud
-from entities.contacts import location
+from entities.contacts.locations import location
 
 COUNTRY = OptionTable(tables.country, name="iso_code", label="name")
 STATE_PROVINCE = OptionTable(tables.state_province, name="abbreviation", label="name")

@@ -12,7 +12,7 @@ from civiapi.api.declaration.spec import Entity, Request
 from civiapi.store.civicrm import contacts
 from civiapi.store.schema import tables
 from entities.actions import crud
-from entities.contacts import location
+from entities.contacts.locations import location
 
 ON_HOLD = FixedOptions.of("No", "On Hold Bounce", "On Hold Opt Out")
 

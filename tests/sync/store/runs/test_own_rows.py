@@ -15,8 +15,8 @@ from sync.reconcile.matching import Range
 from sync.runs.run import Step
 from sync.runs.stages.modified_contacts import next_modified
 from sync.runs.stages.new_history import fix_horizon, next_history
-from sync.store.checkpoints import Checkpoint, RunParameters
-from sync.store.own_rows import (
+from sync.store.runs.checkpoints import Checkpoint, RunParameters
+from sync.store.runs.own_rows import (
     CONTACT,
     HISTORY,
     OwnRange,

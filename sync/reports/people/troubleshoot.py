@@ -12,7 +12,7 @@ import orjson
 from sqlalchemy import Connection, Row, Select, func, select
 
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases.dialect import in_list
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import contact
 from sync.audience import CIVICRM, MAILCHIMP, Audience, Privacy
 from sync.mailchimp.errors import is_member_exists

@@ -14,7 +14,7 @@ from sync.connections.clients import Clients
 from sync.connections.config import write_config
 from sync.emulator.protocol import problems
 from sync.reconcile import reasons
-from sync.reports.causes import CAUSES, OTHER, label_of
+from sync.reports.people.causes import CAUSES, OTHER, label_of
 from sync.service import SyncService
 from sync.store import tables
 from sync.store.members.blobs import dump_data

@@ -9,7 +9,7 @@ from civiapi.api.declaration.fields import INT, Field, OptionGroup
 from civiapi.api.declaration.spec import Entity, Request
 from civiapi.store.schema import tables
 from entities.actions import crud
-from entities.contacts import location
+from entities.contacts.locations import location
 
 PHONE_TYPE = OptionGroup("phone_type")
 

@@ -1,0 +1,66 @@
+"""What an error of SQLite, MariaDB or their drivers means: busy, lost, not unique, no such reference, unusable."""
+
+import re
+
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
+
+from civiapi.store.errors import NoSuchReference, NotUnique, StoreBusy, StoreError, StoreUnusable
+
+_UNIQUE = re.compile(r"UNIQUE constraint|Duplicate entry|\b1062\b", re.I)
+_REFERENCE = re.compile(r"FOREIGN KEY constraint|foreign key constraint fails|\b145[12]\b|\b121[67]\b", re.I)
+# 1213 deadlock (on Galera also a commit that another node was ahead of), 1205 lock wait, 1040 and 1203 too many
+# connections, 1047 a node that is not ready
+_BUSY = re.compile(r"database (table )?is locked|^\((1213|1205|1040|1203|1047)\b|Deadlock", re.I)
+_LOST = re.compile(r"\b(2006|2013|2003|2055|1927|1317)\b|Lost connection|server has gone away|Connection.*closed", re.I)
+
+
+def is_busy(error: Exception) -> bool:
+    """Whether another transaction was in the way, so that the unit can be repeated."""
+    return bool(_BUSY.search(_message(error)))
+
+
+def is_lost(error: SQLAlchemyError) -> bool:
+    """Whether the connection was lost."""
+    return isinstance(error, DBAPIError) and bool(error.connection_invalidated or _LOST.search(str(error.orig)))
+
+
+_UNUSABLE = {
+    "is locked": "it is locked by another process",
+    "readonly": "it is read-only",
+    "read-only option": "it is read-only",
+    "read_only": "it is read-only",
+    "unable to open": "it cannot be opened",
+    "disk is full": "the disk is full",
+    "malformed": "it is corrupt; restore a backup (civiapi backup makes them)",
+    "not a database": "the file is not a database",
+    "disk I/O error": "the disk cannot be read or written",
+    "Access denied": "the user name or password is refused",
+    "Unknown database": "there is no such database",
+    "Can't connect": "the server does not answer",
+    "getaddrinfo": "the server does not answer",
+}
+
+
+def _message(error: Exception) -> str:
+    """The driver's message; SQLAlchemy's text contains the SQL."""
+    return str(error.orig) if isinstance(error, DBAPIError) else str(error)
+
+
+def translate(error: Exception) -> StoreError:
+    """The ``StoreError`` for an exception of the driver or SQLAlchemy; its text contains no SQL and no value."""
+    text = _message(error)
+    if isinstance(error, IntegrityError) or _UNIQUE.search(text) or _REFERENCE.search(text):
+        if _UNIQUE.search(text):
+            return NotUnique("already exists")
+        return NoSuchReference("constraint violation")
+    if is_busy(error):
+        return StoreBusy("the database is locked by another process; try again")
+    if reason := why_unusable(error):
+        return StoreUnusable(f"The database cannot be used: {reason}.")
+    return StoreError("database error")
+
+
+def why_unusable(error: Exception) -> str:
+    """Why a database cannot be used at all, as text after a colon; ``""`` for any other error."""
+    text = _message(error).lower()
+    return next((reason for sign, reason in _UNUSABLE.items() if sign.lower() in text), "")

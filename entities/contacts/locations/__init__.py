@@ -1,0 +1,1 @@
+"""A contact's addresses, email addresses and phone numbers."""

@@ -1,0 +1,1 @@
+"""Reports about people: search, explanation, troubleshooting, and why people failed or cannot be mailed."""
