@@ -107,10 +107,17 @@ def _table(head: Sequence[str], lines: Iterable[Sequence[str]], *, numbers_from:
 
 def _measured_on(measured: dict[str, Found | None]) -> str:
     return "".join(
-        f"\n{DATABASES[name]}: {found['at']}, commit {found['commit']}, {found['cpus']} cores, {found['processor']}, "
+        f"\n{DATABASES[name]}: {' and '.join(_runs(found))}, {found['cpus']} cores, {found['processor']}, "
         f"Python {found['python']}, load before {found['load_before']}.\n"
         for name, found in measured.items()
         if found
+    )
+
+
+def _runs(found: Found) -> list[str]:
+    """When and with which commits these rows were measured, in order."""
+    return sorted(
+        {f"{row.get('at', found['at'])} (commit {row.get('commit', found['commit'])})" for row in found["rows"]}
     )
 
 

@@ -18,6 +18,16 @@ def save(part: str, found: dict[str, Any]) -> None:
     (FOLDER / f"{part}.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
+def save_rows(part: str, about: dict[str, Any], rows: list[dict[str, Any]], key: tuple[str, ...]) -> None:
+    """Keep *rows*, with their date and commit, beside those of earlier runs on the same processor with another *key*."""
+    new = [row | {"at": about["at"], "commit": about["commit"]} for row in rows]
+    measured = {tuple(row[name] for name in key) for row in new}
+    before = load(part) or {"processor": "", "rows": []}
+    earlier = before["rows"] if before["processor"] == about["processor"] else []
+    kept = [row for row in earlier if tuple(row[name] for name in key) not in measured]
+    save(part, about | {"rows": kept + new})
+
+
 def load(part: str) -> dict[str, Any] | None:
     """What was measured last; None: nothing."""
     file = FOLDER / f"{part}.json"

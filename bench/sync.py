@@ -90,7 +90,7 @@ def main() -> None:
                     console.print(f"[dim]{json.dumps(row)}[/dim]", soft_wrap=True)
     for table in tables(rows):
         console.print(table)
-    results.save(f"sync-{given.database}", about | {"rows": rows})
+    results.save_rows(f"sync-{given.database}", about, rows, ("case", "members", "latency_ms"))
     if ratios := of_floor(rows):
         machine = f"{about['processor']}, {about['cpus']} cores"
         results.add_to_history(
