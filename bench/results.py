@@ -19,7 +19,7 @@ def save(part: str, found: dict[str, Any]) -> None:
 
 
 def save_rows(part: str, about: dict[str, Any], rows: list[dict[str, Any]], key: tuple[str, ...]) -> None:
-    """Keep *rows*, with their date and commit, beside those of earlier runs on the same processor with another *key*."""
+    """Keep *rows*, dated, beside those of earlier runs on the same processor that have another *key*."""
     new = [row | {"at": about["at"], "commit": about["commit"]} for row in rows]
     measured = {tuple(row[name] for name in key) for row in new}
     before = load(part) or {"processor": "", "rows": []}
