@@ -3,7 +3,7 @@
 A value, made from the stored configuration at the start of a piece of work. No SQL, no HTTP.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from civiapi.store.clock import SiteClock
 from sync.field_rules import FieldRule
+from sync.mailchimp.wire import PERMISSION
 
 MAILCHIMP = "Mailchimp"
 CIVICRM = "CiviCRM"
@@ -28,6 +29,26 @@ class Privacy(StrEnum):
     """It is not newly subscribed; a member is unsubscribed."""
 
 
+def is_permission(interest_id: str) -> bool:
+    """Whether an interest of the sync is a marketing permission at Mailchimp."""
+    return interest_id.startswith(PERMISSION)
+
+
+def interest_kind(interest_id: str) -> str:
+    """What Mailchimp calls that which is an interest to the sync: ``interest`` or ``marketing permission``."""
+    return "marketing permission" if is_permission(interest_id) else "interest"
+
+
+def interest_kinds(interest_ids: Iterable[str]) -> str:
+    """The kinds of these interests, in the plural: ``interests and marketing permissions``."""
+    return " and ".join(sorted({f"{interest_kind(one)}s" for one in interest_ids}))
+
+
+def interest_name(interest_id: str) -> str:
+    """An interest in a sentence: its kind, and its id at Mailchimp."""
+    return f"{interest_kind(interest_id)} {interest_id.removeprefix(PERMISSION)}"
+
+
 class GroupLink(NamedTuple):
     """What mirrors a group: the *field* of the members of an audience, ``status`` or ``interest-ID``."""
 
@@ -36,14 +57,15 @@ class GroupLink(NamedTuple):
 
     def __str__(self) -> str:
         interest = self.field.removeprefix("interest-")
-        return f"audience {self.list_id}" if interest == self.field else f"interest {interest} of {self.list_id}"
+        return f"audience {self.list_id}" if interest == self.field else f"{interest_name(interest)} of {self.list_id}"
 
 
 @dataclass(frozen=True, slots=True)
 class Audience:
     """An audience and the groups linked with it.
 
-    `interests` maps interest ids to interest groups; `trust` maps `subscription` or an interest id to the side that
+    `interests` maps interest ids, those of marketing permissions included (`PERMISSION`), to their groups; those that
+    Mailchimp no longer has are `gone`. `trust` maps `subscription` or an interest id to the side that
     takes precedence in the next run (``trustOverride``). `clock` reads and writes the site's times.
     `run_id`: the entry of the run log under which changes are recorded; 0: no run, but a single member.
     `brake`: limits of its own (``brake.Limits``). `privacy`: what becomes of contacts that CiviMail would not mail.
@@ -53,6 +75,7 @@ class Audience:
     group_id: int
     clock: SiteClock
     interests: Mapping[str, int] = field(default_factory=dict)
+    gone: frozenset[str] = frozenset()
     trust: Mapping[str, str] = field(default_factory=dict)
     privacy: Privacy = Privacy.KEEP
     brake: Mapping[str, float] = field(default_factory=dict)

@@ -34,6 +34,7 @@ from sync.field_rules import MergeField
 from sync.inbox.events import Inbox
 from sync.inbox.sync_contact import sync_contact
 from sync.mailchimp.errors import MailchimpError
+from sync.mailchimp.wire import PERMISSION
 from sync.model import BatchRow
 from sync.outbox import cancel, results
 from sync.outbox.submit import submit_if_free
@@ -342,9 +343,11 @@ class SyncService:
         return await self._store.read(daily.read_daily, link.list_id, self._store.clock, days)
 
     async def get_permissions(self, group_id: int) -> list[dict[str, str]]:
-        """The marketing permissions of this group's audience, as last fetched. Raises UnknownGroup."""
+        """The marketing permissions of this group's audience, as last fetched. ``group_id``: that with which each is
+        linked, empty for none. Raises UnknownGroup."""
         [link] = await self._links(group_id)
-        return await self._store.read(consents.read_permissions, link.list_id)
+        known = await self._store.read(consents.known_permissions, link.list_id)
+        return [one | {"group_id": str(link.interests.get(PERMISSION + one["permission_id"], ""))} for one in known]
 
     async def get_failures(self, group_id: int) -> list[dict[str, Any]]:
         """Who failed in this group's audience, by cause: its number, what to do, and what finds the people.

@@ -9,11 +9,12 @@ from civiapi.store.engine import Store
 from sync.connections import webhooks
 from sync.connections.clients import Clients
 from sync.connections.config import Config, read_config
+from sync.connections.config_values import interests_apart
 from sync.connections.webhooks import HookUrls
 from sync.errors import MailchimpFailed, SyncError, UnknownAccount
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import InvalidApiKey, MailchimpError, Refused, Throttled, Unreachable
-from sync.mailchimp.wire import AudienceInfo
+from sync.mailchimp.wire import PERMISSION, AudienceInfo
 
 T = TypeVar("T")
 SECRET_BYTES = 20
@@ -66,15 +67,16 @@ async def _fetch_account(client: MailchimpClient, urls: HookUrls) -> dict[str, A
 async def _fetch_audience(client: MailchimpClient, audience: AudienceInfo, urls: HookUrls) -> dict[str, Any]:
     list_id = audience["id"]
     found: dict[str, Any] = {"name": audience.get("name") or list_id}
-    interests = await fetch_interests(client, list_id)
-    if interests:
-        found["interests"] = interests
+    interests = await fetch_interests(client, list_id, has_permissions=audience.get("marketing_permissions") is True)
+    found |= {part: kept for part, kept in interests_apart(interests).items() if kept}
     return found | webhooks.show_audience_hooks(await client.list_webhooks(list_id), urls)
 
 
-async def fetch_interests(client: MailchimpClient, list_id: str) -> dict[str, str]:
-    """The interests of an audience: id → ``Category: Interest``. Raises MailchimpError."""
-    interests = {}
+async def fetch_interests(client: MailchimpClient, list_id: str, *, has_permissions: bool = True) -> dict[str, str]:
+    """The interests of an audience: id → ``Category: Interest``; and its marketing permissions (`PERMISSION`), with
+    their texts, unless it is known to have none. Raises MailchimpError."""
+    interests = await client.get_permissions(list_id) if has_permissions else {}
+    interests = {PERMISSION + key: text for key, text in interests.items()}
     for category in await client.get_interest_categories(list_id):
         async for interest in client.iter_interests(list_id, category["id"]):
             interests[interest["id"]] = f"{category.get('title', '')}: {interest.get('name', '')}"

@@ -9,7 +9,7 @@ secrets are in here: none of these values shows them in its ``repr``.
 import hashlib
 import hmac
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,11 +25,22 @@ from civiapi.store.databases.dialect import upsert
 from civiapi.store.text.php import BadSerial
 from sync.audience import Audience, GroupLink, Privacy
 from sync.connections.config_changes import SHAPE, SITE, Facts, changes, facts_of, regrouped
-from sync.connections.config_values import SIDES, as_flag, as_group_id, as_limit, as_map
+from sync.connections.config_values import (
+    INTEREST_PARTS,
+    SIDES,
+    as_flag,
+    as_group_id,
+    as_limit,
+    as_map,
+    interests_apart,
+    interests_in,
+)
 from sync.errors import BadConfig, ConfigChanged, InvalidListId, ListNotConfigured, UnknownAccount, UnknownGroup
 from sync.field_rules import FieldRule, MergeField, read_rules
+from sync.mailchimp.wire import PERMISSION
 from sync.store.events import BY_OTHERS, BY_SYNC, CONFIG, record
 from sync.store.members.blobs import INTEREST
+from sync.store.members.consents import known_permissions
 from sync.store.members.holds import STATUS, lift_all_holds
 from sync.store.tables import cache, config_seen
 
@@ -44,7 +55,9 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """An audience linked with the group that mirrors it, and interests linked with groups of their own."""
+    """An audience linked with the group that mirrors it, and interests linked with groups of their own.
+
+    Marketing permissions are among the interests (`PERMISSION`)."""
 
     list_id: str
     group_id: int
@@ -76,6 +89,7 @@ class Link:
             self.group_id,
             clock,
             interests={key: group for key, group in self.interests.items() if key not in self.gone_interests},
+            gone=frozenset(self.gone_interests),
             trust=self.trust_override,
             brake=self.brake,
             also_linked=self.also_linked,
@@ -256,27 +270,36 @@ def clear_trust_override(conn: Connection, list_id: str, keys: Iterable[str]) ->
         write_config(conn, raw)
 
 
-def note_interests(conn: Connection, list_id: str, existing: Mapping[str, str]) -> list[str]:
+def note_interests(
+    conn: Connection, list_id: str, existing: Mapping[str, str], parts: Collection[str] = INTEREST_PARTS
+) -> list[str]:
     """Store which interests an audience has (id → name), and mark linked ones that it has no more; returns these.
 
-    The links stay, so that people see which group lost its interest; its contacts stay in it.
+    *existing* are all of these *parts*; of the other nothing is known. The links stay, so that people see which group
+    lost its interest; its contacts stay in it.
     """
     raw = orjson.loads(orjson.dumps(dict(read_config(conn, for_update=True).raw)))  # a copy that may be changed
     link = as_map(as_map(raw.get("lists")).get(list_id))
-    names = dict(as_map(link.get("interestsGone")))
+    marked = as_map(link.get("interestsGone"))
+    names = {PERMISSION + one["permission_id"]: one["text"] for one in known_permissions(conn, list_id)} | marked
+    found = {part: kept for part, kept in interests_apart(existing).items() if part in parts}
     for account in as_map(raw.get("accounts")).values():
         shown = as_map(as_map(as_map(account).get("audiences")).get(list_id))
         if shown:
-            names |= as_map(shown.get("interests"))
-            shown["interests"] = dict(existing)
+            names |= interests_in(shown)
+            shown |= found
+            if not shown.get("permissions"):
+                shown.pop("permissions", None)
     if not link:
         return []
-    gone = {key: str(names.get(key) or key) for key in as_map(link.get("interests")) if key not in existing}
+    linked = interests_in({part: link.get(part) for part in found})
+    gone = {key: str(name) for key, name in marked.items() if key not in linked}
+    gone |= {key: str(names.get(key) or key.removeprefix(PERMISSION)) for key in linked if key not in existing}
     link.pop("interestsGone", None)
     if gone:
         link["interestsGone"] = gone
     write_config(conn, raw)
-    return list(gone)
+    return [key for key in gone if key in linked]
 
 
 def note_merge_fields(conn: Connection, list_id: str, fields: Mapping[str, MergeField]) -> list[str]:
@@ -341,7 +364,7 @@ def _link(list_id: str, value: dict[str, Any]) -> Link | None:
     group_id, api_key = as_group_id(value.get("subscriptionGroup")), value.get("apiKey")
     if group_id is None or not isinstance(api_key, str) or not api_key or not is_list_id(list_id):
         return None
-    groups = {key: as_group_id(group) for key, group in as_map(value.get("interests")).items()}
+    groups = {key: as_group_id(group) for key, group in interests_in(value).items()}
     override = as_map(value.get("trustOverride")).items()
     return Link(
         list_id,

@@ -10,7 +10,9 @@ from typing import Any
 
 import orjson
 
-from sync.connections.config_values import SIDES, as_flag, as_group_id, as_limit, as_map
+from sync.audience import interest_kind, interest_name
+from sync.connections.config_values import SIDES, as_flag, as_group_id, as_limit, as_map, interests_in
+from sync.mailchimp.wire import PERMISSION
 
 SHOWN_OF_KEY = 4
 SITE = ""
@@ -20,7 +22,7 @@ SHAPE = 1
 """Of the facts. Those of another shape cannot be compared: a version that keeps more raises the number."""
 
 _OF_A_LINK = {"apiKey", "subscriptionGroup", "interests", "interestsGone", "brake", "trustOverride"}
-_OF_A_LINK |= {"mergeFields", "sendNames"}
+_OF_A_LINK |= {"mergeFields", "permissions", "sendNames"}
 _PARTS = {"accounts", "lists"}
 
 Facts = dict[str, Any]
@@ -39,7 +41,7 @@ def facts_of(raw: Mapping[str, Any]) -> Facts:
         }
         for list_id, audience in as_map(account.get("audiences")).items():
             names[list_id] = str(as_map(audience).get("name") or "")
-            interests[list_id] = as_map(as_map(audience).get("interests"))
+            interests[list_id] = interests_in(audience)
     lists = {
         list_id: _link(as_map(link), names.get(list_id, ""), interests.get(list_id, {}))
         for list_id, link in as_map(raw.get("lists")).items()
@@ -56,8 +58,8 @@ def _link(link: Mapping[str, Any], name: str, known: Mapping[str, Any]) -> dict[
         "key": ending_of(key),
         "group": as_group_id(link.get("subscriptionGroup")),
         "interests": {
-            one: {"group": as_group_id(group), "name": str(known.get(one) or gone.get(one) or one), "gone": one in gone}
-            for one, group in as_map(link.get("interests")).items()
+            one: {"group": as_group_id(group), "name": _name(one, known, gone), "gone": one in gone}
+            for one, group in interests_in(link).items()
         },
         "brake": {one: as_limit(limit) for one, limit in as_map(link.get("brake")).items()},
         "trust": {
@@ -68,6 +70,11 @@ def _link(link: Mapping[str, Any], name: str, known: Mapping[str, Any]) -> dict[
         "names": as_flag(link.get("sendNames"), default=True),
         "other": {str(one): hash_of(value) for one, value in link.items() if one not in _OF_A_LINK},
     }
+
+
+def _name(interest_id: str, *names: Mapping[str, Any]) -> str:
+    """The first of *names* that there is for an interest, else its id at Mailchimp."""
+    return str(next((one[interest_id] for one in names if one.get(interest_id)), interest_id.removeprefix(PERMISSION)))
 
 
 def _source(rule: Any) -> str:
@@ -128,7 +135,7 @@ def _of_link(old: dict[str, Any] | None, new: dict[str, Any] | None) -> Iterator
     for name in _differing(old["brake"], new["brake"]):
         yield f"The brake's limit “{name}” changed from {_limit(old, name)} to {_limit(new, name)}."
     for name in _differing(old["trust"], new["trust"]):
-        what = "the subscription" if name == "subscription" else f"interest {name[:64]}"
+        what = "the subscription" if name == "subscription" else interest_name(name[:64])
         side = new["trust"].get(name)
         yield f"For {what}, {side} wins in the next run." if side else f"For {what}, the latest change wins again."
     yield from _of_fields(old, new)
@@ -148,7 +155,7 @@ def _of_fields(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
 def _of_interests(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
     for key in _differing(old, new):
         was, now = old.get(key), new.get(key)
-        name = f"Interest “{(now or was or {})['name']}”"
+        name = f"{interest_kind(key).capitalize()} “{(now or was or {})['name']}”"
         if now is None:
             yield f"{name} is no longer linked with group {was['group'] if was else None}."
             continue

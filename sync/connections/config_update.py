@@ -9,6 +9,7 @@ from sqlalchemy import ColumnElement, Connection, Table, delete, func, select
 from civiapi.store.author import Author
 from civiapi.store.leases import revoke
 from civiapi.store.schema.tables import lease
+from sync.audience import interest_name, is_permission
 from sync.connections.config import (
     ARCHIVE,
     BRAKE_LIMITS,
@@ -18,7 +19,7 @@ from sync.connections.config import (
     read_config,
     write_config,
 )
-from sync.connections.config_values import as_group_id, as_limit, as_map
+from sync.connections.config_values import as_group_id, as_limit, as_map, interests_in
 from sync.connections.linked_groups import linked_groups
 from sync.errors import BadConfig, InvalidListId
 from sync.store.events import BY_SYNC
@@ -49,9 +50,9 @@ def update_config(conn: Connection, given: Any, digest: str | None = None, by: A
     """Store a configuration (JSON text or the map itself), cleaned, and delete the rows of lists not in it.
 
     Lists that no account's audiences name are dropped; so are links of interests that their audience, where its
-    interests are known, does not have. Cache rows with their updates, batches and checkpoints of lists no longer
-    configured are deleted. With a *digest* only over the stored text of that SHA-256. Raises BadConfig, InvalidListId,
-    ConfigChanged.
+    interests are known, does not have. Links of marketing permissions stay: members show whether the audience has them.
+    Cache rows with their updates, batches and checkpoints of lists no longer configured are deleted. With a *digest*
+    only over the stored text of that SHA-256. Raises BadConfig, InvalidListId, ConfigChanged.
     """
     cleaned = clean_config(given)
     if digest is not None:
@@ -109,17 +110,19 @@ def _clean_link(list_id: str, link: Any, audience: dict[str, Any]) -> dict[str, 
         if name in BRAKE_LIMITS and as_limit(value) is None:
             raise BadConfig(f"List '{list_id}' in the config: the brake's {name} must be a number, 0 for no limit.")
     known, linked = audience.get("interests"), link.get("interests")
-    if isinstance(known, dict) and isinstance(linked, dict):
-        kept = {key: value for key, value in linked.items() if key in known}
-        return {key: value for key, value in link.items() if key != "interestsGone"} | {"interests": kept}
-    return link
+    if not isinstance(known, dict) or not isinstance(linked, dict):
+        return link
+    kept = {key: value for key, value in link.items() if key != "interestsGone"}
+    kept["interests"] = {key: value for key, value in linked.items() if key in known}
+    gone = {key: name for key, name in as_map(link.get("interestsGone")).items() if is_permission(key)}
+    return kept | {"interestsGone": gone} if gone else kept
 
 
 def _check_groups(conn: Connection, cleaned: dict[str, Any]) -> None:
     """Refuse links to groups that a sync could not use. Raises BadConfig."""
     used: dict[int, str] = {}
     for list_id, link in cleaned["lists"].items():
-        for value in (link["subscriptionGroup"], *as_map(link.get("interests")).values()):
+        for value in (link["subscriptionGroup"], *interests_in(link).values()):
             group_id = as_group_id(value)
             if group_id is not None:
                 used.setdefault(group_id, list_id)
@@ -140,10 +143,10 @@ def _note_sources(conn: Connection, cleaned: dict[str, Any]) -> None:
         if link.get("oneWayLeavers") not in (None, "", *LEAVERS):
             raise BadConfig(f"List '{list_id}' in the config: oneWayLeavers is {' or '.join(LEAVERS)}.")
         if known[group_id].is_smart:
-            own = [key for key, value in as_map(link.get("interests")).items() if as_group_id(value) == group_id]
+            own = [key for key, value in interests_in(link).items() if as_group_id(value) == group_id]
             if own:
                 raise BadConfig(
-                    f"List '{list_id}' in the config: smart group {group_id} cannot be that of an interest."
+                    f"List '{list_id}' in the config: smart group {group_id} cannot be that of {interest_name(own[0])}."
                 )
             link["oneWay"] = True
         cleaned["lists"][list_id] = link
@@ -160,8 +163,9 @@ def _check_second_links(conn: Connection, cleaned: dict[str, Any]) -> None:
         for group_id, interests in _double_interests(link).items():
             if _double_interests(stored_lists.get(list_id)).get(group_id) != interests:
                 raise BadConfig(
-                    f"List '{list_id}' in the config: group {group_id} is linked with the interests "
-                    f"{' and '.join(interests)}, which would pull its members in two directions. Use another group."
+                    f"List '{list_id}' in the config: group {group_id} is linked with "
+                    f"{' and '.join(map(interest_name, interests))}, which would pull its members in two directions. "
+                    "Use another group."
                 )
     for group_id, list_ids in _linked_lists(cleaned["lists"]).items():
         known = [one for one in list_ids if one in stored.get(group_id, ())]
@@ -179,7 +183,7 @@ def _double_interests(link: Any) -> dict[int, list[str]]:
     """The groups that are linked with several interests of one list, with these."""
     found: dict[int, list[str]] = {}
     subscription = as_group_id(as_map(link).get("subscriptionGroup"))
-    for interest, value in as_map(as_map(link).get("interests")).items():
+    for interest, value in interests_in(link).items():
         group_id = as_group_id(value)
         if group_id is not None and group_id != subscription:  # of that the subscription decides alone
             found.setdefault(group_id, []).append(interest)
@@ -190,7 +194,7 @@ def _linked_lists(lists: Mapping[str, Any]) -> dict[int, list[str]]:
     """The lists linked with each group, by their subscription or by an interest."""
     found: dict[int, list[str]] = {}
     for list_id, link in lists.items():
-        values = (as_map(link).get("subscriptionGroup"), *as_map(as_map(link).get("interests")).values())
+        values = (as_map(link).get("subscriptionGroup"), *interests_in(link).values())
         for group_id in {one for value in values if (one := as_group_id(value)) is not None}:
             found.setdefault(group_id, []).append(list_id)
     return found

@@ -38,6 +38,7 @@ from sync.mailchimp.wire import (
     as_count,
     format_instant,
     read_member,
+    read_permissions,
     subscriber_hash,
 )
 
@@ -162,6 +163,14 @@ class MailchimpClient:
         async with aclosing(self._transport.collect(MailchimpCall("GET", route, ids), "interests")) as rows:
             async for row in rows:
                 yield cast(Interest, row)
+
+    async def get_permissions(self, audience_id: str) -> dict[str, str]:
+        """Return the marketing permissions of an audience: id → text; none without GDPR fields, or without subscribers.
+
+        Mailchimp lists them with each member only. Raises NotFound when there is no such audience.
+        """
+        page = await self.get_members_page(audience_id, status="subscribed", count=1)
+        return {key: text for member in page.members for key, text, _ in read_permissions(member)}
 
     async def get_merge_fields(self, audience_id: str) -> list[dict[str, Any]]:
         """Return the merge fields of an audience, as Mailchimp describes them; EMAIL is not among them.

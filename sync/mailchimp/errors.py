@@ -181,12 +181,16 @@ def is_compliance_state(problem: Mapping[str, Any] | Refused | None) -> bool:
 
 
 def is_unknown_interest(problem: Mapping[str, Any] | Refused | None) -> bool:
-    """Return whether a member was refused because of an interest, which was deleted, say."""
+    """Return whether a member was refused because of an interest or a marketing permission, which was deleted, say."""
     document = problem.problem if isinstance(problem, Refused) else problem or {}
     if document.get("status") != 400:
         return False
-    fields = (error.field for error in field_errors(document))
-    return "interest" in str(document.get("detail") or "").casefold() or any(f.startswith("interest") for f in fields)
+    detail = str(document.get("detail") or "").casefold().replace("_", " ")
+    named = tuple(error.field for error in field_errors(document))
+    return any(
+        one.replace("_", " ") in detail or any(field.startswith(one) for field in named)
+        for one in ("interest", "marketing_permission")
+    )
 
 
 def is_member_exists(problem: Mapping[str, Any] | Refused | None) -> bool:

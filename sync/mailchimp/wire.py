@@ -8,7 +8,7 @@ audience may be the MD5 of a mixed-case address, so use an id from Mailchimp bef
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypedDict, cast
@@ -31,6 +31,11 @@ class Member(TypedDict, total=False):
     last_changed: str
 
 
+PERMISSION = "permission:"
+"""Before the id of a marketing permission where it stands among the interests of a member. To a sync a permission is
+one more interest: a member has it or not, and a group may be linked with it. Mailchimp has the two apart."""
+PERMISSION_ID_LENGTH = 32
+
 MAX_COUNT = 2**31 - 1
 """Of what is counted on the wire, so that every column holds it."""
 _TEXTS = ("id", "email_address", "contact_id", "status", "timestamp_opt", "last_changed")
@@ -43,14 +48,60 @@ def read_member(value: object) -> Member:
     """A member from decoded JSON, in which every key that a sync uses has the type declared in `Member`.
 
     A value of another type counts as missing, and what is no object as a member without keys: one odd member must not
-    stop the others of its page.
+    stop the others of its page. Its marketing permissions are among its interests as well (`PERMISSION`).
     """
     if not isinstance(value, dict):
         return Member()
     odd = [name for name in _TEXTS if not isinstance(value.get(name, ""), str)]
     odd += [name for name in _LISTS if not isinstance(value.get(name, []), list)]
     odd += [name for name in _MAPS if not isinstance(value.get(name, _EMPTY), dict)]
-    return cast(Member, {name: one for name, one in value.items() if name not in odd} if odd else value)
+    whole = {name: one for name, one in value.items() if name not in odd} if odd else value
+    if whole.get("marketing_permissions"):
+        whole = whole | {"interests": _with_permissions(whole)}
+    return cast(Member, whole)
+
+
+def read_permissions(value: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
+    """The marketing permissions in a member or a body from the wire: id, text, whether it is given.
+
+    What is malformed is left out.
+    """
+    listed = value.get("marketing_permissions")
+    for one in listed if isinstance(listed, list) else ():
+        key = one.get("marketing_permission_id") if isinstance(one, dict) else None
+        if isinstance(key, str) and 0 < len(key) <= PERMISSION_ID_LENGTH:
+            yield key, str(one.get("text") or ""), one.get("enabled") is True
+
+
+def body_to_wire(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The body of a member update as Mailchimp takes it: permissions leave the interests for a list of their own.
+
+    Mailchimp changes the permissions that are named, and no others.
+    """
+    interests = body.get("interests")
+    chosen: dict[str, Any] = interests if isinstance(interests, dict) else {}
+    given = [key for key in chosen if key.startswith(PERMISSION)]
+    if not given:
+        return body
+    whole = {name: value for name, value in body.items() if name != "interests"}
+    if len(given) < len(chosen):
+        whole["interests"] = {key: value for key, value in chosen.items() if key not in given}
+    whole["marketing_permissions"] = [
+        {"marketing_permission_id": key.removeprefix(PERMISSION), "enabled": chosen[key]} for key in given
+    ]
+    return whole
+
+
+def body_from_wire(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The reverse of `body_to_wire`."""
+    whole = {name: value for name, value in body.items() if name != "marketing_permissions"}
+    return whole | {"interests": _with_permissions(body)} if len(whole) < len(body) else whole
+
+
+def _with_permissions(value: Mapping[str, Any]) -> dict[str, Any]:
+    interests = value.get("interests")
+    known = interests if isinstance(interests, dict) else {}
+    return known | {PERMISSION + key: given for key, _, given in read_permissions(value)}
 
 
 def as_count(value: object) -> int:
@@ -79,6 +130,8 @@ class AudienceInfo(TypedDict, total=False):
     name: str
     date_created: str
     double_optin: bool
+    marketing_permissions: bool
+    """Whether it has GDPR fields."""
     stats: dict[str, Any]
 
 

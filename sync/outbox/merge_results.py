@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-import orjson
 from sqlalchemy import Connection, Row, select
 from sqlalchemy import update as change
 
@@ -26,7 +25,7 @@ from sync.store.members.member_codec import decode, interests_of, values_of
 from sync.store.members.member_merge import Sent
 from sync.store.sync_status import set_sync_status
 from sync.store.tables import cache, update, update_detail
-from sync.store.updates import open_updates
+from sync.store.updates import open_updates, write_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,5 +167,5 @@ def _update_waiting(conn: Connection, one: ResultContext, member: Member) -> Non
         body = waiting.operation.body
         if "email_address" in body and waiting.operation.kind == OperationKind.MEMBER:
             body = body | {"email_address": member["email_address"]}
-        conn.execute(change(update).where(update.c.id == waiting.id).values(data=orjson.dumps(body).decode()))
+        conn.execute(change(update).where(update.c.id == waiting.id).values(data=write_body(body)))
         conn.execute(change(update_detail).where(update_detail.c.update_id == waiting.id).values(path_tail=path))

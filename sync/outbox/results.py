@@ -180,7 +180,7 @@ class _Processing:
         return classify_fetched(one.operation, outcome.problem, seen)
 
     async def _without_gone_interests(self, one: OpenUpdate, outcome: Outcome) -> Outcome:
-        """The update without the interests that Mailchimp no longer has, which are read again once a batch."""
+        """The update without the interests, or permissions, that Mailchimp no longer has; all are read once a batch."""
         if self.interests is None:
             self.interests = await fetch_interests(self.client, self.audience.list_id)
             gone = await self.ctx.store.write(note_interests, self.audience.list_id, self.interests)

@@ -23,7 +23,7 @@ from sync.errors import MailchimpFailed, SyncError
 from sync.leases import hold_lease
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import MailchimpError
-from sync.mailchimp.wire import SKIP_MERGE_VALIDATION, Batch, BatchOperation, path_segment
+from sync.mailchimp.wire import SKIP_MERGE_VALIDATION, Batch, BatchOperation, body_to_wire, path_segment
 from sync.model import OpenUpdate, OperationKind
 from sync.outbox.pending_batches import (
     PendingBatch,
@@ -239,4 +239,5 @@ def _operation(pending: PendingBatch, one: OpenUpdate) -> BatchOperation:
     operation = one.operation
     path = f"/lists/{path_segment(pending.list_id)}/{operation.path_tail}"
     params = {} if operation.method == "DELETE" or operation.kind == OperationKind.TAGS else SKIP_MERGE_VALIDATION
-    return BatchOperation(operation.method, path, operation_id(pending.row_id, one.id), operation.body or None, params)
+    body = body_to_wire(operation.body) or None
+    return BatchOperation(operation.method, path, operation_id(pending.row_id, one.id), body, params)

@@ -24,7 +24,7 @@ KINDS: Mapping[str, str] = {
     JOIN_GROUP: "are subscribed at Mailchimp and join the group",
     NEW_CONTACT: "are subscribed at Mailchimp and unknown to CiviCRM: a contact is made, which joins the group",
     LEAVE_GROUP: "are not subscribed at Mailchimp any more and leave the group",
-    INTERESTS: "stay in the group and the audience; their interests are synced",
+    INTERESTS: "stay in the group and the audience; their interests or marketing permissions are synced",
     CHANGE_ADDRESS: "have another address in CiviCRM; it is changed at Mailchimp",
     ARCHIVE_ADDRESS: "have a new address that is a member already; the old one leaves the audience",
     LET_GO: "no longer have an address that is not in the audience; the member with it leaves the contact",

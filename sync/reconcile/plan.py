@@ -24,6 +24,7 @@ from sync.reconcile.decide import (
     decision_for,
     is_waiting,
 )
+from sync.store.members.blobs import INTEREST
 from sync.store.members.holds import STATUS
 
 _NO_INTERESTS: Mapping[str, bool] = MappingProxyType({})
@@ -319,7 +320,7 @@ def _plan_interests(
     wanted: dict[str, bool] = {}
     in_flight = _interests_in_flight(facts)
     for one in facts.interests:
-        if f"interest-{one.interest_id}" in facts.held:
+        if f"{INTEREST}{one.interest_id}" in facts.held:
             continue
         if one.held is None:
             continue  # Mailchimp does not know this interest any more, and refuses it
@@ -329,7 +330,7 @@ def _plan_interests(
         wanted_now = one.held if mailchimp_won or is_waiting(one.group) else _is_in(one)
         if mailchimp_won:
             was = one.group.status if one.group else None
-            field_name = f"interest-{one.interest_id}"
+            field_name = f"{INTEREST}{one.interest_id}"
             changes.append(
                 GroupChange(
                     one.group_id, GroupStatus.ADDED if one.held else GroupStatus.REMOVED, was, field_name, one.since
@@ -450,7 +451,8 @@ def _reason(
     if operation is not None and operation.body.get("status") is not None:
         return reasons.of_reversal(facts, stays, audience.clock)
     if operation is not None:
-        return reasons.of_interests(operation.cause, audience.clock)
+        return reasons.of_interests(operation.body["interests"], operation.cause, audience.clock)
     if changes:
-        return reasons.of_interest_groups(max(one.since for one in changes), audience.clock)
+        changed = [one.field.removeprefix(INTEREST) for one in changes]
+        return reasons.of_interest_groups(changed, max(one.since for one in changes), audience.clock)
     return reasons.of_agreement(facts, audience.clock)

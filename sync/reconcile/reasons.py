@@ -4,10 +4,11 @@ Dates are in the site's zone. Texts that the extension shows as well keep its wo
 the first two sentences of `other_addresses`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 
 from civiapi.store.clock import SiteClock
+from sync.audience import interest_kinds
 from sync.model import RECEIVES_MAIL, GroupStatus, MemberStatus
 from sync.reconcile.decide import LONG_AGO, Decision, Person, Refusal, RowFacts, Standing, is_waiting
 
@@ -113,14 +114,18 @@ def of_stranger(facts: RowFacts, clock: SiteClock, *, one_way: bool = False) -> 
     return f"{_capital(_past(facts.member))}{_on(facts.member, clock)} and unknown to CiviCRM: {follows}."
 
 
-def of_interests(cause: datetime | None, clock: SiteClock) -> str:
+def of_interests(interest_ids: Iterable[str], cause: datetime | None, clock: SiteClock) -> str:
     """The reason for interests that are sent to Mailchimp."""
-    return f"In the group and in the audience; interests changed in CiviCRM{_date(cause, clock)}: sent to Mailchimp."
+    return f"{_changed(interest_ids)} in CiviCRM{_date(cause, clock)}: sent to Mailchimp."
 
 
-def of_interest_groups(since: datetime | None, clock: SiteClock) -> str:
+def of_interest_groups(interest_ids: Iterable[str], since: datetime | None, clock: SiteClock) -> str:
     """The reason for interests that change groups in CiviCRM."""
-    return f"In the group and in the audience; interests changed at Mailchimp{_date(since, clock)}: copied to CiviCRM."
+    return f"{_changed(interest_ids)} at Mailchimp{_date(since, clock)}: copied to CiviCRM."
+
+
+def _changed(interest_ids: Iterable[str]) -> str:
+    return f"In the group and in the audience; {interest_kinds(interest_ids)} changed"
 
 
 def taken_back(run_id: int, at: datetime, clock: SiteClock) -> str:

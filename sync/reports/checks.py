@@ -11,6 +11,7 @@ from enum import IntEnum
 from sqlalchemy import Connection
 
 from civiapi.store.clock import SiteClock
+from sync.audience import interest_kind, interest_name, is_permission
 from sync.connections.config import Config, Link, read_config
 from sync.connections.linked_groups import LinkedGroup, linked_groups
 from sync.connections.webhook_health import missing_hooks, read_hook_state
@@ -92,14 +93,16 @@ def _groups(conn: Connection, config: Config, clock: SiteClock) -> Iterator[Find
                 "Link each audience and each interest with a group of its own.",
             )
         for interest, group_id in link.interests.items():  # a sync leaves out an interest whose group is not usable
-            what = f"Interest {interest} of audience {list_id}"
+            kind, name = interest_kind(interest), interest_name(interest)
+            what = f"{name[0].upper()}{name[1:]} of audience {list_id}"
             if interest in link.gone_interests:
+                gdpr = ", or the audience has no GDPR fields" if is_permission(interest) else ""
                 yield Finding(
                     f"mailchimpsyncInterest:{list_id}:{interest}",
                     Severity.WARNING,
-                    f"{what} (“{link.gone_interests[interest]}”) is gone at Mailchimp; syncs leave it out, and its "
-                    f"contacts stay in group {group_id}.",
-                    "Remove the link on the Config screen, or link another interest with the group.",
+                    f"{what} (“{link.gone_interests[interest]}”) is gone at Mailchimp{gdpr}; syncs leave it out, "
+                    f"and its contacts stay in group {group_id}.",
+                    f"Remove the link on the Config screen, or link another {kind} with the group.",
                 )
                 continue
             yield _group(f"mailchimpsyncInterest:{list_id}:{interest}", what, groups[group_id], Severity.WARNING)

@@ -8,6 +8,7 @@ from typing import Any
 
 from civiapi.store.civicrm.jobs import ALWAYS, HOURLY, Job, is_due
 from civiapi.store.clock import SiteClock
+from sync.audience import interest_kinds
 
 SLACK = timedelta(hours=1)
 """How long after its time a scheduled sync counts as late: the scheduler waits, and syncs of others come first."""
@@ -51,7 +52,7 @@ def judge(status: Mapping[str, Any], *, is_running: bool) -> tuple[Health, str]:
         return Health.NEEDS_YOU, str(hooks["why"])
     if status["interests_gone"]:
         names = ", ".join(status["interests_gone"].values())
-        return Health.NEEDS_YOU, f"Linked interests are gone at Mailchimp: {names}."
+        return Health.NEEDS_YOU, f"Linked {interest_kinds(status['interests_gone'])} are gone at Mailchimp: {names}."
     if status["merge_fields_gone"]:
         tags = ", ".join(status["merge_fields_gone"])
         return Health.NEEDS_YOU, f"Merge fields that are filled from CiviCRM are gone at Mailchimp: {tags}."

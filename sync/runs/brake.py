@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from civiapi.store.author import Author
+from sync.audience import Audience, interest_kind
 from sync.errors import SyncBraked
 from sync.runs.impact import ADDITIONS, DATA, GROUP, Impact, Limits, estimate_impact
 from sync.runs.run import Run, Step
@@ -24,7 +25,7 @@ async def check_brake(run: Run) -> None:
         impact = await estimate_impact(run, limits)
         kind = impact.exceeds(limits)
         if kind is not None:
-            sentence = _sentence(kind, impact, limits, run.audience.group_id)
+            sentence = _sentence(kind, impact, limits, run.audience)
             await run.commit(engage, kind, impact, limits, sentence)
             raise SyncBraked(f"Audience {run.audience.list_id} stopped at {run.checkpoint.stage}: {sentence}")
     if run.checkpoint.brake is not None:
@@ -81,7 +82,7 @@ def engage(conn: Connection, step: Step, kind: str, impact: Impact, limits: Limi
     step.log(sentence)
 
 
-def _sentence(kind: str, impact: Impact, limits: Limits, group_id: int) -> str:
+def _sentence(kind: str, impact: Impact, limits: Limits, audience: Audience) -> str:
     if kind == ADDITIONS:
         would = f"add {impact.additions:,} people at Mailchimp; the limit is {limits.additions:,}"
     else:
@@ -90,8 +91,9 @@ def _sentence(kind: str, impact: Impact, limits: Limits, group_id: int) -> str:
             if kind == GROUP
             else (impact.removals_audience, impact.audience_size, "the audience at Mailchimp")
         )
-        if kind == GROUP and impact.group_id != group_id:
-            where = f"the interest group {impact.group_id}"
+        if kind == GROUP and impact.group_id != audience.group_id:
+            linked = [interest_kind(one) for one, group_id in audience.interests.items() if group_id == impact.group_id]
+            where = f"the {linked[0]} group {impact.group_id}"
         limit = f"{limits.percent:g} % and {limits.people:,} people"
         would = f"remove {removals:,} of {size:,} people from {where}; the limit is {limit}"
     return (

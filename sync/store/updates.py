@@ -22,7 +22,7 @@ from sqlalchemy import update as change
 
 from civiapi.store.databases.bulk import insert_rows
 from civiapi.store.databases.expressions import in_list, unindexed
-from sync.mailchimp.wire import subscriber_hash
+from sync.mailchimp.wire import body_from_wire, body_to_wire, subscriber_hash
 from sync.model import MemberOperation, MemberStatus, OpenUpdate, OperationKind, SyncStatus
 from sync.store.sync_status import set_sync_status
 from sync.store.tables import cache, update, update_detail
@@ -134,17 +134,18 @@ def read_update(row: Row[*tuple[Any, ...]]) -> OpenUpdate:
 
 
 def read_body(text: str | None) -> dict[str, Any]:
-    """The body of an update; nothing where it is no JSON object (the extension may have left anything)."""
+    """The body of an update, permissions among its interests; nothing where it is no JSON object (the extension may
+    have left anything)."""
     try:
         body = orjson.loads(text or "{}")
     except orjson.JSONDecodeError:
         return {}
-    return body if isinstance(body, dict) else {}
+    return body_from_wire(body) if isinstance(body, dict) else {}
 
 
 def write_body(body: Mapping[str, Any]) -> str:
-    """A body as the extension's ``data`` column keeps it."""
-    return orjson.dumps(body).decode()
+    """A body as the extension's ``data`` column keeps it: as it is sent, because the extension sends what it finds."""
+    return orjson.dumps(body_to_wire(body)).decode()
 
 
 def _member_of(body: Mapping[str, Any], row: Row[Any]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from sync.audience import interest_kinds
 from sync.field_rules import canonical
 from sync.mailchimp.wire import subscriber_hash
 from sync.model import RECEIVES_MAIL, GroupStatus, MemberOperation, MemberStatus, OperationKind
@@ -21,7 +22,7 @@ KINDS: Mapping[str, str] = {
     TRASH: "are contacts that this run made; they are moved to the trash",
     UNSUBSCRIBE: "were subscribed at Mailchimp by this run and are no longer",
     SUBSCRIBE: "were unsubscribed at Mailchimp by this run and are subscribed again",
-    DATA: "get the former interests, merge fields or tags at Mailchimp back",
+    DATA: "get the former interests, marketing permissions, merge fields or tags at Mailchimp back",
     CANCEL: "have an update that was not sent yet; it is cancelled",
     LEFT: "stay as they are; each has a reason",
 }
@@ -198,7 +199,11 @@ def _plan_member(change: Change, update: UpdateNow, member: MemberNow) -> UndoPl
             return UndoPlan(change)  # Mailchimp refused it: nothing was changed
         return _left(change, f"The member has changed at Mailchimp since ({member.status or 'not a member'}).")
     if wanted is None and any(member.chosen.get(key) != value for key, value in chosen.items()):
-        return UndoPlan(change) if update.error else _left(change, "The interests were changed at Mailchimp since.")
+        return (
+            UndoPlan(change)
+            if update.error
+            else _left(change, f"The {interest_kinds(chosen)} were changed at Mailchimp since.")
+        )
     back = {key: before.get(key, False) for key in chosen if before.get(key, False) != member.chosen.get(key, False)}
     if wanted is None or was_inside == member.inside:
         if not back:
@@ -207,7 +212,7 @@ def _plan_member(change: Change, update: UpdateNow, member: MemberNow) -> UndoPl
         return UndoPlan(
             change,
             DATA,
-            "The run changed interests: set back.",
+            f"The run changed {interest_kinds(back)}: set back.",
             operation=_put(operation, member, body),
             interests=back,
         )

@@ -213,3 +213,27 @@ def test_tags_are_added_removed_searched_and_are_static_segments(mailchimp: Mail
     mailchimp.ask("POST", tags, {"tags": [{"name": "donors", "status": "inactive"}]})
     assert mailchimp.ask("GET", tags).body["total_items"] == 0
     assert mailchimp.ask("POST", member_path("nobody@example.org") + "/tags", change).status == 404
+
+
+@pytest.mark.parametrize("verb", ["PUT", "PATCH"])
+def test_permissions_that_a_change_does_not_name_stay(mailchimp: Mailchimp, verb: str) -> None:
+    mailchimp.audience.marketing_permissions = [{"marketing_permission_id": one} for one in ("p1", "p2", "p3")]
+    mailchimp.a_member("subscribed")
+
+    def after(**named: bool) -> list[str]:
+        sent = [{"marketing_permission_id": key, "enabled": enabled} for key, enabled in named.items()]
+        answer = mailchimp.ask(verb, member_path(ADA), {"marketing_permissions": sent})
+        assert answer.status == 200, answer.body
+        return [one["marketing_permission_id"] for one in answer.body["marketing_permissions"] if one["enabled"]]
+
+    assert after(p3=True, p1=True) == ["p1", "p3"]
+    assert after(p1=False, p2=True) == ["p2", "p3"]
+    assert after() == ["p2", "p3"]
+
+
+def test_a_permission_that_the_audience_does_not_have_is_refused_and_nothing_changes(mailchimp: Mailchimp) -> None:
+    mailchimp.audience.marketing_permissions = [{"marketing_permission_id": "p1"}]
+    mailchimp.a_member("subscribed")
+    sent = [{"marketing_permission_id": one, "enabled": True} for one in ("p1", "p2")]
+    assert mailchimp.put(ADA, marketing_permissions=sent).status == 400
+    assert not (mailchimp.member().extra or {}).get("marketing_permissions")

@@ -7,7 +7,7 @@ Every function checks before it changes: a refusal changes nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,8 +70,9 @@ def join(ctx: ChangeContext, body: Mapping[str, Any], status: str, *, skip_requi
     member.source = SOURCES[ctx.source]
     member.merges = merges
     member.interests = interests_after(ctx.audience, frozenset(), body.get("interests") or {})
+    permissions = permissions_after(ctx.audience, (), body)
     _set_optin_time(ctx, member)
-    _apply_values(member, body)
+    _apply_values(member, body, permissions)
     names = [name for name in body.get("tags") or () if name.strip()]
     member.tags = {ctx.audience.tag_named(name, ctx.now).id: ctx.now for name in names} or None
     if status == UNSUBSCRIBED:
@@ -96,14 +97,15 @@ def update(ctx: ChangeContext, member: Member, body: Mapping[str, Any], *, skip_
         ctx.audience, member.merges, body.get("merge_fields") or {}, skip_required=skip_required, is_new=False
     )
     interests = interests_after(ctx.audience, member.interests, body.get("interests") or {})
-    before = (member.merges, member.interests, member.email_type, member.language, member.vip)
+    permissions = permissions_after(ctx.audience, _permissions(member), body)
+    before = _profile(member)
     old_status, old_email = member.status, member.email
     bumps = ctx.account.options.unchanged_write_bumps
     seen = _visible_state(member)
     stamp = member.last_changed
     with ctx.audience.members.changing(member, ctx.now):
         member.merges, member.interests = merges, interests
-        _apply_values(member, body)
+        _apply_values(member, body, permissions)
         if email != old_email:
             ctx.audience.members.rename(member, email)
         if status != old_status:
@@ -210,6 +212,18 @@ def interests_after(audience: EmulatedAudience, held: frozenset[str], sent: Mapp
     return frozenset(result)
 
 
+def permissions_after(audience: EmulatedAudience, given: Sequence[str], body: Mapping[str, Any]) -> list[str]:
+    """Return the marketing permissions given after *body*, in the audience's order: those it does not name stay.
+
+    Raises a 400 for one that the audience does not have; what Mailchimp does about such is not documented.
+    """
+    known = [str(one["marketing_permission_id"]) for one in audience.marketing_permissions]
+    sent = {one["marketing_permission_id"]: bool(one.get("enabled")) for one in body.get("marketing_permissions") or ()}
+    if unknown := [key for key in sent if key not in known]:
+        raise problems.invalid(f"Marketing permission {unknown[0]} does not exist in this audience.")
+    return [key for key in known if sent.get(key, key in given)]
+
+
 def _left_for_good(ctx: ChangeContext, member: Member) -> bool:
     """True when the member unsubscribed and only they, or by the option nobody, may undo it by API."""
     if member.unsubscribed_by == USER:
@@ -250,8 +264,8 @@ PLAIN = {"email_type": "email_type", "language": "language", "vip": "vip", "ip_s
 INSTANTS = ("timestamp_signup", "timestamp_opt")
 
 
-def _apply_values(member: Member, body: Mapping[str, Any]) -> None:
-    """Copy the plain values in *body*."""
+def _apply_values(member: Member, body: Mapping[str, Any], permissions: list[str]) -> None:
+    """Copy the plain values in *body*, and the *permissions* given after it."""
     for name, attribute in PLAIN.items():
         if name in body:
             setattr(member, attribute, body[name])
@@ -262,8 +276,7 @@ def _apply_values(member: Member, body: Mapping[str, Any]) -> None:
     if body.get("location"):
         extra["location"] = {**(member.extra or {}).get("location", {}), **body["location"]}
     if "marketing_permissions" in body:
-        given = [one["marketing_permission_id"] for one in body["marketing_permissions"] if one.get("enabled")]
-        extra["marketing_permissions"] = given
+        extra["marketing_permissions"] = permissions
     if extra:
         member.extra = (member.extra or {}) | extra
 
@@ -278,7 +291,12 @@ def _check_instants(body: Mapping[str, Any]) -> None:
 
 
 def _profile(member: Member) -> tuple[object, ...]:
-    return (member.merges, member.interests, member.email_type, member.language, member.vip)
+    given = _permissions(member)
+    return (member.merges, member.interests, given, member.email_type, member.language, member.vip)
+
+
+def _permissions(member: Member) -> list[str]:
+    return list((member.extra or {}).get("marketing_permissions", ()))
 
 
 def _visible_state(member: Member) -> tuple[object, ...]:

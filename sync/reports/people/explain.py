@@ -15,13 +15,14 @@ from sqlalchemy import ColumnElement, Connection, and_, select
 from civiapi.store.clock import SiteClock
 from civiapi.store.databases.expressions import same_address, unindexed
 from civiapi.store.schema.tables import contact, email, group, subscription_history
-from sync.audience import CIVICRM, MAILCHIMP, Audience, Privacy
+from sync.audience import CIVICRM, MAILCHIMP, Audience, Privacy, is_permission
 from sync.connections.config import Config, Link
 from sync.data.member_data import plan_data, select_members
 from sync.data.plugins import DataPlugins
+from sync.mailchimp.wire import PERMISSION
 from sync.model import SyncStatus
 from sync.reconcile import categories, reasons
-from sync.reconcile.decide import LONG_AGO, RowFacts, Standing, mailchimp_changed_last
+from sync.reconcile.decide import LONG_AGO, InterestFacts, RowFacts, Standing, mailchimp_changed_last
 from sync.reconcile.facts import ECHO_METHOD, SMART_METHOD
 from sync.reconcile.matching import PersonQuery, contacts_of, match_row
 from sync.reconcile.plan import Plan
@@ -29,7 +30,7 @@ from sync.reconcile.planning import plan_rows
 from sync.reports.people.troubleshoot import last_updates
 from sync.runs.stages.civi_only import make_rows, without_row
 from sync.store.members.blobs import data_as_json
-from sync.store.members.consents import read_consents
+from sync.store.members.consents import known_permissions, read_consents
 from sync.store.runs import checkpoints
 from sync.store.tables import cache, source_contact, update, update_detail
 
@@ -134,16 +135,14 @@ def _explain_row(conn: Connection, audience: Audience, row: _Row, plugins: DataP
         "interests": [
             {
                 "interest_id": one.interest_id,
-                "group_id": one.group_id,
-                "civicrm": {"status": one.group.status, "since": _time(audience, one.group.since)}
-                if one.group
-                else None,
+                **_linked(audience, one),
                 "mailchimp": None if one.held is None else {"chosen": one.held, "since": _time(audience, one.since)},
             }
             for one in facts.interests
+            if not is_permission(one.interest_id)
         ],
         "one_way": audience.one_way,
-        "permissions": read_consents(conn, audience.list_id, row.id),
+        "permissions": _permissions(conn, audience, facts),
         "decision": decided.decision.name.lower(),
         "kind": kind,
         "reason": decided.reason,
@@ -154,6 +153,32 @@ def _explain_row(conn: Connection, audience: Audience, row: _Row, plugins: DataP
         "updates": last_updates(conn, [row.id], UPDATES)[row.id],
         "history": history,
     }
+
+
+def _linked(audience: Audience, one: InterestFacts) -> dict[str, Any]:
+    """The group of an interest or a marketing permission, and the contact's status in it."""
+    standing = {"status": one.group.status, "since": _time(audience, one.group.since)} if one.group else None
+    return {"group_id": one.group_id, "civicrm": standing}
+
+
+def _permissions(conn: Connection, audience: Audience, facts: RowFacts) -> list[dict[str, Any]]:
+    """The marketing permissions of a member as last read, with the groups that they are linked with.
+
+    Of a linked one ``since`` is the time that the sync compares. One of somebody who is no member is neither granted
+    nor refused: ``granted`` is None.
+    """
+    alone = {"granted": None, "since": "", "group_id": None, "civicrm": None}
+    found = {one["permission_id"]: alone | one for one in read_consents(conn, audience.list_id, facts.cache_id)}
+    linked = {
+        one.interest_id.removeprefix(PERMISSION): one for one in facts.interests if is_permission(one.interest_id)
+    }
+    texts = {one["permission_id"]: one["text"] for one in known_permissions(conn, audience.list_id)} if linked else {}
+    for key, one in linked.items():
+        shown = found.setdefault(key, alone | {"permission_id": key, "text": texts.get(key, "")})
+        shown |= _linked(audience, one)
+        if one.held is not None:
+            shown |= {"granted": one.held, "since": _time(audience, one.since) or ""}
+    return list(found.values())
 
 
 def _data(conn: Connection, audience: Audience, cache_id: int, plugins: DataPlugins) -> dict[str, Any] | None:
@@ -317,7 +342,7 @@ _DOES: Mapping[str, str] = {
     categories.LEAVE_GROUP: "take them out of the group",
     categories.SUBSCRIBE: "subscribe them at Mailchimp",
     categories.UNSUBSCRIBE: "unsubscribe them at Mailchimp",
-    categories.INTERESTS: "bring their interests into step",
+    categories.INTERESTS: "bring their interests and marketing permissions into step",
     categories.CHANGE_ADDRESS: "tell Mailchimp their new address",
     categories.ARCHIVE_ADDRESS: "take the address they gave up out of the audience",
     categories.HAND_OVER: "let the other contact with this address represent it",

@@ -5,15 +5,17 @@ fetched one by one afterwards; only that shows which were deleted for good.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, or_, select
 
 from civiapi.store.databases.expressions import unindexed
+from sync.audience import is_permission
+from sync.connections.config import note_interests
 from sync.mailchimp.paging import MemberPage, Position, floor
-from sync.mailchimp.wire import Member, find_instant, format_instant
+from sync.mailchimp.wire import PERMISSION, Member, find_instant, format_instant, read_permissions
 from sync.model import RECEIVES_MAIL
 from sync.runs.run import Run, RunRequest, Step
 from sync.store.events import CONFIRM, record
@@ -53,7 +55,8 @@ def _begin(conn: Connection, step: Step, request: RunRequest, overlap: int, page
         _continue(step, request, page)
         return
     since = None if request.since == EVER else request.since or step.audience.clock.read(checkpoint.last_sync_time)
-    asked = max(0, int(since.timestamp()) - overlap) if isinstance(since, datetime) else None
+    is_read = isinstance(since, datetime) and not _links_unread_permission(step)
+    asked = max(0, int(since.timestamp()) - overlap) if isinstance(since, datetime) and is_read else None
     if asked is None:
         checkpoint.serial += 1
     checkpoint.parameters = RunParameters(
@@ -70,6 +73,12 @@ def _begin(conn: Connection, step: Step, request: RunRequest, overlap: int, page
     moment = datetime.fromtimestamp(asked, UTC) if asked is not None else None
     checkpoint.fetch = {"since": format_instant(moment) if moment else "", "offset": 0}
     step.log(f"Fetching members changed since {format_instant(moment)}." if moment else "Fetching all members.")
+
+
+def _links_unread_permission(step: Step) -> bool:
+    """Whether a marketing permission is linked since the last run: members fetched by an earlier version, which did not
+    read permissions, may have it."""
+    return any(is_permission(key) for key in step.audience.interests if key not in step.checkpoint.interests)
 
 
 def _continue(step: Step, request: RunRequest, page: int) -> None:
@@ -126,6 +135,7 @@ async def _read_pages(run: Run) -> None:
     try:
         async for page in pages:
             step = await run.commit(_merge_page, page, client.skew())
+            run.audience = step.audience
             if step.possible_renames:
                 await _resolve_renames(run, page, step.possible_renames)
             if run.checkpoint.stage != stage or run.is_out_of_time():
@@ -153,8 +163,30 @@ def _merge_page(conn: Connection, step: Step, page: MemberPage, skew: timedelta)
     step.counts.update(
         members=len(page.members), new=merged.new, changed=merged.changed, unusable=merged.unusable, pages=1
     )
+    _note_permissions(conn, step, page.members)
     if not merged.possible_renames:
         _advance(conn, step, page)
+
+
+def _note_permissions(conn: Connection, step: Step, members: Sequence[Member]) -> None:
+    """Mark linked marketing permissions that these members do not list any more, or list again.
+
+    Every member lists all permissions of the audience, or none where it has no GDPR fields (any more). The rest of the
+    run leaves out those that are gone; those that are there again are for the next run.
+    """
+    audience = step.audience
+    linked = [key for key in audience.interests if is_permission(key)]
+    marked = [key for key in audience.gone if is_permission(key)]
+    if not linked and not marked:
+        return
+    subscribed = [one for one in members if one.get("status") in RECEIVES_MAIL]
+    listed = {PERMISSION + key: text for one in subscribed for key, text, _ in read_permissions(one)}
+    gone, back = set(linked) - listed.keys(), listed.keys() & marked
+    if not subscribed or not (gone or back):
+        return
+    note_interests(conn, audience.list_id, listed, ("permissions",))
+    left = {key: group_id for key, group_id in audience.interests.items() if key not in gone}
+    step.audience = replace(audience, interests=left, gone=(audience.gone | gone) - back)
 
 
 def _advance(conn: Connection, step: Step, page: MemberPage) -> None:

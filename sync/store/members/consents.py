@@ -1,6 +1,7 @@
 """Marketing permissions of members, of audiences with GDPR fields: which they gave, and since when that is so.
 
-Read at every fetch, and never changed: a permission is the member's to give. Times are site times.
+Kept of all permissions, to be shown and searched. The sync decides about those that are linked with groups, as
+interests (`sync.mailchimp.wire.PERMISSION`), and never about others. Times are site times.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,10 +12,8 @@ from sqlalchemy import ColumnElement, Connection, func, select
 from civiapi.store.clock import SiteClock
 from civiapi.store.databases.dialect import upsert
 from civiapi.store.databases.expressions import in_list
-from sync.mailchimp.wire import Member, find_instant
+from sync.mailchimp.wire import Member, find_instant, read_permissions
 from sync.store.tables import cache, consent, permission
-
-ID_LENGTH = 32
 
 
 def note_consents(
@@ -24,13 +23,13 @@ def note_consents(
 
     A permission that changed has the time of the member's last change.
     """
-    found: dict[tuple[int, str], tuple[int, str | None]] = {}
+    found: dict[tuple[int, str], tuple[bool, str | None]] = {}
     texts: dict[str, str] = {}
     for one in members:
         cache_id = cache_ids.get(one.get("id", ""))
         changed = find_instant(one.get("last_changed"))
         since = clock.write(changed) if changed is not None else None
-        for key, text, granted in _permissions(one):
+        for key, text, granted in read_permissions(one):
             texts[key] = text
             if cache_id is not None:
                 found[cache_id, key] = (granted, since)
@@ -42,19 +41,11 @@ def note_consents(
     )
     known = {(row.cache_id, row.permission_id): row.granted for row in conn.execute(known_rows)}
     rows = [
-        {"cache_id": cache_id, "permission_id": key, "granted": granted, "since": since}
+        {"cache_id": cache_id, "permission_id": key, "granted": int(granted), "since": since}
         for (cache_id, key), (granted, since) in found.items()
         if known.get((cache_id, key)) != granted
     ]
     upsert(conn, consent, rows, key=("cache_id", "permission_id"), set_=("granted", "since"))
-
-
-def _permissions(member: Member) -> Iterable[tuple[str, str, int]]:
-    """The permissions of a member from the wire: id, text, 1 for a given one. What is malformed is left out."""
-    for one in member.get("marketing_permissions") or ():
-        key = one.get("marketing_permission_id") if isinstance(one, dict) else None
-        if isinstance(key, str) and 0 < len(key) <= ID_LENGTH:
-            yield key, str(one.get("text") or ""), int(one.get("enabled") is True)
 
 
 def _note_texts(conn: Connection, list_id: str, texts: Mapping[str, str]) -> None:
@@ -85,7 +76,7 @@ def read_consents(conn: Connection, list_id: str, cache_id: int) -> list[dict[st
     ]
 
 
-def read_permissions(conn: Connection, list_id: str) -> list[dict[str, str]]:
+def known_permissions(conn: Connection, list_id: str) -> list[dict[str, str]]:
     """The permissions that members of an audience may give, as last fetched: ``permission_id`` and ``text``."""
     rows = conn.execute(
         select(permission.c.permission_id, permission.c.text)

@@ -6,6 +6,8 @@ in their ``@``, the time of the CiviCRM change behind it: a change that echoes o
 ``echo-status@`` and ``echo-interest-ID@`` are the times of the Mailchimp changes that our latest group changes
 mirror. The extension of 2020 has names and a nested ``interests`` map, and changes no interest of a row without it:
 the map is written beside the flat entries, so that it always says the same. Where the two differ, the flat one counts.
+Marketing permissions are flat entries only (``interest-permission:ID``), which the extension does not read: what it
+finds in the map are interests to it, and Mailchimp refuses one that it does not know.
 
 The codec is ours because this is read and written for every member of every page, ten times as fast as a general one.
 """
@@ -15,12 +17,14 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from sync.mailchimp.wire import PERMISSION
 from sync.store.members.blobs import INTEREST, INTERESTS, load_data
 
 Fields = dict[str, Any]
 
 SENT = "sent-"
 ECHO = "echo-"
+_PERMISSION = INTEREST + PERMISSION
 _HEAD = re.compile(rb"a:(\d+):\{")
 NESTED, FLAT = f'"{INTERESTS}";a:'.encode(), f'"{INTEREST}'.encode()
 
@@ -60,7 +64,11 @@ def interests_of(fields: Mapping[str, Any]) -> dict[str, bool]:
 
 def interests_entry(fields: Mapping[str, Any]) -> str:
     """The nested ``interests`` map of these fields, as PHP serializes it; empty where they have no interest."""
-    chosen = [(key, bool(value)) for key, value in fields.items() if key.startswith(INTEREST) and key[-1] != "@"]
+    chosen = [
+        (key, bool(value))
+        for key, value in fields.items()
+        if key.startswith(INTEREST) and key[-1] != "@" and not key.startswith(_PERMISSION)
+    ]
     return _interests_entry(tuple(chosen)) if chosen else ""
 
 

@@ -43,6 +43,19 @@ async def test_an_audience_without_interests_has_no_such_key(
     assert "interests" not in found["audiences"][emulator.audience().id]
 
 
+async def test_an_audience_with_gdpr_fields_is_shown_with_its_permissions(
+    store: Store, clients: Clients, emulator: Emulator
+) -> None:
+    """Mailchimp lists them with each member only."""
+    emulator.audience().marketing_permissions = [{"marketing_permission_id": "p1", "text": "Email"}]
+    shown = emulator.audience().id
+    found = await fetch_account_info(store, clients, "https://crm.example.org", emulator.key)
+    assert "permissions" not in found["audiences"][shown]
+    emulator.admin("import", "ada@example.org")
+    found = await fetch_account_info(store, clients, "https://crm.example.org", emulator.key)
+    assert found["audiences"][shown]["permissions"] == {"p1": "Email"}
+
+
 async def test_a_new_account_has_one_secret_everywhere(store: Store, clients: Clients, emulator: Emulator) -> None:
     found = await fetch_account_info(store, clients, "https://crm.example.org", emulator.key)
     secret = found["batchWebhookSecret"]

@@ -64,6 +64,18 @@ def test_interests_without_a_group_are_not_linked() -> None:
     assert links["abc123"].interests == {"i2": 14}
 
 
+def test_a_linked_permission_is_an_interest_of_the_link() -> None:
+    link = parse_config(a_config(permissions={"p1": "15", "p2": ""})).links["abc123"]
+    assert link.interests == {"i1": 13, "permission:p1": 15}
+
+
+def test_an_old_client_that_saves_what_it_read_keeps_the_permissions() -> None:
+    """It knows neither the links of permissions nor the marks of those that are gone."""
+    known = a_config(permissions={"p1": "15"}, interestsGone={"permission:p1": "Email", "i9": "Gone"})
+    saved = clean_config(json.dumps(known))["lists"]["abc123"]
+    assert (saved["permissions"], saved["interestsGone"]) == ({"p1": "15"}, {"permission:p1": "Email"})
+
+
 def test_trust_override_knows_two_sides_and_ignores_the_rest() -> None:
     override = {"subscription": "Mailchimp", "i1": "CiviCRM", "i2": "", "i3": "Wilma", "i4": None}
     links = parse_config(a_config(trustOverride=override)).links

@@ -42,6 +42,7 @@ def said(before: dict[str, Any], after: dict[str, Any]) -> dict[str, list[str]]:
         (a_config(interests={TREES: 14}), a_config(interests={TREES: 15}), [("abc123", TREES)]),
         (a_config(interests={TREES: 14}), a_config(), []),
         ({"lists": {}}, a_config(interests={TREES: 14}), []),
+        (a_config(), a_config(permissions={"p1": 14}), [("abc123", "permission:p1")]),
     ],
 )
 def test_what_is_linked_with_another_group_is_known(before: Any, after: Any, found: list[tuple[str, str]]) -> None:
@@ -61,6 +62,14 @@ def test_what_is_linked_with_another_group_is_known(before: Any, after: Any, fou
             [
                 "Interest “Topics: Trees” was linked with group 14.",
                 "Interest “Topics: Trees” is gone at Mailchimp; syncs leave it out.",
+            ],
+        ),
+        (a_config(permissions={"p1": "14"}), ["Marketing permission “p1” was linked with group 14."]),
+        (
+            a_config(permissions={"p1": "14"}, interestsGone={"permission:p1": "Email"}),
+            [
+                "Marketing permission “Email” was linked with group 14.",
+                "Marketing permission “Email” is gone at Mailchimp; syncs leave it out.",
             ],
         ),
         (a_config(brake={"people": "50"}), ["The brake's limit “people” changed from the site's to 50."]),
@@ -144,6 +153,7 @@ LINK = st.fixed_dictionaries(
     {"apiKey": MARKED, "subscriptionGroup": st.integers(1, 99) | MARKED},
     optional={
         "interests": st.dictionaries(st.just(TREES), st.integers(1, 9) | MARKED) | ANY,
+        "permissions": st.dictionaries(st.just("p1"), st.integers(1, 9) | MARKED) | ANY,
         "brake": st.fixed_dictionaries({}, optional={"people": ANY, "password": ANY}) | ANY,
         "trustOverride": st.dictionaries(st.just("subscription"), MARKED) | ANY,
         "mergeFields": st.dictionaries(st.just("JOB"), MARKED.map(lambda text: f"text:{text}") | st.none()),

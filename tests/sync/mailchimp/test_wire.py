@@ -224,6 +224,27 @@ def test_masking_leaves_ordinary_text_alone() -> None:
     assert mask_secrets(text) == text
 
 
+IDS = st.text("0123456789abcdef", min_size=1, max_size=10)
+CHOSEN = st.dictionaries(IDS | IDS.map(lambda one: wire.PERMISSION + one), st.booleans())
+
+
+@given(st.fixed_dictionaries({}, optional={"status": st.just("subscribed"), "interests": CHOSEN}))
+def test_a_body_comes_back_from_the_wire_as_it_was(body: dict[str, Any]) -> None:
+    sent = wire.body_to_wire(body)
+    assert not [key for key in sent.get("interests", ()) if key.startswith(wire.PERMISSION)]
+    assert wire.body_from_wire(sent) == body
+
+
+def test_the_permissions_of_a_member_are_among_its_interests_too() -> None:
+    named = [{"marketing_permission_id": "a1", "text": "Email", "enabled": True}]
+    named += [{"marketing_permission_id": "b2", "text": "Post", "enabled": False}]
+    found = {wire.PERMISSION + "a1": True, wire.PERMISSION + "b2": False}
+    assert wire.read_member({"marketing_permissions": named})["interests"] == found
+    both = wire.read_member({"interests": {"i1": True}, "marketing_permissions": named})
+    assert both["interests"] == {"i1": True, **found}
+    assert "interests" not in wire.read_member({"marketing_permissions": []})
+
+
 @pytest.mark.parametrize(
     "key", ["", "0123456789abcdef", "nohyphen", "-us1", "key-", "key-us1.evil.example", "key-us/1"]
 )

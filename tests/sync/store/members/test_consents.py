@@ -11,7 +11,7 @@ from sqlalchemy import select
 from civiapi.api.call import Call
 from civiapi.api.dispatch import Api
 from entities import catalogue
-from sync.store.members.consents import note_consents, read_permissions
+from sync.store.members.consents import known_permissions, note_consents
 from sync.store.tables import consent
 from tests.support.databases import database_at
 from tests.support.linked_site import Site, a_site
@@ -58,7 +58,7 @@ async def test_permissions_are_read_with_their_texts_and_dated_by_their_change(s
         "Direct mail": (True, "2026-03-02 12:00:00"),
     }
     assert [granted for granted, _ in (await permissions_of(site, BEA)).values()] == [False, False]
-    known = await site.store.read(read_permissions, site.list_id)
+    known = await site.store.read(known_permissions, site.list_id)
     assert known == [{"permission_id": EMAIL, "text": "Email"}, {"permission_id": POST, "text": "Direct mail"}]
 
 

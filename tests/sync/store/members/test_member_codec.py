@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from civiapi.store.clock import site_clock
 from sync.audience import Audience
-from sync.mailchimp.wire import Member
+from sync.mailchimp.wire import PERMISSION, Member
 from sync.store.members.member_codec import decode, encode, encode_new, interests_of, peek, values_of, with_text
 from sync.store.members.member_merge import (
     MemberSnapshot,
@@ -143,6 +143,16 @@ def test_a_row_without_the_map_of_interests_differs_from_the_same_news() -> None
     assert is_same(encode_new(values, "20260109100002"), news_of())
     without = phpserialize.dumps(decode(encode_new(values, "20260109100002")), charset="utf-8")
     assert not is_same(without, news_of())
+
+
+def test_a_permission_is_no_interest_in_the_map_that_the_extension_reads() -> None:
+    """It would send what it finds there as interests."""
+    values = news_of(interests={"i1": True, PERMISSION + "p1": True}).values
+    data = encode_new(values, "20260109100002")
+    assert phpserialize.loads(data, decode_strings=True)["interests"] == {"i1": True}
+    assert decode(data)[f"interest-{PERMISSION}p1"] is True
+    assert is_same(data, news_of(interests={"i1": True, PERMISSION + "p1": True}))
+    assert not is_same(data, news_of(interests={"i1": True, PERMISSION + "p1": False}))
 
 
 def test_an_address_beyond_ascii_is_kept_in_lower_case() -> None:
