@@ -184,3 +184,38 @@ async def test_a_rule_that_was_stored_meanwhile_is_not_replaced_by_an_older_form
     assert rules == {"PHONE": "phone:phone"}
     form["digest"] = re.findall(r'name="digest" value="(\w+)"', again.text)[0]
     assert (await browser.post(f"{BASE}/config/fields", data=form)).status == 303  # knowing it now
+
+
+async def test_a_permission_is_linked_with_a_group_on_the_page_of_its_connection(site: Whole, browser: Browser) -> None:
+    listed = [{"marketing_permission_id": "p1", "text": HOSTILE}, {"marketing_permission_id": "p2", "text": "Post"}]
+    site.emulator.audience().marketing_permissions = listed
+    site.emulator.person("edit_profile", "ada@example.org", marketing_permissions=[
+        {"marketing_permission_id": "p1", "enabled": True}
+    ])  # fmt: skip
+    page = await browser.get(f"{BASE}/config")
+    account = re.findall(r'name="account" value="(\w+)"', page.text)[0]
+    form = {"token": page.token, "account": account, "do": "refresh"}
+    assert (await browser.post(f"{BASE}/config", data=form)).status == 303
+    page = await browser.get(f"{BASE}/config/link?list_id={site.list_id}")
+    assert "<h2>Marketing permissions</h2>" in page.text
+    assert "<h2>Interests</h2>" not in page.text
+    [group_id] = {row["group_id"] for row in (await site.call("Mailchimpsync", "getruns"))["values"]}
+    form = {"token": page.token, "list_id": site.list_id, "group": str(group_id), "interest[permission:p1]": "new"}
+    form["digest"] = re.findall(r'name="digest" value="(\w+)"', page.text)[0]
+    saved = await browser.post(f"{BASE}/config/link", data=form)
+    assert saved.status == 303, saved.text
+    link = json.loads(await site.call("Setting", "getvalue", name="mailchimpsync_config"))["lists"][site.list_id]
+    assert (link["interests"], list(link["permissions"])) == ({}, ["p1"])
+    await site.sync(group_id)
+    known = (await site.call("Mailchimpsync", "getpermissions", group_id=group_id))["values"]
+    assert [(one["text"], one["group_id"]) for one in known] == [(HOSTILE, link["permissions"]["p1"]), ("Post", "")]
+    shown = (await browser.get(f"{BASE}/person?email=ada@example.org")).text
+    assert (shown.count("linked with no group"), "<img src=x" in shown) == (1, False)
+    for path in pages_of(site):
+        assert "<img src=x" not in (await browser.get(path)).text
+
+    page = await browser.get(f"{BASE}/config/link?list_id={site.list_id}")
+    form["digest"], form["interest[permission:p1]"] = re.findall(r'name="digest" value="(\w+)"', page.text)[0], ""
+    assert (await browser.post(f"{BASE}/config/link", data=form)).status == 303
+    link = json.loads(await site.call("Setting", "getvalue", name="mailchimpsync_config"))["lists"][site.list_id]
+    assert link["permissions"] == {}

@@ -15,7 +15,8 @@ from civiapi.http import forms
 from civiapi.ui.config.model import AudienceView, StoredConfig, read_stored, save
 from civiapi.ui.config.pages import CHANGED, GONE, done, show_index
 from civiapi.ui.core.page import CallFailed, PageRequest
-from sync.connections.config_values import as_map
+from sync.audience import is_permission
+from sync.connections.config_values import as_map, interests_apart
 
 PATH = "/civicrm/mailchimpsync/config/link"
 PERMISSION = "administer CiviCRM"
@@ -31,6 +32,20 @@ BRAKE = {
     "data": ("Stop before new rules change merge fields of more than this share of the members, in percent",
              "brake_data_percent"),
 }  # fmt: skip
+SECTIONS = {
+    False: (
+        "Interests",
+        "Each interest of the audience can have its own group: people who select it at Mailchimp are added to that "
+        "group, and vice versa.",
+    ),
+    True: (
+        "Marketing permissions",
+        "Each permission of an audience with GDPR fields can have its own group: people who give it at Mailchimp are "
+        "added to that group, and people in the group are given it at Mailchimp, also those who are newly subscribed. "
+        "Link only a group of people who gave this permission. One that is not linked is never given.",
+    ),
+}
+"""What can be linked with groups besides the subscription, by whether it is permissions: title, help."""
 SYSTEM_GROUPS = ("Administrators",)
 """Names of groups that CiviCRM makes for itself."""
 
@@ -153,7 +168,10 @@ async def _create_group(page: PageRequest, title: str) -> str:
 def _link(stored: StoredConfig, audience: AudienceView, chosen: Choice) -> dict[str, Any]:
     """The link to store; keys that the form does not have stay."""
     link = dict(as_map(stored.lists.get(audience.id)))
-    link |= {"subscriptionGroup": chosen.group, "interests": dict(chosen.interests)}
+    parts = interests_apart(chosen.interests)
+    link |= {"subscriptionGroup": chosen.group, "interests": parts["interests"]}
+    if parts["permissions"] or link.get("permissions"):
+        link["permissions"] = parts["permissions"]
     for name, given in (("trustOverride", chosen.trust), ("brake", chosen.brake)):
         if given or link.get(name):
             link[name] = dict(given)
@@ -183,6 +201,10 @@ async def _show(
         brakes=BRAKE,
         limits={name: _limit_text(name, getattr(page.site.sync, setting)) for name, (_, setting) in BRAKE.items()},
         titles={one: new_title(audience, one) for one in audience.interests},
+        sections=[
+            (title, help_text, [one for one in audience.interests if is_permission(one) is wanted])
+            for wanted, (title, help_text) in SECTIONS.items()
+        ],
         digest=stored.digest,
         wrong=wrong,
         path=PATH,

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 
 from civiapi.ui.core.page import CallFailed, PageRequest
-from sync.connections.config_values import as_map
+from sync.audience import is_permission
+from sync.connections.config_values import as_map, interests_in
 
 SETTING = "mailchimpsync_config"
 SHOWN_OF_KEY = 4
@@ -52,7 +53,7 @@ class LinkView:
 
 @dataclass(frozen=True, slots=True)
 class AudienceView:
-    """An audience as last fetched, with its link if it has one."""
+    """An audience as last fetched, with its link if it has one. Marketing permissions are among the *interests*."""
 
     id: str
     name: str
@@ -161,14 +162,18 @@ def _account(key: str, value: dict[str, Any], lists: dict[str, Any]) -> AccountV
 
 def _audience(list_id: str, value: dict[str, Any], link: Any) -> AudienceView:
     hooks = _hooks(value.get("webhooks"), value.get("webhook"), value.get("webhookFound"))
-    interests = {key: str(name) for key, name in as_map(value.get("interests")).items()}
-    return AudienceView(list_id, str(value.get("name") or list_id), interests, hooks, _connection(link))
+    interests = {key: str(name) for key, name in interests_in(value).items()}
+    connection = _connection(link)
+    if connection is not None:  # permissions that the account, when it was last fetched, did not have stay linked
+        linked = {key: connection.gone.get(key) or key for key in connection.interests if is_permission(key)}
+        interests = linked | interests
+    return AudienceView(list_id, str(value.get("name") or list_id), interests, hooks, connection)
 
 
 def _connection(link: Any) -> LinkView | None:
     if not isinstance(link, dict):
         return None
-    interests = {key: str(group) for key, group in as_map(link.get("interests")).items() if group}
+    interests = {key: str(group) for key, group in interests_in(link).items() if group}
     trust = {key: str(side) for key, side in as_map(link.get("trustOverride")).items() if side}
     brake = {name: str(limit) for name, limit in as_map(link.get("brake")).items() if limit not in (None, "")}
     gone = {key: str(name) for key, name in as_map(link.get("interestsGone")).items() if key in interests}

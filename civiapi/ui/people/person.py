@@ -74,7 +74,9 @@ async def _show(page: PageRequest, wrong: str = "", status: int = 200) -> web.Re
         entries = await _explain(page, person)
     stored = await read_stored(page)
     interests = {key: name for one in stored.accounts for a in one.audiences for key, name in a.interests.items()}
-    wanted = {str(entry["group_id"]) for one in entries for entry in (*one["history"], *one["interests"])}
+    wanted = {
+        str(entry["group_id"]) for one in entries for entry in (*one["history"], *one["interests"], *one["permissions"])
+    } - {"None"}
     contacts = sorted({one["contact_id"] for one in entries if one["contact_id"]})
     names = [one["display_name"] for one in entries if one["display_name"]]
     return page.render(
