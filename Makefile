@@ -61,6 +61,7 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 	$(BIN)/bandit -q -r civiapi entities sync --severity-level medium --confidence-level medium
 	$(BIN)/python -m pip check
 

@@ -37,7 +37,7 @@ async def test_every_road_makes_the_same_whole_contact_and_a_new_name_reaches_it
 ) -> None:
     named = {"first_name": "Ada <3", "last_name": "Byron"}
     made = [
-        *await store.write(contacts.create_individuals, [NewPerson(*named.values(), "ada@example.org")], AT),
+        *await store.write(contacts.create_individuals, [NewPerson(**named, email="ada@example.org")], AT),
         await a_contact(call, **named, email="ada@example.org"),
         await a_contact(call, first_name="Eda", last_name="Byron", email="ada@example.org"),
         await a_contact(call, first_name="Eda", last_name="Byron", email="ada@example.org"),

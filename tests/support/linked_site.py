@@ -237,8 +237,10 @@ async def a_site(
     await migrate(store)
     with stamina.set_testing(True, attempts=2):
         async with running_emulator(**options) if sockets else in_process_emulator(**options) as emulator:
-            in_process = isinstance(emulator, InProcessEmulator)
-            clients = emulator.clients() if in_process else Clients(base_url=emulator.root_url)
+            if isinstance(emulator, InProcessEmulator):
+                clients = emulator.clients()
+            else:
+                clients = Clients(base_url=emulator.root_url)
             try:
                 list_id = emulator.audience().id
                 await store.write(link, emulator.key, list_id)

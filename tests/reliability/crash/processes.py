@@ -86,8 +86,14 @@ class Forker:
 def forking() -> Iterator[Forker]:
     """A process that forks, while the block lasts; ended with whatever it forked, frozen ones too."""
     words = [sys.executable, "-m", "tests.reliability.crash.child"]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(words, cwd=ROOT, env=environment(), start_new_session=True, **pipes) as process:
+    with subprocess.Popen(
+        words,
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
         try:
             forker = Forker(process)
             assert "ready" in forker.read_line()

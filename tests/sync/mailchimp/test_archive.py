@@ -130,7 +130,7 @@ def a_device(entry: tarfile.TarInfo) -> None:
 
 def a_long_header() -> bytes:
     """A header of two megabytes, which a naive reader would hold in memory."""
-    return a_tar(b"[]", change=lambda entry: entry.pax_headers.update({"comment": "x" * 2_000_000}))
+    return a_tar(b"[]", change=lambda entry: setattr(entry, "pax_headers", {"comment": "x" * 2_000_000}))
 
 
 def a_claim_of_size() -> bytes:
