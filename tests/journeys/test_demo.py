@@ -26,6 +26,7 @@ async def test_the_demo_brings_both_ends_into_step_and_says_how(tmp_path: Path) 
         '"Cleaned" contacts cannot be resubscribed.',
         "the webhook event changes CiviCRM: Removed from the group",
         "and is subscribed at Mailchimp",
+        "the webhook event changes CiviCRM: Added to “May be written to by post”",
         "officer@charity.example.org gets a mail: Warning: Audience a1b2c3d4e5 stopped at readyToFetch",
         "officer@charity.example.org gets a mail: Mended: Audience a1b2c3d4e5 stopped at readyToFetch",
         "Both sides agree",

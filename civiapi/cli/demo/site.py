@@ -35,6 +35,9 @@ from sync.emulator.world import World
 
 EXPORT = Path(__file__).parent / "data" / "mailchimp"
 GROUP = "Newsletter"
+BY_POST = "9d1e5b70c2"
+"""The marketing permission that the demo links with a group."""
+POST_GROUP = "May be written to by post"
 OFFICER = "officer@charity.example.org"
 
 
@@ -73,6 +76,11 @@ async def running_site(folder: Path, *, port: int = 0) -> AsyncIterator[Site]:
     database = _fresh_database(folder)
     world = World()
     load(world, EXPORT)
+    for audience in world.default_account.audiences.values():
+        audience.marketing_permissions = [
+            {"marketing_permission_id": "4c7f20a8e1", "text": "Email"},
+            {"marketing_permission_id": BY_POST, "text": "Direct mail"},
+        ]
     async with running_emulator(world) as emulator, running_mail_sink() as mail:
         settings = _settings(database, port or free_port(), emulator.base_url, mail.port)
         async with open_app(settings, for_callers=True) as app:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from civiapi.cli.demo.site import GROUP, CallFailed, Site, running_site
+from civiapi.cli.demo.site import BY_POST, GROUP, POST_GROUP, CallFailed, Site, running_site
 from civiapi.cli.sync import stage_bars
 from civiapi.server.lifecycle import alert_watch
 from sync.emulator.rules import campaigns
@@ -26,6 +26,7 @@ async def play(folder: Path, *, once: bool, port: int, console: Console) -> bool
         created = await first_sync(site, list_id, console)
         await _summary(site, list_id, created, console)
         await _a_change_on_each_side(site, list_id, console)
+        await _a_permission(site, list_id, console)
         await _a_campaign(site, list_id, console)
         await _a_failed_sync_alerts(site, console)
         agreed = await sides_agree(site, list_id, console)
@@ -38,13 +39,12 @@ async def play(folder: Path, *, once: bool, port: int, console: Console) -> bool
 async def link_audience(site: Site, console: Console) -> str:
     groups = await site.call("Group", "get", title=GROUP, sequential=1)
     group_id = groups["values"][0]["id"]
+    by_post = await site.call("Group", "create", title=POST_GROUP)
     key = site.emulator.key
     account = (await site.call("Mailchimpsync", "fetchaccountinfo", api_key=key))["values"]
     list_id, audience = next(iter(account["audiences"].items()))
-    config = {
-        "accounts": {key: {**account, "apiKey": key}},
-        "lists": {list_id: {"apiKey": key, "subscriptionGroup": group_id, "interests": {}}},
-    }
+    link = {"apiKey": key, "subscriptionGroup": group_id, "interests": {}, "permissions": {BY_POST: by_post["id"]}}
+    config = {"accounts": {key: {**account, "apiKey": key}}, "lists": {list_id: link}}
     await site.call("Mailchimpsync", "updateconfig", config=config)
     await site.call("Mailchimpsync", "updatewebhook", process="add_webhook", api_key=key, list_id=list_id)
     await site.call("Mailchimpsync", "updatewebhook", process="add_batch_webhook", api_key=key)
@@ -131,9 +131,7 @@ async def _a_change_on_each_side(site: Site, list_id: str, console: Console) -> 
     leaver = await find_synced_member(site, list_id)
     console.print(f"\nAt Mailchimp, {leaver['mailchimp_email']} clicks “unsubscribe” …")
     site.emulator.person("unsubscribe", leaver["mailchimp_email"], list_id)
-    async with asyncio.timeout(TIMEOUT_S):
-        while await _group_status(site, leaver["civicrm_contact_id"]) != GroupStatus.REMOVED:  # noqa: ASYNC110  the webhook changes it
-            await asyncio.sleep(0.1)
+    await _wait_until_in_group(site, leaver["civicrm_contact_id"], GroupStatus.REMOVED)
     console.print("  … and the webhook event changes CiviCRM: [bold]Removed[/] from the group.")
 
     joiner = (
@@ -153,6 +151,17 @@ async def _a_change_on_each_side(site: Site, list_id: str, console: Console) -> 
     await _wait_until_idle(site, list_id)
     member = site.emulator.member("nell.byrne@members.example.org", list_id)
     console.print(f"  … and is [bold]{member.status if member else 'missing'}[/] at Mailchimp.")
+
+
+async def _a_permission(site: Site, list_id: str, console: Console) -> None:
+    """A member gives a marketing permission, and joins the group that is linked with it."""
+    giver = await find_synced_member(site, list_id)
+    console.print(f"\nAt Mailchimp, {giver['mailchimp_email']} ticks “Direct mail” …")
+    given = [{"marketing_permission_id": BY_POST, "enabled": True}]
+    site.emulator.person("edit_profile", giver["mailchimp_email"], list_id, marketing_permissions=given)
+    [group] = (await site.call("Group", "get", title=POST_GROUP, sequential=1))["values"]
+    await _wait_until_in_group(site, giver["civicrm_contact_id"], GroupStatus.ADDED, group_id=group["id"])
+    console.print(f"  … and the webhook event changes CiviCRM: [bold]Added[/] to “{POST_GROUP}”.")
 
 
 async def _a_failed_sync_alerts(site: Site, console: Console) -> None:
@@ -191,11 +200,15 @@ async def find_synced_member(site: Site, list_id: str) -> dict[str, Any]:
     return row
 
 
-async def _group_status(site: Site, contact_id: str) -> str:
-    rows = await site.call(
-        "SubscriptionHistory", "get", contact_id=contact_id, sequential=1, options={"limit": 1, "sort": "id DESC"}
-    )
-    return str(rows["values"][0]["status"])
+async def _wait_until_in_group(site: Site, contact_id: str, status: GroupStatus, **group: str) -> None:
+    """Wait until a webhook event has given a contact this status: in its latest group, or in the one named."""
+    asked = {"contact_id": contact_id, **group, "sequential": 1, "options": {"limit": 1, "sort": "id DESC"}}
+    async with asyncio.timeout(TIMEOUT_S):
+        while True:
+            rows = (await site.call("SubscriptionHistory", "get", **asked))["values"]
+            if rows and rows[0]["status"] == status:
+                return
+            await asyncio.sleep(0.1)
 
 
 async def _a_campaign(site: Site, list_id: str, console: Console) -> None:
