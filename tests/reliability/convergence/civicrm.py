@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, func, insert, select, text
 from sqlalchemy import update as change
 
 from civiapi.store.civicrm.group_membership import set_status
-from civiapi.store.schema.tables import contact, email, entity_tag, group_contact, subscription_history, tag
+from civiapi.store.schema.tables import contact, email, entity_tag, group, group_contact, subscription_history, tag
 from sync.connections.config import read_config, write_config
 from sync.store.tables import cache, update
 from tests.support.linked_site import GROUP, TREES_GROUP, link
@@ -19,6 +19,9 @@ from tests.support.linked_site import GROUP, TREES_GROUP, link
 LIST_ID = "a1b2c3d4e5"
 KEY = "0123456789abcdef0123456789abcdef-us1"
 TREES = "9143cf3bd1"
+MAIL, MAIL_GROUP = "aaaa000001", 14
+CHOICES = {TREES: TREES_GROUP, MAIL: MAIL_GROUP}
+"""What members choose at Mailchimp, an interest and a marketing permission, and the groups linked with them."""
 TAG, TAG_NAME = 7, "Volunteers"
 
 _NOTED = """
@@ -44,22 +47,23 @@ JOB = "JOB"
 
 
 def set_up(conn: Connection) -> None:
-    """Two groups, a tag, the audience linked with them."""
+    """Three groups, a tag, the audience linked with them."""
+    conn.execute(insert(group).values(id=MAIL_GROUP, name="Mail", title="Mail"))
     link(conn, KEY, LIST_ID, {TREES: str(TREES_GROUP)})
-    _fill_the_job(conn)
+    _complete_the_link(conn, permissions={MAIL: str(MAIL_GROUP)})
     conn.execute(insert(tag).values(id=TAG, name=TAG_NAME, label=TAG_NAME))
 
 
-def unlink_interest(conn: Connection) -> None:
-    """The audience's interest is linked with no group."""
+def unlink_choices(conn: Connection) -> None:
+    """The audience's interest and permission are linked with no group."""
     link(conn, KEY, LIST_ID, {})
-    _fill_the_job(conn)
+    _complete_the_link(conn)
 
 
-def _fill_the_job(conn: Connection) -> None:
-    """A merge field is filled with the contact's job, and emptied with it."""
+def _complete_the_link(conn: Connection, **more: Any) -> None:
+    """A merge field is filled with the contact's job, and emptied with it; and what else there is."""
     raw: Any = dict(read_config(conn).raw)
-    raw["lists"][LIST_ID]["mergeFields"] = {JOB: {"source": "contact:job_title", "clear": 1}}
+    raw["lists"][LIST_ID] |= {"mergeFields": {JOB: {"source": "contact:job_title", "clear": 1}}, **more}
     write_config(conn, raw)
 
 
@@ -167,7 +171,7 @@ def merge(conn: Connection, keeper: int, loser: int, at: str) -> None:
         first = select(func.min(email.c.id)).where(email.c.contact_id == keeper).scalar_subquery()
         conn.execute(change(email).where(email.c.id == first).values(is_primary=1))
     history = subscription_history.c
-    for group_id in (GROUP, TREES_GROUP):
+    for group_id in (GROUP, *CHOICES.values()):
         mine, theirs = standing(conn, keeper, group_id), standing(conn, loser, group_id)
         conn.execute(
             change(subscription_history)

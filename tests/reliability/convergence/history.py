@@ -17,7 +17,7 @@ from sync.audience import Privacy
 from sync.emulator.model.faults import FaultAction
 from sync.emulator.protocol.exchange import Request
 from tests.reliability.convergence import civicrm as crm
-from tests.reliability.convergence.civicrm import TREES
+from tests.reliability.convergence.civicrm import MAIL, MAIL_GROUP, TREES
 from tests.reliability.convergence.faults import RATE_HIGH, RATE_LOW, RATE_NONE, Kind
 from tests.reliability.convergence.model import Model
 from tests.reliability.convergence.store import KillSwitch
@@ -191,6 +191,11 @@ def _interest(run: HistoryRun, step: Step) -> None:
         run.model.change_group(contact_id, "Removed" if step.how % 2 else "Added", TREES_GROUP)
 
 
+def _permit(run: HistoryRun, step: Step) -> None:
+    if (contact_id := _adopt(run, step)) is not None:
+        run.model.change_group(contact_id, "Removed" if step.how % 2 else "Added", MAIL_GROUP)
+
+
 def _hold(run: HistoryRun, step: Step) -> None:
     if (contact_id := _adopt(run, step)) is not None:
         run.model.unit(crm.hold, contact_id, step.how % 2 == 0, run.model.at)
@@ -272,6 +277,11 @@ def _at_mailchimp(who: str, action: str, **more: Any) -> Callable[[HistoryRun, S
 
 def _choose(run: HistoryRun, step: Step) -> None:
     run.model.act("person", "edit_profile", run.at_mailchimp[step.who], interests={TREES: step.how % 2 == 0})
+
+
+def _consent(run: HistoryRun, step: Step) -> None:
+    named = [{"marketing_permission_id": MAIL, "enabled": step.how % 2 == 0}]
+    run.model.act("person", "edit_profile", run.at_mailchimp[step.who], marketing_permissions=named)
 
 
 def _rename(run: HistoryRun, step: Step) -> None:
@@ -412,6 +422,7 @@ STEPS: dict[str, Any] = {
     "join": _join,
     "leave": _leave,
     "interest": _interest,
+    "permit": _permit,
     "hold": _hold,
     "readdress": _readdress,
     "add_address": _add_address,
@@ -431,6 +442,7 @@ STEPS: dict[str, Any] = {
     "admin_unsubscribe": _at_mailchimp("admin", "unsubscribe"),
     "import": _at_mailchimp("admin", "import", status="subscribed"),
     "choose": _choose,
+    "consent": _consent,
     "rename": _rename,
     "move": _move,
     "delete": _delete,
@@ -452,7 +464,8 @@ STEPS: dict[str, Any] = {
 
 OFTEN = (
     *("join", "leave", "sign_up", "unsubscribe") * 2,
-    *("ambush", "webhooks", "interest", "choose", "describe", "rename", "break", "break_writes") * 2,
+    *("ambush", "webhooks", "interest", "choose", "permit", "consent", "describe", "rename", "break", "break_writes")
+    * 2,
     *("sync_and_settle", "killed") * 4,
     *("everything_at_once", "lose_batch") * 2,
 )

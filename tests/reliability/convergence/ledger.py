@@ -37,7 +37,7 @@ class MemberState:
     email: str
     is_in: bool
     last_changed: int
-    interests: frozenset[str]
+    chosen: frozenset[str]
     status: str = ""
 
 

@@ -31,7 +31,7 @@ from sync.errors import SyncError
 from sync.mailchimp.errors import MailchimpError
 from sync.service import SyncService
 from tests.reliability.convergence import civicrm as crm
-from tests.reliability.convergence.civicrm import JOB, KEY, LIST_ID, TREES
+from tests.reliability.convergence.civicrm import CHOICES, JOB, KEY, LIST_ID, MAIL, TREES
 from tests.reliability.convergence.faults import HOOKS, KILLED, FaultPlan, Kind
 from tests.reliability.convergence.harness import Harness, SavedState
 from tests.reliability.convergence.ledger import Ledger, MemberState
@@ -92,7 +92,7 @@ class Model:
     skew: int = 0
     has_interest: bool = True
     privacy: Privacy = Privacy.KEEP
-    """Whether the audience's interest is linked with a group: rows without any are reconciled in sets."""
+    """Whether interest and permission are linked with groups: rows without any are reconciled in sets."""
     page: int = 1000
     """Members to a page of a fetch."""
     seed: int = 0
@@ -122,7 +122,7 @@ class Model:
             self.world.clock.skew = float(self.skew)
             self._seed_audience(self.world.add_audience(list_id=LIST_ID))
             if not self.has_interest:
-                harness.memory.unit(crm.unlink_interest)
+                harness.memory.unit(crm.unlink_choices)
         else:
             harness.clock.move_to(self.start.elapsed)
             harness.memory.restore(self.start.database)
@@ -137,11 +137,12 @@ class Model:
         self.process = self.spawn()
 
     def _seed_audience(self, audience: EmulatedAudience) -> None:
-        """A webhook, and an interest."""
+        """A webhook, an interest, and a marketing permission."""
         audience.hooks[HOOK.id] = HOOK
         category = InterestCategory("c4t3g0ry00", "Kind")
         category.interests[TREES] = Interest(TREES, category.id, "Trees")
         audience.categories[category.id] = category
+        audience.marketing_permissions = [{"marketing_permission_id": MAIL, "text": "E-mail"}]
         number = max(audience.merge_fields) + 1
         audience.merge_fields[number] = MergeField(number, JOB, "Job")
 
@@ -244,7 +245,7 @@ class Model:
     def change_group(self, contact_id: int, status: str, group_id: int = GROUP) -> None:
         """Somebody puts a contact into a group or takes it out."""
         if self.unit(crm.set_group, contact_id, status, self.at, group_id):
-            field_ = "status" if group_id == GROUP else TREES
+            field_ = "status" if group_id == GROUP else next(key for key, one in CHOICES.items() if one == group_id)
             self.ledger.record(contact_id, field_, "civicrm", status == "Added", self.now)
 
     def mark_ambiguous(self, contact_id: int, *addresses: str) -> None:
@@ -273,17 +274,14 @@ class Model:
             present.add(member.serial)
             before = ledger.members.get(member.serial)
             is_in = member.status in RECEIVES
-            now = MemberState(member.email, is_in, member.last_changed, member.interests, member.status)
+            now = MemberState(member.email, is_in, member.last_changed, chosen_by(member), member.status)
             if before is None:
                 self._arrived(member)
-                if (
-                    is_person
-                    and TREES not in member.interests
-                    and ledger.last_there(now.email.lower(), TREES) is not False
-                ):
-                    # Not chosen when first met counts as their word; where a member before them (deleted since) had
-                    # not chosen it either, nothing changed, and Mailchimp dates no interest.
-                    ledger.record(now.email.lower(), TREES, "mailchimp", False, self.now)
+                for key in CHOICES:
+                    if is_person and key not in now.chosen and ledger.last_there(now.email.lower(), key) is not False:
+                        # Not chosen when first met counts as their word; where a member before them (deleted since) had
+                        # not chosen it either, nothing changed, and Mailchimp dates no interest.
+                        ledger.record(now.email.lower(), key, "mailchimp", False, self.now)
                 before = MemberState(member.email, False, 0, frozenset())
             if before.email.lower() != now.email.lower():
                 if not self.unit(crm.is_linked, before.email):  # nobody can know whose the new address is
@@ -296,8 +294,11 @@ class Model:
             if is_person and (before.is_in != now.is_in or says_out):
                 echoes = self.unit(crm.asks_to_be_in, now.email) if now.is_in else False
                 ledger.record(now.email.lower(), "status", "mailchimp", now.is_in, self.now, echoes=echoes)
-            if is_person and (TREES in before.interests) != (TREES in now.interests):
-                ledger.record(now.email.lower(), TREES, "mailchimp", TREES in now.interests, self.now)
+            for key in CHOICES if is_person else ():
+                if (key in before.chosen) != (key in now.chosen):
+                    ledger.record(now.email.lower(), key, "mailchimp", key in now.chosen, self.now)
+            if not is_person and MAIL in now.chosen - before.chosen:
+                self._check_permission(now.email.lower())
             self._age_events(now, before)
             ledger.members[member.serial] = now
         for serial in ledger.members.keys() - present - ledger.departed:
@@ -323,7 +324,7 @@ class Model:
     def _age_events(self, now: MemberState, before: MemberState) -> None:
         """The last word at Mailchimp looks younger, as long as the member still stands as it said."""
         stamp = now.last_changed - self.skew
-        for field_, stands in (("status", now.is_in), (TREES, TREES in now.interests)):
+        for field_, stands in (("status", now.is_in), *((key, key in now.chosen) for key in CHOICES)):
             events = [w for w in self.ledger.events_of(now.email.lower(), field_) if w.side == "mailchimp"]
             if events and not events[-1].seen and events[-1].is_in == stands:
                 events[-1].until = max(events[-1].until, float(stamp))
@@ -342,6 +343,11 @@ class Model:
             if member.status in RECEIVES and not before.get(member.serial, False):
                 self._check_joining(member)
         self._observe(is_person=False)
+
+    def _check_permission(self, address: str) -> None:
+        """No permission is given by default: somebody gave it, or was put into the group that is linked with it."""
+        if not self.has_interest or not any(event.is_in for event in self.ledger.events_of(address, MAIL)):
+            self.violations.append(f"{address} was given a permission that nobody gave")
 
     def _check_joining(self, member: Member) -> None:
         address = member.email.lower()
@@ -395,6 +401,11 @@ class Model:
         """Everything that a sync may change at our end."""
         read = self.harness.memory.rows
         return {name: read(f"SELECT * FROM {name} ORDER BY id") for name in DUMPED}
+
+
+def chosen_by(member: Member) -> frozenset[str]:
+    """The interests that a member has chosen and the permissions it has given."""
+    return member.interests | frozenset((member.extra or {}).get("marketing_permissions", ()))
 
 
 DUMPED = (

@@ -12,11 +12,11 @@ RUNS = {"CI": "make convergence, as CI does", "MariaDB": "make convergence-maria
 MADE_BY = "make convergence, make convergence-mariadb and make soak (tests/reliability/convergence/test_convergence.py)"
 TITLE = "Whatever people and networks do, both sides come to agree"
 WHAT = (
-    "Random histories over both sides: people join, leave, delete, merge, change addresses, interests and tags, on "
-    "either side and in the middle of syncs; clocks differ by up to ten minutes; webhooks are lost, doubled, late and "
-    "out of order; requests and operations of batches fail in every way Mailchimp knows; processes are killed. Then "
-    "quiet, and syncs until one changes nothing. An oracle that knows nothing of the sync's rules then checks that "
-    "both sides agree with the most recent change."
+    "Random histories over both sides: people join, leave, delete, merge, change addresses, interests, marketing "
+    "permissions and tags, on either side and in the middle of syncs; clocks differ by up to ten minutes; webhooks are "
+    "lost, doubled, late and out of order; requests and operations of batches fail in every way Mailchimp knows; "
+    "processes are killed. Then quiet, and syncs until one changes nothing. An oracle that knows nothing of the sync's "
+    "rules then checks that both sides agree with the most recent change."
 )
 KINDS_TITLE = "What struck those histories"
 KINDS_WHAT = "Faults and deaths by kind, while people acted. CI fails where a kind strikes too seldom."

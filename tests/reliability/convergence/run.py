@@ -11,7 +11,7 @@ from sync.store.retries import count_retries
 from tests.reliability.convergence.faults import KILLED, FaultPlan, Kind
 from tests.reliability.convergence.harness import Harness, a_harness
 from tests.reliability.convergence.history import History, HistoryRun, Step, first_people
-from tests.reliability.convergence.model import DUMPED, Model
+from tests.reliability.convergence.model import DUMPED, Model, chosen_by
 from tests.reliability.convergence.oracle import check_agreement
 
 RETRIES = 4
@@ -181,7 +181,7 @@ def describe(model: Model) -> str:
     for name in DUMPED[1:]:
         lines += [f"  {name.removeprefix('civicrm_')} {row}" for row in model.dump()[name]]
     for m in model.audience.members:
-        lines.append(f"  member {m.email} {m.status} {m.last_changed} {m.unsubscribed_by} {sorted(m.interests)}")
+        lines.append(f"  member {m.email} {m.status} {m.last_changed} {m.unsubscribed_by} {sorted(chosen_by(m))}")
     return "\n".join(lines)
 
 

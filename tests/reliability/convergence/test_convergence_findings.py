@@ -37,6 +37,10 @@ FINDINGS = {
         seed=286780,
         faults=2,
     ),
+    "Opted out after a first sync was killed between making their contact and putting it into the group: unsubscribed, "
+    "and not put into it.": happened(
+        ("killed", 1, 2, 1), ("opt_out", 2, 3, 4000), has_interest=False, privacy=Privacy.UNSUBSCRIBE, seed=147364
+    ),
     "Merged into a contact who was written to elsewhere: the address that was given up is archived, "
     "though the merge is a new word of CiviCRM.": happened(
         ("drop_address", 1, 0, 1), ("merge", 1, 0, 2), begins_in_step=True
