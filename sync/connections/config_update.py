@@ -34,6 +34,7 @@ from sync.store.tables import (
     hook_health,
     hook_signing,
     no_address,
+    permission,
     plan,
     plan_person,
     run,
@@ -226,7 +227,7 @@ def _delete_others(conn: Connection, kept: list[str]) -> None:
         conn.execute(delete(table).where(table.c.mailchimp_list_id.not_in(kept)))
     gone_runs = select(run_log.c.id).where(run_log.c.list_id.not_in(kept))
     conn.execute(delete(run_change).where(run_change.c.run_id.in_(gone_runs)))
-    for table in (status, run, hook_health, hook_signing, daily, balance, no_address, data_marks, data_due):
+    for table in (status, run, hook_health, hook_signing, daily, balance, no_address, data_marks, data_due, permission):
         conn.execute(delete(table).where(table.c.list_id.not_in(kept)))
     gone = select(plan.c.id).where(plan.c.list_id.not_in(kept))
     conn.execute(delete(plan_person).where(plan_person.c.plan_id.in_(gone)))

@@ -186,12 +186,12 @@ async def _read_links(app: App) -> Config:
 async def _link(stage: Stage, pairs: Sequence[Pair]) -> None:
     """Replace the copy's configuration, and with it all rows of earlier syncs, by the pairs and the emulator's key.
 
-    Interests are not in an export under their ids, so none are linked.
+    Interests and marketing permissions are not in an export under their ids, so none are linked.
     """
     await stage.call("updateconfig", {"config": {"accounts": {}, "lists": {}}})
     key = stage.emulator.key
     account = await stage.call("fetchaccountinfo", {"api_key": key, "sequential": 0})
-    same = {"apiKey": key, "interests": {}}
+    same = {"apiKey": key, "interests": {}, "permissions": {}}
     lists = {one.list_id: {**one.settings, **same, "subscriptionGroup": one.group_id} for one in pairs}
     await stage.call("updateconfig", {"config": {"accounts": {key: account | {"apiKey": key}}, "lists": lists}})
 

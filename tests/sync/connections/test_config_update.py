@@ -12,7 +12,7 @@ from sync.connections.config import read_config
 from sync.connections.config_update import update_config
 from sync.emulator.server.running import Emulator
 from sync.errors import SyncError
-from sync.store.tables import batch, cache, member, run, status, update
+from sync.store.tables import batch, cache, member, permission, run, status, update
 from tests.support.saved_account import saved
 
 
@@ -30,6 +30,7 @@ async def test_what_belonged_to_a_removed_list_is_deleted_and_the_rest_stays(
             if name != list_id:  # a new connection has one
                 conn.execute(insert(run).values(list_id=name))
             conn.execute(insert(member).values(cache_id=number))
+            conn.execute(insert(permission).values(list_id=name, permission_id="p1"))
             conn.execute(insert(lease).values(name=name, holder="h", fence=1, expires_ms=2**50))
 
     await store.write(fill)
@@ -43,6 +44,7 @@ async def test_what_belonged_to_a_removed_list_is_deleted_and_the_rest_stays(
             (status, status.c.list_id),
             (run, run.c.list_id),
             (member, member.c.cache_id),
+            (permission, permission.c.list_id),
         ]
     }
     assert left == {
@@ -52,6 +54,7 @@ async def test_what_belonged_to_a_removed_list_is_deleted_and_the_rest_stays(
         "civicrm_mailchimpsync_status": [list_id],
         "civiapi_run": [list_id],
         "civiapi_member": [1],
+        "civiapi_permission": [list_id],
     }
     claims = await store.read(lambda conn: {row.name: row.expires_ms for row in conn.execute(select(lease))})
     assert claims == {list_id: 2**50, "other": 0}, "a sync at work on the removed list has lost its claim"
