@@ -89,9 +89,14 @@ def make(database: str, answers: dict[str, bytes]) -> web.Application:
     return app
 
 
+def as_bytes(answer: Any) -> bytes:
+    """An answer as the handlers give it."""
+    return orjson.dumps(answer, option=orjson.OPT_NON_STR_KEYS)
+
+
 def main() -> None:
     """Serve until killed; the answers to give come as JSON on standard input."""
-    answers = {name: orjson.dumps(value) for name, value in orjson.loads(sys.stdin.buffer.read()).items()}
+    answers = {name: as_bytes(value) for name, value in orjson.loads(sys.stdin.buffer.read()).items()}
     web.run_app(make(sys.argv[2], answers), host="127.0.0.1", port=int(sys.argv[1]), access_log=None, print=None)
 
 

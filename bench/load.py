@@ -3,8 +3,10 @@
 One thread, one epoll, blocking nothing; it reads no more of an answer than its length.
 """
 
+import math
 import select
 import socket
+import sys
 import time
 from dataclasses import dataclass
 
@@ -42,8 +44,10 @@ class Link:
         return answer
 
 
-def fire(address: tuple[str, int], request: bytes, *, concurrency: int, seconds: float) -> Load:
-    """Keep *concurrency* requests under way for *seconds* (of wall time) and count the answers."""
+def fire(
+    address: tuple[str, int], request: bytes, *, concurrency: int, seconds: float = math.inf, most: float = math.inf
+) -> Load:
+    """Keep *concurrency* requests under way for *seconds* (of wall time), or until *most* answers, and count these."""
     links = {}
     poll = select.epoll()
     for _ in range(concurrency):
@@ -54,7 +58,7 @@ def fire(address: tuple[str, int], request: bytes, *, concurrency: int, seconds:
     done = refused = 0
     begun = time.perf_counter()
     until = begun + seconds
-    while (now := time.perf_counter()) < until:
+    while (now := time.perf_counter()) < until and done < most:
         for number, _event in poll.poll(1):
             link = links[number]
             link.read += link.socket.recv(262_144)
@@ -68,6 +72,13 @@ def fire(address: tuple[str, int], request: bytes, *, concurrency: int, seconds:
     return Load(done / (now - begun), refused)
 
 
+def main() -> None:
+    """``python -m bench.load PORT COUNT AT_ONCE``: send the request on standard input so often."""
+    port, count, at_once = map(int, sys.argv[1:])
+    load = fire(("127.0.0.1", port), sys.stdin.buffer.read(), concurrency=at_once, most=count)
+    raise SystemExit(load.refused)
+
+
 def post(path: str, body: bytes, kind: str, headers: dict[str, str]) -> bytes:
     """The bytes of a POST."""
     lines = [
@@ -78,3 +89,7 @@ def post(path: str, body: bytes, kind: str, headers: dict[str, str]) -> bytes:
         *(f"{name}: {value}" for name, value in headers.items()),
     ]
     return "\r\n".join(lines).encode() + HEAD_END + body
+
+
+if __name__ == "__main__":
+    main()

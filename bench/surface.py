@@ -155,8 +155,8 @@ class Row:
 def measure(port: int, floor_port: int, way: str, name: str, many: int, turns: int, seconds: float) -> Row:
     """Ours, the bare handler and the one with the driver take turns of *seconds*: the machine drifts by the minute, so
     only what was measured side by side is compared."""
-    requests = {"ours": (port, _request(way, *CALLS[name]))}
-    body = _request("REST", *CALLS["Contact.get"]).partition(b"\r\n\r\n")[2]
+    requests = {"ours": (port, request_for(way, *CALLS[name]))}
+    body = request_for("REST", *CALLS["Contact.get"]).partition(b"\r\n\r\n")[2]
     for kind in ("bare", "sql"):
         requests[kind] = floor_port, post(f"/{kind}/{name}", body, "application/x-www-form-urlencoded", {})
     for at, request in requests.values():
@@ -180,7 +180,7 @@ def measure(port: int, floor_port: int, way: str, name: str, many: int, turns: i
     )
 
 
-def _request(way: str, entity: str, action: str, params: dict[str, Any]) -> bytes:
+def request_for(way: str, entity: str, action: str, params: dict[str, Any]) -> bytes:
     headers = {"X-Civi-Auth": f"Bearer {KEY}"}
     if way == "REST":
         form = urlencode({"entity": entity, "action": action, "json": json.dumps(params)}).encode()
