@@ -16,8 +16,6 @@ when the signing key changes, not at a logout.
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -302,6 +300,8 @@ class Auth:
         return await self._find_by_contact(claims.contact_id, "jwt", flow)
 
     async def _check_session(self, principal: _Principal, flow: str, credentials: Credentials) -> None:
+        if not credentials.session:
+            return
         session = await self._by_session(credentials)
         if session is not None and session.contact_id != principal.contact_id:
             raise AuthenticationFailed(MISMATCH, flow)
@@ -356,20 +356,31 @@ class Auth:
     def _is_site_key(self, key: str) -> bool:
         return bool(self._site_key) and hmac.compare_digest(key.encode(), self._site_key.encode())
 
-    @asynccontextmanager
-    async def _attempt(self, credentials: Credentials, flow: str) -> AsyncIterator[Attempt]:
-        """The context in which a secret is compared, after waiting for its turn. Raises ``AuthenticationFailed``."""
-        try:
-            async with self.throttle.attempt(credentials.address, may_wait=not credentials.with_large_body) as attempt:
-                yield attempt
-        except TooManyAttempts as error:
-            raise AuthenticationFailed(str(error), flow, retry_after=error.retry_after) from None
+    def _attempt(self, credentials: Credentials, flow: str) -> "_Attempt":
+        """The context in which a secret is compared, after waiting for its turn."""
+        return _Attempt(self.throttle, credentials, flow)
 
     def _refuse(self, attempt: Attempt, message: str, flow: str, credentials: Credentials) -> AuthenticationFailed:
         """The error for a wrong guess, which is counted and logged."""
         failures = attempt.fail()
         log.warning("login refused", address=credentials.address, flow=flow, reason=message, failures=failures)
         return AuthenticationFailed(message, flow)
+
+
+class _Attempt(Attempt):
+    """An attempt to show a credential in a flow. Entering raises ``AuthenticationFailed`` where it was not decided."""
+
+    __slots__ = ("_flow",)
+
+    def __init__(self, throttle: Throttle, credentials: Credentials, flow: str) -> None:
+        super().__init__(throttle, credentials.address, may_wait=not credentials.with_large_body)
+        self._flow = flow
+
+    async def __aenter__(self) -> Attempt:
+        try:
+            return await super().__aenter__()
+        except TooManyAttempts as error:
+            raise AuthenticationFailed(str(error), self._flow, retry_after=error.retry_after) from None
 
 
 def _check_policy(policy: Policy, principal: _Principal, flow: str, *, site_key: bool) -> None:

@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from types import TracebackType
 
@@ -72,7 +73,7 @@ class Throttle:
         *may_wait*: False for a caller that would hold much memory meanwhile, which is refused instead. Entering raises
         ``TooManyAttempts``.
         """
-        return Attempt(self, network_of(address), may_wait)
+        return Attempt(self, address, may_wait)
 
     async def _enter(self, key: str, may_wait: bool) -> tuple[_Record, bool]:
         """Wait for the turn of an attempt; also whether it counts as waiting."""
@@ -141,9 +142,9 @@ class Attempt:
 
     __slots__ = ("_entered", "_failed", "_key", "_may_wait", "_throttle")
 
-    def __init__(self, throttle: Throttle, key: str, may_wait: bool) -> None:
+    def __init__(self, throttle: Throttle, address: str, may_wait: bool) -> None:
         self._throttle = throttle
-        self._key = key
+        self._key = network_of(address)
         self._may_wait = may_wait
         self._failed = False
         self._entered: tuple[_Record, bool] | None = None
@@ -165,6 +166,7 @@ class Attempt:
         self._throttle._decide(self._key, *self._entered, self._failed)
 
 
+@lru_cache(maxsize=ADDRESSES)
 def network_of(address: str) -> str:
     """What counts as one address: an IPv4 address, or the /64 network of an IPv6 address."""
     try:

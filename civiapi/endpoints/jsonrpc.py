@@ -1,18 +1,17 @@
 """JSON-RPC 2.0 at ``/jsonrpc`` and ``/civicrm/jsonrpc``, on top of the jsonrpcserver library.
 
 The library implements the protocol. This module adds the methods (``api3``, and every ``Entity.action``), the mapping
-of APIv3 errors, and HTTP. The calls of a batch are passed on one by one, because the library would run them at the same
-time and calls have an order.
+of APIv3 errors, and HTTP. It takes the library's parts one by one: the whole would run the calls of a batch at the same
+time although they have an order, and make a task and bind a signature for each.
 """
 
-import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from jsonrpcserver import Error, InvalidParams, Result, Success
-from jsonrpcserver.async_main import dispatch_to_response
+from jsonrpcserver.async_dispatcher import call
 from jsonrpcserver.codes import (
     ERROR_INTERNAL_ERROR,
     ERROR_INVALID_PARAMS,
@@ -20,8 +19,9 @@ from jsonrpcserver.codes import (
     ERROR_METHOD_NOT_FOUND,
     ERROR_PARSE_ERROR,
 )
+from jsonrpcserver.dispatcher import create_request, get_method, to_response
 from jsonrpcserver.response import ErrorResponse, Response, SuccessResponse
-from jsonrpcserver.sentinels import NODATA
+from jsonrpcserver.sentinels import NODATA, NOID
 from oslash.either import Left  # type: ignore[import-untyped]
 
 from civiapi.api.bounds.bounded_json import NotRead, read_json
@@ -61,10 +61,6 @@ NOT_AN_ARRAY = {"error_code": 2000, "is_error": 1, "error_message": "Input varia
 Json = dict[str, Any]
 
 
-class NotARequest(Exception):
-    """The JSON is not a request object."""
-
-
 @dataclass(frozen=True, slots=True)
 class Session:
     """The context of a method: the API, and the caller with its credentials."""
@@ -77,14 +73,6 @@ class Session:
 
 class Method:
     """A method as the library calls it, with any parameters."""
-
-    # Set once: the library reads a method's signature at every call, which is slow otherwise.
-    __signature__ = inspect.Signature(
-        [
-            inspect.Parameter("positional", inspect.Parameter.VAR_POSITIONAL),
-            inspect.Parameter("named", inspect.Parameter.VAR_KEYWORD),
-        ]
-    )
 
     def __init__(self, run: Callable[[Session, list[Any] | Json], Awaitable[Result]]) -> None:
         self._run = run
@@ -183,26 +171,22 @@ def _id_of(request: Any) -> Any:
 
 
 async def _answer_one(session: Session, request: Any, methods: Methods) -> Json | None:
-    response = await dispatch_to_response(
-        request, methods, context=session, deserializer=_identity, validator=_validate
-    )
-    return None if response is None else _reply(cast(Response, response))
+    if not _is_request(request):
+        return _error(ERROR_INVALID_REQUEST, MESSAGES[ERROR_INVALID_REQUEST])
+    asked = create_request(request)
+    found = get_method(methods, asked.method)
+    result = found if isinstance(found, Left) else await call(asked, session, found._value)
+    return None if asked.id is NOID else _reply(to_response(asked, result))
 
 
-def _identity(request: Any) -> Any:
-    return request
-
-
-def _validate(request: Any) -> Any:
-    """Raise ``NotARequest`` unless *request* is one of JSON-RPC 2.0."""
+def _is_request(request: Any) -> bool:
+    """Whether *request* is one of JSON-RPC 2.0."""
     if not isinstance(request, dict) or request.get("jsonrpc") != "2.0" or not isinstance(request.get("method"), str):
-        raise NotARequest("no request")
-    identity = request.get("id")
+        return False
+    identity = request.get("id")  # a string, a number or null
     if isinstance(identity, bool) or not isinstance(identity, str | int | float | None):
-        raise NotARequest("an id is a string, a number or null")
-    if not isinstance(request.get("params", []), list | dict):
-        raise NotARequest("parameters are a list or an object")
-    return request
+        return False
+    return isinstance(request.get("params", []), list | dict)
 
 
 def _reply(response: Response) -> Json:

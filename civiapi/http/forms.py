@@ -33,13 +33,15 @@ class TooMany(ValueError):
 
 def parse(text: str) -> Fields:
     """The fields of a URL-encoded text; never fails. Bytes that are not UTF-8 become U+FFFD."""
-    return from_pairs(query_to_pairs(text))
+    return from_pairs(query_to_pairs(text)) if text else {}
 
 
 def parse_body(body: bytes) -> Fields:
     """The fields of a URL-encoded body. Raises ``TooMany``."""
     if body.count(b"&") + body.count(b"[") + body.count(b"%5B") + body.count(b"%5b") > MAX_FIELDS:
         raise TooMany(f"The form has too many fields; at most {MAX_FIELDS} are read.")
+    if len(body) <= LARGE:
+        return parse(body.strip().decode("utf-8", "replace"))
     return from_pairs(pair for part in body.strip().split(b"&") for pair in _pairs(part))
 
 

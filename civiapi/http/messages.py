@@ -4,8 +4,7 @@ Bodies are read here, within their limit, in every format that CiviCRM's clients
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -135,26 +134,42 @@ class HttpPolicy:
             response.del_cookie(self.cookie_name(name), path="/", httponly=True, samesite=samesite, secure=secure)
 
 
-@asynccontextmanager
-async def received(
-    request: web.Request, policy: HttpPolicy, *, raw_body: bool = False, max_body: int | None = None
-) -> AsyncIterator[HttpRequest]:
+class received:  # named as the function it is used as; a generator would cost every request 10 µs
     """In the block, the request as plain values, with room for its body in the application's ``BODIES``.
 
-    *max_body*: a lower limit than that of the policy. Raises ``BadBody``.
+    *max_body*: a lower limit than that of the policy. Entering raises ``BadBody``.
     """
-    url = request.rel_url
-    query = forms.parse(url.raw_query_string)
-    fields, body = query, b""
-    headers = request.headers
-    content_type = ""
-    held = request.app[BODIES].hold()
-    try:
+
+    __slots__ = ("_held", "_max_body", "_policy", "_raw_body", "_request")
+
+    def __init__(
+        self, request: web.Request, policy: HttpPolicy, *, raw_body: bool = False, max_body: int | None = None
+    ) -> None:
+        self._request = request
+        self._policy = policy
+        self._raw_body = raw_body
+        self._max_body = policy.max_body if max_body is None else min(max_body, policy.max_body)
+        self._held = request.app[BODIES].hold()
+
+    async def __aenter__(self) -> HttpRequest:
+        try:
+            return await self._read()
+        except BaseException:
+            self._held.release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._held.release()
+
+    async def _read(self) -> HttpRequest:
+        request, policy = self._request, self._policy
+        url, headers = request.rel_url, request.headers
+        query = forms.parse(url.raw_query_string)
+        fields, body, content_type = query, b"", ""
         if request.body_exists and request.method not in SAFE_METHODS:
             content_type = request.content_type
-            most = policy.max_body if max_body is None else min(max_body, policy.max_body)
-            body = await _read_body(request, held, most, policy.body_seconds)
-            if not raw_body:
+            body = await _read_body(request, self._held, self._max_body, policy.body_seconds)
+            if not self._raw_body:
                 header = headers.get("Content-Type", "")
                 if len(body) > SMALL:
                     given = await in_thread(_read_fields, content_type, header, body)
@@ -164,7 +179,7 @@ async def received(
         remote = request.remote or ""
         proxies = policy.proxies
         trusted = proxies.trusts(remote)
-        yield HttpRequest(
+        return HttpRequest(
             method=request.method,
             path=url.path,
             fields=fields,
@@ -176,8 +191,6 @@ async def received(
             session=policy.cookie(request, SESSION_COOKIE),
             https=request.secure or (trusted and _last(headers.getall(FORWARDED_PROTO, ())) == "https"),
         )
-    finally:
-        held.release()
 
 
 async def _read_body(request: web.Request, held: HeldBody, max_body: int, seconds: float) -> bytes:
@@ -186,17 +199,12 @@ async def _read_body(request: web.Request, held: HeldBody, max_body: int, second
         raise BadBody("Compressed requests are not read; send the body without Content-Encoding.", 415)
     if (request.content_length or 0) > max_body:
         raise too_large(max_body)
-    body = bytearray()
     try:
         await held.make_room(SMALL if request.content_length is None else request.content_length)
+        if request.content.is_eof():  # it arrived with the head: nothing to wait for
+            return await _receive(request, held, max_body)
         async with asyncio.timeout(seconds) as held.reading:
-            while chunk := await request.content.readany():
-                if len(body) + len(chunk) > max_body:
-                    raise too_large(max_body)
-                if len(body) + len(chunk) > held.room:  # its length was not announced, and it is a large one
-                    await held.make_room(max_body)
-                body += chunk
-                held.arrived = len(body)
+            return await _receive(request, held, max_body)
     except TimeoutError as error:
         raise BadBody(f"The body took longer than {seconds:g} seconds.", 408) from error
     except NoRoom as error:
@@ -205,6 +213,17 @@ async def _read_body(request: web.Request, held: HeldBody, max_body: int, second
         raise BadBody("The body cannot be read.") from error
     finally:
         held.reading = None
+
+
+async def _receive(request: web.Request, held: HeldBody, max_body: int) -> bytes:
+    body = bytearray()
+    while chunk := await request.content.readany():
+        if len(body) + len(chunk) > max_body:
+            raise too_large(max_body)
+        if len(body) + len(chunk) > held.room:  # its length was not announced, and it is a large one
+            await held.make_room(max_body)
+        body += chunk
+        held.arrived = len(body)
     return bytes(body)
 
 
