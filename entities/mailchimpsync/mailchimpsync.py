@@ -222,7 +222,14 @@ ACTIONS = (
         long_running=True,
         title="Store the configuration",
         params=(
-            Field("config", TEXT, title="Configuration", description="JSON text.", required_by={"updateconfig"}),
+            Field(
+                "config",
+                TEXT,
+                title="Configuration",
+                description="JSON text: accounts by key, lists by id. A list has apiKey, subscriptionGroup, and in "
+                "interests and (marketing) permissions the group of each, by its id at Mailchimp.",
+                required_by={"updateconfig"},
+            ),
             Field(
                 "digest",
                 title="Digest",

@@ -19,7 +19,7 @@ TITLES = {
     alerts.UNDELIVERED: "An alert could not be delivered",
     "mailchimpsyncBrake": "The brake stopped a sync",
     "mailchimpsyncGroup": "A linked group cannot be used",
-    "mailchimpsyncInterest": "The group of an interest cannot be used",
+    "mailchimpsyncInterest": "An interest or a permission that is linked with a group is not synced",
     CAMPAIGNS: "Campaigns could not be imported",
     HOOKS: "A webhook is missing at Mailchimp",
     LATE: "A sync is late",

@@ -215,7 +215,8 @@ def interests_after(audience: EmulatedAudience, held: frozenset[str], sent: Mapp
 def permissions_after(audience: EmulatedAudience, given: Sequence[str], body: Mapping[str, Any]) -> list[str]:
     """Return the marketing permissions given after *body*, in the audience's order: those it does not name stay.
 
-    Raises a 400 for one that the audience does not have; what Mailchimp does about such is not documented.
+    That a PUT leaves those alone, as a PATCH does, is not documented, nor what is done about one that the audience does
+    not have: here a 400, as for an interest.
     """
     known = [str(one["marketing_permission_id"]) for one in audience.marketing_permissions]
     sent = {one["marketing_permission_id"]: bool(one.get("enabled")) for one in body.get("marketing_permissions") or ()}
