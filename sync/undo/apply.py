@@ -17,6 +17,7 @@ from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import contact, subscription_history
 from sync.audience import Audience
 from sync.model import RECEIVES_MAIL, MemberOperation, SyncStatus
+from sync.reconcile.decide import LONG_AGO
 from sync.reconcile.facts import UNDO_METHOD
 from sync.store.members.blobs import INTEREST
 from sync.store.members.holds import STATUS, Hold, place_holds
@@ -52,7 +53,10 @@ def apply_undo(
     overtake(conn, cancelled, f"run {run_id} was undone.")
     rows = _rows_of(conn, audience, plans)
     operations = [
-        (rows[one.change.id], replace(one.operation, cause=at))
+        (
+            rows[one.change.id],
+            replace(one.operation, cause=LONG_AGO),
+        )  # no change of anybody's mind, once it is not held
         for one in plans
         if one.operation is not None and one.change.id in rows
     ]

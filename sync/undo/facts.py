@@ -1,6 +1,7 @@
 """Read what an undo depends on, for many changes of a run with a few set statements. Nothing is decided or written."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -8,13 +9,14 @@ from sqlalchemy import Connection, func, not_, or_, select
 
 from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import contact, group_contact, subscription_history
-from sync.audience import Audience
+from sync.audience import Audience, Privacy
 from sync.model import RECEIVES_MAIL, OpenUpdate, OperationKind
 from sync.reconcile.categories import NEW_CONTACT
 from sync.reconcile.facts import ECHO_METHOD, UNDO_METHOD
 from sync.store.members.blobs import MERGE
 from sync.store.members.member_codec import decode, interests_of, values_of
 from sync.store.members.member_merge import NAMES
+from sync.store.members.privacy import who_objects
 from sync.store.tables import cache, run_change, update
 from sync.store.updates import open_updates, read_update, select_updates
 from sync.undo.planning import Change, GroupNow, MemberNow, UndoFacts, UpdateNow
@@ -44,27 +46,46 @@ def next_changes(conn: Connection, run_id: int, after: int, limit: int) -> list[
 
 def read_undo_facts(conn: Connection, audience: Audience, changes: Sequence[Change]) -> list[UndoFacts]:
     """The facts of each of these changes, in their order."""
+    changes = _with_present_rows(conn, audience, changes)
     made = [one.contact_id for one in changes if one.kind == NEW_CONTACT and one.contact_id is not None]
     touched = find_touched(conn, audience, made, (ECHO_METHOD, UNDO_METHOD)) if made else {}
     groups = _groups_now(conn, [one for one in changes if one.group_id is not None])
     updates = _updates_now(conn, [one.update_id for one in changes if one.update_id is not None])
     members = _members_now(conn, sorted({cache_id for cache_id, _ in updates.values()}))
     changed = _changed_since(conn, audience, [one for one in changes if one.update_id in updates])
+    objecting = _who_objects(conn, audience, [one for one in changes if one.update_id in updates])
     found = []
     for one in changes:
         cache_id, its_update = updates.get(one.update_id or 0, (0, None))
         found.append(
             UndoFacts(
-                one,
+                replace(one, cache_id=cache_id) if cache_id else one,
                 group=groups.get((one.group_id or 0, one.contact_id or 0)),
                 is_alive=one.contact_id in touched,
                 touched=touched.get(one.contact_id or 0, ""),
                 update=its_update,
                 member=members.get(cache_id),
                 changed=changed.get(one.id, ""),
+                objects=one.contact_id in objecting,
             )
         )
     return found
+
+
+def _with_present_rows(conn: Connection, audience: Audience, changes: Sequence[Change]) -> list[Change]:
+    """The changes with the cache rows of today: a row that was merged into another since is that one."""
+    ids = [one.cache_id for one in changes if one.cache_id is not None]
+    there = set(conn.execute(select(cache.c.id).where(in_list(cache.c.id, ids))).scalars())
+    gone = [one for one in changes if one.cache_id is not None and one.cache_id not in there]
+    if not gone:
+        return list(changes)
+    contacts = [one.contact_id for one in gone if one.contact_id is not None]
+    theirs = select(cache.c.civicrm_contact_id, func.min(cache.c.id)).where(
+        in_list(cache.c.civicrm_contact_id, contacts), unindexed(cache.c.mailchimp_list_id) == audience.list_id
+    )
+    rows: dict[int, int] = dict(conn.execute(theirs.group_by(cache.c.civicrm_contact_id)).all())
+    moved = {one.id: replace(one, cache_id=rows.get(one.contact_id or 0)) for one in gone}
+    return [moved.get(one.id, one) for one in changes]
 
 
 def _groups_now(conn: Connection, changes: Sequence[Change]) -> dict[tuple[int, int], GroupNow]:
@@ -149,6 +170,12 @@ def _member_now(row: Any, in_flight: Sequence[OpenUpdate]) -> MemberNow:
         {field: str(data.get(name) or "") for name, field in NAMES}
         | {tag: str(value) for tag, value in values_of(data, MERGE).items()},
     )
+
+
+def _who_objects(conn: Connection, audience: Audience, changes: Sequence[Change]) -> set[int]:
+    """The contacts of these changes whom CiviMail would not mail, unless that is ignored."""
+    ids = {one.contact_id for one in changes if one.contact_id is not None}
+    return set() if audience.privacy is Privacy.IGNORE or not ids else who_objects(conn, sorted(ids))
 
 
 def _changed_since(conn: Connection, audience: Audience, changes: Sequence[Change]) -> Mapping[int, str]:

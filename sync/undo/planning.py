@@ -12,6 +12,7 @@ from sync.field_rules import canonical
 from sync.mailchimp.wire import subscriber_hash
 from sync.model import RECEIVES_MAIL, GroupStatus, MemberOperation, MemberStatus, OperationKind
 from sync.reconcile.categories import ARCHIVE_ADDRESS, NEW_CONTACT
+from sync.reconcile.decide import LONG_AGO
 
 JOIN, LEAVE, TRASH = "group_again", "group_out", "trash_contact"
 SUBSCRIBE, UNSUBSCRIBE, DATA, CANCEL, LEFT = "subscribe_again", "unsubscribe_again", "data_back", "cancel", "left"
@@ -87,7 +88,8 @@ class MemberNow:
 class UndoFacts:
     """What there is to know of a change. *touched*: what somebody else did to the contact since it was made.
 
-    *changed*: the history row by which CiviCRM changed since the update was queued. None where something is gone.
+    *changed*: the history row by which CiviCRM changed since the update was queued. *objects*: CiviMail would not mail
+    the contact. None where something is gone.
     """
 
     change: Change
@@ -97,6 +99,7 @@ class UndoFacts:
     update: UpdateNow | None = None
     member: MemberNow | None = None
     changed: str = ""
+    objects: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +186,10 @@ def _plan_update(facts: UndoFacts) -> UndoPlan:
     if operation.kind in (OperationKind.MEMBER, OperationKind.ARCHIVE):
         if facts.changed:
             return _left(change, f"CiviCRM has changed since ({facts.changed}).")
-        return _plan_member(change, update, member)
+        done = _plan_member(change, update, member)
+        if done.kind == SUBSCRIBE and facts.objects and operation.cause != LONG_AGO:  # not what it was unsubscribed for
+            return _left(change, "The contact is not to be mailed: not subscribed again.")
+        return done
     return _plan_data(change, update, member)
 
 
@@ -198,6 +204,8 @@ def _plan_member(change: Change, update: UpdateNow, member: MemberNow) -> UndoPl
         if update.error:
             return UndoPlan(change)  # Mailchimp refused it: nothing was changed
         return _left(change, f"The member has changed at Mailchimp since ({member.status or 'not a member'}).")
+    if wanted not in (None, *RECEIVES_MAIL) and member.status not in (None, wanted, *RECEIVES_MAIL):
+        return _left(change, f"The member has changed at Mailchimp since ({member.status}).")
     if wanted is None and any(member.chosen.get(key) != value for key, value in chosen.items()):
         return (
             UndoPlan(change)

@@ -14,6 +14,7 @@ from civiapi.store.databases.bulk import update_rows
 from civiapi.store.databases.expressions import in_list
 from sync.audience import Audience
 from sync.model import SyncStatus
+from sync.store.members.holds import move_holds
 from sync.store.members.member_codec import Fields, decode, encode
 from sync.store.members.member_merge import NO_TIME, Sent, clear_default_timestamps, with_notes, without_notes
 from sync.store.tables import cache, update
@@ -102,7 +103,9 @@ def lock_rows(conn: Connection, cache_ids: Collection[int]) -> dict[int, Row[Any
 
 
 def absorb(conn: Connection, loser_id: int, keeper_id: int) -> None:
-    """Move the updates of *loser_id* to *keeper_id* and delete the row; its notes are lost."""
+    """Move the updates of *loser_id* and what an undo holds of it to *keeper_id*, and delete the row; its notes are
+    lost."""
+    move_holds(conn, loser_id, keeper_id)
     conn.execute(
         change(update).where(update.c.mailchimpsync_cache_id == loser_id).values(mailchimpsync_cache_id=keeper_id)
     )

@@ -88,6 +88,14 @@ def keep_data_holds(conn: Connection, kept: Mapping[int, Mapping[str, Mapping[st
     lift_holds(conn, [(one.cache_id, one.field) for one in changed if not one.value])
 
 
+def move_holds(conn: Connection, from_id: int, to_id: int) -> None:
+    """Let the holds of one cache row be those of another of the same person, except where that has its own."""
+    own = select(hold.c.field).where(hold.c.cache_id == to_id)
+    fields = set(conn.execute(own).scalars())
+    moved = [one for one in read_holds(conn, [from_id]).get(from_id, ()) if one.field not in fields]
+    place_holds(conn, [one._replace(cache_id=to_id) for one in moved])
+
+
 def lift_holds(conn: Connection, lapsed: Sequence[tuple[int, str]]) -> None:
     """Delete the holds of these rows and fields: a side changed."""
     if lapsed:

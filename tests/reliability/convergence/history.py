@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-from civiapi.store.schema.tables import email
+from civiapi.store.schema.tables import contact, email
 from sync.audience import Privacy
 from sync.emulator.model.faults import FaultAction
 from sync.emulator.protocol.exchange import Request
@@ -21,6 +21,7 @@ from tests.reliability.convergence.civicrm import MAIL, MAIL_GROUP, TREES
 from tests.reliability.convergence.faults import RATE_HIGH, RATE_LOW, RATE_NONE, Kind
 from tests.reliability.convergence.model import Model
 from tests.reliability.convergence.store import KillSwitch
+from tests.reliability.convergence.undone import latest_run, trashed_by_undos
 from tests.support.linked_site import TREES_GROUP
 
 PEOPLE = 4
@@ -65,11 +66,6 @@ class History:
     ends_with_full: bool = True
     loses_last_webhooks: bool = False
 
-    @property
-    def has_deletion(self) -> bool:
-        """Whether a member is deleted permanently, which only a full fetch sees."""
-        return any(step.what == "delete" for step in self.steps)
-
 
 @dataclass
 class HistoryRun:
@@ -82,6 +78,8 @@ class HistoryRun:
     kills: int = 0
     is_deleted_unseen: bool = False
     """A member was deleted permanently at Mailchimp, which only a full fetch can see."""
+    has_deletion: bool = False
+    """Whether a member was ever deleted permanently, by a step or between two pages."""
     _interrupt_at: int = 0
 
     def __post_init__(self) -> None:
@@ -170,8 +168,11 @@ def _adopt(run: HistoryRun, step: Step) -> int | None:
 
 
 def _owner(conn: Any, address: str) -> int | None:
-    found: int | None = conn.execute(select(email.c.contact_id).where(email.c.email == address)).scalar()
-    return found
+    """The contact with an address; of several the one that is not in the trash."""
+    owned = select(email.c.contact_id).join(contact, contact.c.id == email.c.contact_id)
+    wanted = owned.where(email.c.email == address).order_by(contact.c.is_deleted, contact.c.id)
+    found: int | None = conn.execute(wanted.limit(1)).scalar()
+    return found if found not in trashed_by_undos(conn) else None
 
 
 def _join(run: HistoryRun, step: Step) -> None:
@@ -255,6 +256,7 @@ def _merge(run: HistoryRun, step: Step) -> None:
 def _opt_out(run: HistoryRun, step: Step) -> None:
     if (contact_id := _adopt(run, step)) is not None:
         run.model.unit(crm.opt_out, contact_id, step.how % 3 != 2, run.model.at)
+        run.model.ledger.record(contact_id, "opted_out", "civicrm", step.how % 3 != 2, run.model.now)
 
 
 def _tag(run: HistoryRun, step: Step) -> None:
@@ -303,7 +305,7 @@ def _move(run: HistoryRun, step: Step) -> None:
 
 def _delete(run: HistoryRun, step: Step) -> None:
     if run.model.member(run.at_mailchimp[step.who]) is not None:
-        run.is_deleted_unseen = True
+        run.is_deleted_unseen = run.has_deletion = True
     run.model.act("admin", "delete_permanently", run.at_mailchimp[step.who])
 
 
@@ -400,6 +402,23 @@ async def _abort(run: HistoryRun, step: Step) -> None:
     await run.with_faults(service.abort(12) if step.how % 2 else run.sync(force_restart=True))
 
 
+async def _undo(run: HistoryRun, step: Step) -> None:
+    """The latest finished run is taken back; an undo that was killed goes on where it was, unless a sync came first."""
+    run_id = run.model.unit(latest_run)
+    if run_id is None:
+        return
+    await run.prepare_faults()
+    service = run.model.process.service
+
+    async def undone() -> None:
+        await service.undo_run(run_id)
+        await service.wait_until_idle(seconds=(0, 30)[step.how % 2])
+
+    await run.with_faults(undone())
+    trashed = run.model.unit(trashed_by_undos)
+    run.in_civicrm = [None if one in trashed else one for one in run.in_civicrm]
+
+
 _MACHINE: set[Any] = {
     _sync,
     _sync_and_settle,
@@ -415,6 +434,7 @@ _MACHINE: set[Any] = {
     _clear_faults,
     _interrupt,
     _abort,
+    _undo,
 }
 
 STEPS: dict[str, Any] = {
@@ -460,6 +480,7 @@ STEPS: dict[str, Any] = {
     "mend": _clear_faults,
     "ambush": _interrupt,
     "abort": _abort,
+    "undo": _undo,
 }
 
 OFTEN = (
@@ -467,7 +488,7 @@ OFTEN = (
     *("ambush", "webhooks", "interest", "choose", "permit", "consent", "describe", "rename", "break", "break_writes")
     * 2,
     *("sync_and_settle", "killed") * 4,
-    *("everything_at_once", "lose_batch") * 2,
+    *("everything_at_once", "lose_batch", "undo") * 2,
 )
 
 step_strategy = st.builds(

@@ -304,6 +304,7 @@ class Model:
         for serial in ledger.members.keys() - present - ledger.departed:
             gone = ledger.members[serial]
             ledger.departed.add(serial)
+            ledger.record(gone.email.lower(), "deleted", "mailchimp", False, self.now)
             if gone.is_in:
                 # Mailchimp does not say when: for the sync it was when a full fetch missed them, or a webhook told.
                 ledger.record(gone.email.lower(), "status", "mailchimp", False, self.now, until=math.inf)

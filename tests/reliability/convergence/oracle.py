@@ -2,7 +2,7 @@
 
 Agreement is checked by address: a contact in the group has a member in the audience that receives mail, and a member in
 the audience belongs to a contact in the group. Where that does not hold, the contact's row must be ``fail``, with a
-reason that is checked here.
+reason that is checked here, or an undo must hold it (``undone``).
 """
 
 from collections import defaultdict
@@ -14,12 +14,14 @@ from sqlalchemy import Connection, select, text
 from civiapi.store.schema.tables import contact, email
 from sync.audience import Privacy
 from sync.emulator.model.records import Member
-from sync.mailchimp.wire import subscriber_hash
-from sync.store.members.blobs import load_data
+from sync.mailchimp.wire import PERMISSION, subscriber_hash
+from sync.model import OperationKind
+from sync.store.members.blobs import INTEREST, load_data
 from sync.store.tables import cache, update
 from tests.reliability.convergence import civicrm as crm
 from tests.reliability.convergence.civicrm import CHOICES
 from tests.reliability.convergence.model import RECEIVES, Model, chosen_by
+from tests.reliability.convergence.undone import HeldField, check_undone, may_differ, read_held
 from tests.support.linked_site import GROUP
 
 
@@ -38,6 +40,8 @@ class Person:
     addresses: dict[str, bool] = field(default_factory=dict)
     """Address to whether it is on hold."""
     rows: list[Any] = field(default_factory=list)
+    held: dict[str, HeldField] = field(default_factory=dict)
+    """What an undo holds of the rows, by field."""
 
 
 def read_people(conn: Connection) -> dict[int, Person]:
@@ -51,10 +55,21 @@ def read_people(conn: Connection) -> dict[int, Person]:
     for row in conn.execute(select(email.c.contact_id, email.c.email, email.c.on_hold)):
         if row.contact_id in found:
             found[row.contact_id].addresses[row.email.lower()] = bool(row.on_hold)
+    held = read_held(conn)
     for row in conn.execute(select(cache)):
         if row.civicrm_contact_id in found:
             found[row.civicrm_contact_id].rows.append(row)
+            found[row.civicrm_contact_id].held.update(held.get(row.id, {}))
     return found
+
+
+def held_members(conn: Connection) -> dict[str, HeldField]:
+    """The addresses of members without a contact that an undo leaves so."""
+    rows = conn.execute(select(cache.c.id, cache.c.mailchimp_email).where(cache.c.civicrm_contact_id.is_(None)))
+    held = read_held(conn)
+    return {
+        (row.mailchimp_email or "").lower(): held[row.id]["status"] for row in rows if "status" in held.get(row.id, {})
+    }
 
 
 def check_agreement(model: Model) -> list[str]:
@@ -66,10 +81,18 @@ def check_agreement(model: Model) -> list[str]:
             owners[address].append(one)
     wrong = list(model.violations)
     wrong += [w for one in people.values() if (w := _disagreement(model, one, owners))]
-    wrong += [w for m in model.audience.members if m.status in RECEIVES and (w := _unowned(m, people, owners))]
+    released = model.unit(held_members)
+    wrong += [
+        w
+        for m in model.audience.members
+        if m.status in RECEIVES
+        if not may_differ(model, m.email.lower(), released.get(m.email.lower()), "status", is_inside=True)
+        if (w := _unowned(model, m, people, owners))
+    ]
     wrong += [w for one in people.values() if (w := _wrong_winner(model, one))]
     wrong += [w for one in people.values() for key in CHOICES if (w := _wrong_choice(model, one, key))]
     wrong += [w for one in people.values() for w in _other_data(model, one)]
+    wrong += check_undone(model)
     wrong += [
         f"Contact {row[0]} was made for {row[1]}, which {row[2]} contacts had already"
         for row in model.unit(_made_twice)
@@ -89,6 +112,9 @@ def _other_data(model: Model, one: Person) -> list[str]:
             continue
         for tag, ours in (("FNAME", one.first_name), ("LNAME", one.last_name), (crm.JOB, one.job)):
             theirs = str(member.merges.get(tag, ""))
+            held = one.held.get(OperationKind.FIELDS)
+            if held is not None and held.values.get(tag) == ours:  # as an undo left it, until CiviCRM has another value
+                continue
             if ours != theirs and (ours or tag == crm.JOB):
                 found.append(f"Contact {one.id}: {tag} is “{ours}” in CiviCRM and “{theirs}” at {member.email}")
     return found
@@ -120,6 +146,8 @@ def _disagreement(model: Model, one: Person, owners: dict[str, list[Person]]) ->
     """Why a contact's group status and member status disagree; empty if they agree."""
     mine = _members(model, one)
     receiving = [m for m in mine if m.status in RECEIVES]
+    if may_differ(model, one.id, one.held.get("status"), "status", is_inside=bool(receiving)):
+        return ""
     if one.in_group and not receiving:
         failed = [row for row in one.rows if row.sync_status == "fail"]
         if not failed:
@@ -151,7 +179,7 @@ def _mailed_against_will(model: Model, one: Person, owners: dict[str, list[Perso
     return ""
 
 
-def _unowned(member: Member, people: dict[int, Person], owners: dict[str, list[Person]]) -> str:
+def _unowned(model: Model, member: Member, people: dict[int, Person], owners: dict[str, list[Person]]) -> str:
     """A member in the audience must belong to a contact."""
     if owners.get(member.email.lower()):
         return ""
@@ -163,6 +191,8 @@ def _unowned(member: Member, people: dict[int, Person], owners: dict[str, list[P
     ]
     for one in keepers:  # whom we cannot write to at any other address keeps the one they gave up
         if one.in_group and all(one.addresses.values()):
+            return ""
+        if may_differ(model, one.id, one.held.get("status"), "status", is_inside=True):
             return ""
     return f"{member.email} is {member.status} and belongs to no contact"
 
@@ -228,6 +258,8 @@ def _wrong_choice(model: Model, one: Person, key: str) -> str:
     if not model.has_interest or not _is_simple(model, one) or not one.in_group or len(receiving) != 1:
         return ""
     held = key in chosen_by(receiving[0])
+    if may_differ(model, one.id, one.held.get(f"{INTEREST}{key}"), key, is_inside=held):
+        return ""
     if held != (key in one.chosen):
         return f"Contact {one.id}: in the group of {key} {key in one.chosen}, at Mailchimp {held}"
     winner = model.ledger.winner(one.id, key, model.slack)

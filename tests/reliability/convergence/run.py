@@ -139,7 +139,7 @@ async def converge(run: HistoryRun) -> list[str]:
 
 
 async def _settle(run: HistoryRun, *, is_full: bool) -> list[str]:
-    model, history, finished = run.model, run.history, 0
+    model, finished = run.model, 0
     for _ in range(ROUNDS):
         before, writes = model.dump(), model.traffic.writes
         is_done = await run.sync(since="ever" if is_full else None, with_data=True)
@@ -148,7 +148,7 @@ async def _settle(run: HistoryRun, *, is_full: bool) -> list[str]:
         finished += is_done
         sent, changed = model.traffic.writes - writes, _changes(before, model.dump())
         # A member deleted while its result was awaited is missed by the next full fetch only.
-        if finished > 1 and not sent and not changed and (is_full or not history.has_deletion):
+        if finished > 1 and not sent and not changed and (is_full or not run.has_deletion):
             return []
         is_full = not is_full if is_done else is_full
         model.harness.clock.advance(30)

@@ -1,10 +1,10 @@
 """A run that is undone: both sides are as before for everybody untouched since, and no sync does it again."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, insert, select
@@ -15,7 +15,9 @@ from civiapi.store.schema.tables import contact, group, group_contact, note
 from sync.connections.config import read_config
 from sync.connections.config_update import update_config
 from sync.errors import SyncError
-from sync.store.tables import hold, run_change, run_log
+from sync.reconcile.requeue import include_contacts
+from sync.store.members.cache import absorb
+from sync.store.tables import cache, hold, run_change, run_log
 from sync.undo.engine import Undone, preview_undo, undo_run
 from tests.reliability.crash.scenarios import give_tag
 from tests.support.databases import database_at
@@ -234,19 +236,26 @@ async def test_a_hold_is_of_the_group_that_was_linked(site: Site) -> None:
 
 
 class AbortedAtSecondUnit:
-    """Stands for the request to stop, which is looked at before each unit; never asks."""
+    """Stands for the request to stop, which is looked at before each unit, and for the store: never asks to stop, and
+    takes the lease away before the second unit."""
 
     def __init__(self, site: Site) -> None:
-        self.aborts: list[asyncio.Future[None]] = []
         self._site = site
         self._looked = 0
 
     @property
     def is_asked(self) -> bool:
         self._looked += 1
-        if self._looked == 2:
-            self.aborts.append(asyncio.ensure_future(self._site.store.write(leases.revoke, self._site.list_id)))
         return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._site.store, name)
+
+    async def write(self, *args: Any, **more: Any) -> Any:
+        if self._looked == 2:
+            self._looked += 1
+            await self._site.store.write(leases.revoke, self._site.list_id)
+        return await self._site.store.write(*args, **more)
 
 
 async def test_an_undo_that_is_aborted_says_how_it_goes_on_and_does(site: Site) -> None:
@@ -254,12 +263,12 @@ async def test_an_undo_that_is_aborted_says_how_it_goes_on_and_does(site: Site) 
     site.joined(*(f"p{number}@example.org" for number in range(4)))
     await site.sync()
     run_id, stop = await last_run(site), AbortedAtSecondUnit(site)
-    ctx = replace(site.ctx, stop=stop, sizes=replace(site.ctx.sizes, reconciled_rows_per_unit=1))  # type: ignore[arg-type]
+    sizes = replace(site.ctx.sizes, reconciled_rows_per_unit=1)
+    ctx = replace(site.ctx, store=stop, stop=stop, sizes=sizes)  # type: ignore[arg-type]
     with pytest.raises(
         SyncError, match=f"or this was aborted. The undo of run {run_id} goes on when it is called again"
     ):
         await undo_run(ctx, await site.audience(), run_id)
-    await asyncio.gather(*stop.aborts)
     assert len({await site.standing(one) for one in people}) == 2, "some are back, some are not yet"
     await undo(site, run_id)
     assert {await site.standing(one) for one in people} == {None}
@@ -279,8 +288,6 @@ async def test_a_hold_ends_when_a_side_changes(site: Site, which: str) -> None:
         await site.sync()
         site.emulator.person("sign_up", "known@example.org")
     else:
-        from sync.reconcile.requeue import include_contacts
-
         await site.store.write(include_contacts, [known])
     await site.sync()
     ended = {
@@ -291,3 +298,69 @@ async def test_a_hold_ends_when_a_side_changes(site: Site, which: str) -> None:
     standing = await site.standing(known)
     assert (None if standing == "Removed" else standing, site.at_mailchimp("known@example.org")) == ended[which]
     assert not await site.store.read(lambda conn: conn.execute(select(hold)).all())
+
+
+async def test_who_is_included_is_synced_as_by_the_run_that_was_undone(site: Site) -> None:
+    """What the undo did at Mailchimp is no change of anybody's mind: it does not outlast the hold."""
+    here, gone = await site.person("here@example.org"), await site.person("gone@example.org")
+    site.joined("gone@example.org")
+    await site.sync()
+    await undo(site)
+    assert site.at_mailchimp("here@example.org") == "archived"
+    await site.set_group(gone, "Removed")
+    await site.sync()
+    await undo(site)
+    assert site.at_mailchimp("gone@example.org") == "subscribed"
+    await site.store.write(include_contacts, [here, gone])
+    await site.sync()
+    assert (site.at_mailchimp("here@example.org"), await site.standing(here)) == ("subscribed", "Added")
+    assert (site.at_mailchimp("gone@example.org"), await site.standing(gone)) == ("unsubscribed", "Removed")
+
+
+async def test_who_was_archived_since_the_run_unsubscribed_them_is_left(site: Site) -> None:
+    left = await site.person("left@example.org")
+    await site.sync()
+    await site.set_group(left, "Removed")
+    await site.sync()
+    site.emulator.admin("archive", "left@example.org")
+    assert (await undo(site)).counts == {"left": 1}
+    assert site.at_mailchimp("left@example.org") == "archived"
+
+
+async def test_who_is_not_to_be_mailed_is_not_subscribed_again(site: Site) -> None:
+    left = await site.person("left@example.org")
+    await site.sync()
+    await site.set_group(left, "Removed")
+    await site.sync()
+    opted_out = change(contact).where(contact.c.id == left).values(is_opt_out=1)
+    await site.store.write(lambda conn: conn.execute(opted_out) and None)
+    assert (await undo(site)).counts == {"left": 1}
+    assert site.at_mailchimp("left@example.org") == "unsubscribed"
+
+
+async def test_a_hold_stays_when_its_row_becomes_another(site: Site) -> None:
+    await site.person("here@example.org")
+    await site.sync()
+    await undo(site)
+    row = await site.row("here@example.org")
+    twin = insert(cache).values(mailchimp_list_id=site.list_id, mailchimp_email="here@example.org")
+    twin_id = await site.store.write(lambda conn: int(conn.execute(twin).lastrowid))
+    await site.store.write(absorb, row.id, twin_id)
+    held = select(hold.c.cache_id, hold.c.field)
+    assert await site._all(held) == [(twin_id, "status")]
+
+
+async def test_a_run_whose_rows_became_others_is_undone(site: Site) -> None:
+    await site.person("here@example.org")
+    await site.sync()
+    row = await site.row("here@example.org")
+
+    def merge(conn: Connection) -> None:
+        values = {name: value for name, value in row._mapping.items() if name != "id"}
+        twin = int(conn.execute(insert(cache).values(values)).lastrowid)
+        absorb(conn, row.id, twin)
+
+    await site.store.write(merge)
+    assert (await undo(site)).counts == {"unsubscribe_again": 1}
+    assert site.at_mailchimp("here@example.org") == "archived"
+    await syncs_find_nothing(site)
