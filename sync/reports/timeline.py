@@ -36,9 +36,10 @@ KINDS = (RUN, events.ABORT, events.BRAKE, events.CONFIRM, events.WEBHOOK, events
 
 EVENT, RAN, BEGAN, ENDED = "event", "run", "alert", "alert-end"
 _TABLES: Mapping[str, Table] = {EVENT: event, RAN: run_log, BEGAN: alert, ENDED: alert}
+BY_JOB = "a scheduled job"
 _AUTHORS = {
     "sync": "the sync",
-    "job": "a scheduled job",
+    "job": BY_JOB,
     "system": "the command line",
     "outside": "another program",
 }

@@ -6,9 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
 
-from civiapi.store.schema.tables import job_log
 from civiapi.ui.status.run import WORDS
 from sync.reports.run_view import KINDS
 from tests.browser.whole import HOSTILE, Whole, a_whole_site
@@ -38,12 +36,16 @@ async def test_it_is_linked_from_the_connection(site: Whole, browser: Browser) -
     assert f'href="{RUN}/1"' in page
 
 
-async def test_the_log_of_a_sync_job_leads_to_the_runs_of_that_day(site: Whole, browser: Browser) -> None:
-    command = "Entity: Mailchimpsync Action: fetchandreconcile"
-    entry = insert(job_log).values(domain_id=1, run_time="2026-01-09 12:00:00", name="Sync", command=command)
-    await site.app.store.write(lambda conn: conn.execute(entry) and None)
+@pytest.mark.parametrize("fails", [False, True], ids=["finished", "failed"])
+async def test_the_log_of_a_sync_job_leads_to_its_runs(site: Whole, browser: Browser, fails: bool) -> None:
+    """Run 1 was asked for by somebody, before the job ran."""
+    job = await site.call("Job", "getsingle", api_action="fetchandreconcile")
+    if fails:
+        site.emulator.add_fault("500", count=1000)
+    await site.call("Job", "execute", id=job["id"])
     page = (await browser.get("/civicrm/mailchimpsync/jobs/log")).text
-    assert "timeline?kind=run&amp;since=2026-01-09&amp;until=2026-01-09" in page
+    assert page.count(f'href="{RUN}/2"') == 1
+    assert f'href="{RUN}/1"' not in page
 
 
 async def test_it_shows_people_with_reasons_and_as_csv(browser: Browser) -> None:

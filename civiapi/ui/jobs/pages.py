@@ -3,13 +3,15 @@
 CiviCRM's own paths (``/civicrm/admin/job``, ``/civicrm/admin/joblog``) show the same pages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
 
 from civiapi.ui.core.page import CallFailed, PageRequest
+from sync.reports.timeline import BY_JOB
 
 PATH = "/civicrm/mailchimpsync/jobs"
 LOG = f"{PATH}/log"
@@ -17,6 +19,9 @@ CIVICRM_PATH = "/civicrm/admin/job"
 CIVICRM_LOG = "/civicrm/admin/joblog"
 PERMISSION = "administer CiviCRM"
 LOG_PAGE = 50
+LOOK_BACK = 20
+"""Older entries that are read besides, because the entry with which a job starts is before the one that ends it."""
+STARTS, ENDS = "Starting execution of ", ("Finished execution of ", "Error while executing ")
 SYNC = "mailchimpsync.fetchandreconcile"
 
 DONE = {
@@ -66,7 +71,7 @@ async def change(page: PageRequest) -> web.Response:
 async def log(page: PageRequest) -> web.Response:
     """The job log, newest first; of one job with ``id`` (CiviCRM's links have ``jid``), before entry ``before``."""
     job_id = page.field("id") or page.field("jid")
-    asked: dict[str, Any] = {"options": {"limit": LOG_PAGE + 1, "sort": "id DESC"}}
+    asked: dict[str, Any] = {"options": {"limit": LOG_PAGE + LOOK_BACK, "sort": "id DESC"}}
     if job_id:
         asked["job_id"] = job_id
     if before := page.field("before"):
@@ -76,6 +81,7 @@ async def log(page: PageRequest) -> web.Response:
     jobs = await page.rows("Job", {"options": {"limit": 0}})
     context: dict[str, Any] = {
         "entries": entries[:LOG_PAGE],
+        "runs": await _runs_of(page, entries),
         "more": more,
         "job_id": job_id,
         "before": before,
@@ -83,6 +89,32 @@ async def log(page: PageRequest) -> web.Response:
         "title": title_of,
     }
     return page.render("jobs/log.html", **context)
+
+
+async def _runs_of(page: PageRequest, entries: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """The runs that sync jobs made, by the id of the log entry that ends the job: those that jobs asked for and that
+    began while it ran."""
+    spans: dict[str, tuple[str, str]] = {}
+    for place, entry in enumerate(entries):
+        if _is_sync(entry) and entry["description"].startswith(ENDS):
+            before = (one for one in entries[place + 1 :] if one["job_id"] == entry["job_id"])
+            start = next((one for one in before if one["description"].startswith(STARTS)), None)
+            if start is not None:
+                spans[entry["id"]] = start["run_time"], entry["run_time"]
+    if not spans:
+        return {}
+    since, last = min(start for start, _ in spans.values()), max(end for _, end in spans.values())
+    asked = {"kind": "run", "since": since, "before": str(datetime.fromisoformat(last) + timedelta(seconds=1))}
+    ran = await page.api_values("Mailchimpsync", "gettimeline", {**asked, "options": {"limit": 0}})
+    return {
+        key: [one for one in reversed(ran) if one["by"] == BY_JOB and start <= one["at"] <= end]
+        for key, (start, end) in spans.items()
+    }
+
+
+def _is_sync(entry: Mapping[str, Any]) -> bool:
+    """Whether a log entry is of a job that syncs."""
+    return all(part in (entry["command"] or "").lower() for part in SYNC.split("."))
 
 
 async def _show(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
