@@ -13,9 +13,11 @@ from civiapi.cli.demo.site import BY_POST, GROUP, POST_GROUP, CallFailed, Site, 
 from civiapi.cli.sync import stage_bars
 from civiapi.server.lifecycle import alert_watch
 from sync.emulator.rules import campaigns
-from sync.model import RECEIVES_MAIL, GroupStatus, MemberStatus, SyncStatus
+from sync.model import RECEIVES_MAIL, GroupStatus, MemberStatus, OperationKind, SyncStatus
 
 TIMEOUT_S = 120.0
+RULES = {"JOBTITLE": {"source": "contact:job_title"}, "VOLUNTEER": {"source": "tag:1"}}
+"""What fills the audience's merge fields: the job of the contact, and whether it has the tag Volunteer."""
 
 
 async def play(folder: Path, *, once: bool, port: int, console: Console) -> bool:
@@ -26,6 +28,7 @@ async def play(folder: Path, *, once: bool, port: int, console: Console) -> bool
         created = await first_sync(site, list_id, console)
         await _summary(site, list_id, created, console)
         await _a_change_on_each_side(site, list_id, console)
+        await _an_undo(site, list_id, console)
         await _a_permission(site, list_id, console)
         await _a_campaign(site, list_id, console)
         await _a_failed_sync_alerts(site, console)
@@ -48,6 +51,7 @@ async def link_audience(site: Site, console: Console) -> str:
     await site.call("Mailchimpsync", "updateconfig", config=config)
     await site.call("Mailchimpsync", "updatewebhook", process="add_webhook", api_key=key, list_id=list_id)
     await site.call("Mailchimpsync", "updatewebhook", process="add_batch_webhook", api_key=key)
+    await site.call("Mailchimpsync", "setmergefields", group_id=group_id, rules=RULES)
     added = await site.call("GroupContact", "getcount", group_id=group_id)
     members = site.emulator.audience(list_id)
     console.print(
@@ -61,7 +65,7 @@ async def first_sync(site: Site, list_id: str, console: Console) -> int:
     """The first sync with progress bars; returns how many contacts were created."""
     before = await _contacts(site)
     with stage_bars(site.app.sync, console):
-        await site.call("Mailchimpsync", "fetchandreconcile", since="ever", max_time=0)
+        await site.call("Mailchimpsync", "fetchandreconcile", since="ever", with_data=1, max_time=0)
     await _wait_until_idle(site, list_id)
     return await _contacts(site) - before
 
@@ -96,12 +100,14 @@ async def _summary(site: Site, list_id: str, created: int, console: Console) -> 
     for row in history["values"]:
         names.setdefault(row["status"], []).append(row["api.Contact.getvalue"])
     updates = await site.call("MailchimpsyncUpdate", "getcount", completed=1)
+    described = {one["kind"]: one["count"] for one in (await _latest_run(site))["summary"]}
     stats = (await _status(site, list_id))["stats"]
     joined, left = names[GroupStatus.ADDED], names[GroupStatus.REMOVED]
     console.print(
         f"\n{len(joined)} people joined the group, {created} of them as new contacts: {_listed(joined)}.\n"
         f"{len(left)} left it: {_listed(left)}.\n"
-        f"{updates['result']} changes were sent to Mailchimp. "
+        f"{updates['result']} changes were sent to Mailchimp, among them the job and the volunteering of "
+        f"{described.get(OperationKind.FIELDS, 0)} people, in merge fields. "
         f"Now {stats['subscribed_at_mailchimp']} are subscribed there, {stats['subscribed_at_civicrm']} in CiviCRM.",
         highlight=False,
     )
@@ -117,6 +123,13 @@ async def _summary(site: Site, list_id: str, created: int, console: Console) -> 
         console.print(f"{len(rows['values'])} could not be synced:")
         for row in rows["values"]:
             console.print(f"  {row['civicrm_display_name']}: {row['errors']}", highlight=False)
+
+
+async def _latest_run(site: Site) -> dict[str, Any]:
+    """The latest run, with what it did by kind."""
+    [newest] = (await site.call("Mailchimpsync", "getruns", options={"limit": 1}))["values"]
+    run: dict[str, Any] = (await site.call("Mailchimpsync", "getrun", run_id=newest["id"]))["values"]
+    return run
 
 
 async def _contacts(site: Site) -> int:
@@ -162,6 +175,27 @@ async def _a_permission(site: Site, list_id: str, console: Console) -> None:
     [group] = (await site.call("Group", "get", title=POST_GROUP, sequential=1))["values"]
     await _wait_until_in_group(site, giver["civicrm_contact_id"], GroupStatus.ADDED, group_id=group["id"])
     console.print(f"  … and the webhook event changes CiviCRM: [bold]Added[/] to “{POST_GROUP}”.")
+
+
+async def _an_undo(site: Site, list_id: str, console: Console) -> None:
+    """Somebody is taken out of the group by mistake and unsubscribed by a sync, which is taken back."""
+    person = await find_synced_member(site, list_id)
+    contact_id, address = person["civicrm_contact_id"], person["mailchimp_email"]
+    [group] = (await site.call("Group", "get", title=GROUP, sequential=1))["values"]
+    membership = {"contact_id": contact_id, "group_id": group["id"]}
+
+    async def told() -> str:
+        await _wait_until_idle(site, list_id)
+        member = site.emulator.member(address, list_id)
+        return f"[bold]{member.status if member else 'missing'}[/] at Mailchimp"
+
+    console.print(f"\nIn CiviCRM, {address} is removed from the group by mistake …")
+    await site.call("GroupContact", "create", **membership, status=GroupStatus.REMOVED)
+    await site.call("Mailchimpsync", "fetchandreconcile", max_time=0)
+    console.print(f"  … the next sync does the same on the other side: {await told()}.")
+    await site.call("Mailchimpsync", "undorun", run_id=(await _latest_run(site))["id"])
+    console.print(f"  … that run is undone: {await told()}, and no later sync changes that.")
+    await site.call("GroupContact", "create", **membership, status=GroupStatus.ADDED)
 
 
 async def _a_failed_sync_alerts(site: Site, console: Console) -> None:
