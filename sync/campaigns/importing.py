@@ -1,6 +1,7 @@
 """Imports the campaigns of linked audiences as activities, with the contacts they were sent to as targets.
 
     import_campaigns              each audience under a lease of its own, besides syncs
+      _look_up                    who was no contact when a campaign was imported and is one now becomes a target
       _list                       campaigns that were sent and are not known yet are stored
       _import                     each, oldest first: its activity, then its recipients page by page
       _read_figures               on request: who opened it, and who clicked which link, page by page
@@ -115,6 +116,7 @@ class _Import:
 
     async def _import_all(self, lease: Lease, reports: CampaignReports, listed: datetime | None) -> None:
         list_id, store = self._link.list_id, self._ctx.store
+        await self._look_up(lease)
         await self._list(lease, reports, listed)
         name = await store.read(_audience_name, list_id)
         for one in await store.read(rows.to_import, list_id):
@@ -123,6 +125,18 @@ class _Import:
             kept = self._ctx.settings.retention.campaigns_days
             for one in await store.read(rows.to_read_figures, list_id, datetime.now(UTC), kept):
                 await self._survive(lease, one, self._read_figures(lease, reports, one))
+
+    async def _look_up(self, lease: Lease) -> None:
+        """Look up unknown recipients again, if addresses were added since that was done last."""
+        list_id, size = self._link.list_id, self._ctx.sizes.rows_per_unit
+        newest = await self._ctx.store.read(rows.newest_email, list_id)
+        if newest is None:
+            return
+        after: int | None = 0
+        while after is not None:
+            look = partial(rows.look_up_unknown, list_id=list_id, after=after, limit=size)
+            after = await self._commit(lease, look)
+        await self._commit(lease, partial(rows.note_looked_up, list_id=list_id, newest=newest))
 
     async def _survive(self, lease: Lease, one: KnownCampaign, work: Any) -> None:
         """Do the work on a campaign; one that is gone at Mailchimp does not keep the others from their turn."""
@@ -163,7 +177,7 @@ class _Import:
             page = await reports.get_recipients(one.campaign_id, cursor["offset"])
             following = _next_cursor(cursor, page)
             self._imported += following is None
-            await self._commit(lease, partial(_add_page, one=one, page=page, cursor=cursor, following=following))
+            await self._commit(lease, partial(_add_page, one=one, page=page, following=following))
             if following is None:
                 return
             cursor = following
@@ -223,10 +237,8 @@ def _next_cursor(cursor: Mapping[str, Any], page: ReportPage) -> dict[str, Any] 
     return None
 
 
-def _add_page(
-    conn: Connection, one: KnownCampaign, page: ReportPage, cursor: Mapping[str, Any], following: dict[str, Any] | None
-) -> None:
-    if rows.add_targets(conn, one, page.rows, is_repeated=cursor["round"] > 1) and following is not None:
+def _add_page(conn: Connection, one: KnownCampaign, page: ReportPage, following: dict[str, Any] | None) -> None:
+    if rows.add_targets(conn, one, page.rows) and following is not None:
         rows.move(conn, one, following)
     else:
         rows.finish(conn, one)

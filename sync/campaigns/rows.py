@@ -1,17 +1,20 @@
 """Rows of imported campaigns: the activity of each, its targets, and who opened and clicked.
 
 An activity is made with the row that says so, and targets are added with the position of the walk, so that a campaign
-is imported once however often an import is stopped. All functions take an open connection and do not commit.
+is imported once however often an import is stopped. Recipients who are no contact are kept, and looked up again when
+addresses were added since: who is a contact by then becomes a target. All functions take an open connection and do not
+commit.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from html import escape
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, ScalarSelect, delete, func, insert, or_, select, update
 
 from civiapi.store.civicrm.options import find_or_add_option
 from civiapi.store.clock import SiteClock
@@ -22,7 +25,7 @@ from civiapi.store.schema.live_columns import live_values
 from civiapi.store.schema.tables import activity, activity_contact, contact, domain, email
 from civiapi.store.text.encoded_text import cut
 from sync.mailchimp.reports import SentCampaign
-from sync.store.tables import cache, campaign, campaign_import, campaign_response
+from sync.store.tables import cache, campaign, campaign_import, campaign_response, campaign_unknown
 
 ACTIVITY_TYPE = "Mailchimp Campaign"
 COMPLETED = "Completed"
@@ -163,36 +166,85 @@ def _details(row: Row[Any], audience_name: str) -> str:
     return "".join(parts)
 
 
-def add_targets(
-    conn: Connection, one: KnownCampaign, recipients: Sequence[Mapping[str, Any]], *, is_repeated: bool
-) -> bool:
-    """Add recipients as targets; False where somebody deleted the activity meanwhile.
-
-    Those who are no contact are counted, unless the walk *is_repeated*.
-    """
+def add_targets(conn: Connection, one: KnownCampaign, recipients: Sequence[Mapping[str, Any]]) -> bool:
+    """Add recipients as targets, and keep those who are no contact; False where somebody deleted the activity
+    meanwhile."""
     if one.activity_id is None or not _exists(conn, one.activity_id):
         return False
     found = contacts_of(conn, one.list_id, recipients)
-    targets = [
-        {"activity_id": one.activity_id, "contact_id": contact_id, "record_type_id": TARGET}
-        for contact_id in sorted(set(found.values()))
+    _insert_targets(conn, {(one.activity_id, contact_id) for contact_id in found.values()})
+    addresses = {_id_of(row): cut(str(row.get("email_address") or ""), 255) for row in recipients}
+    unknown = [
+        {"campaign": one.id, "member_id": member_id, "address": address}
+        for member_id, address in addresses.items()
+        if member_id and member_id not in found
     ]
-    insert_new(conn, activity_contact, targets)
-    unknown = len({_id_of(row) for row in recipients} - found.keys())
-    if unknown and not is_repeated:
-        count = {"unknown": campaign.c.unknown + unknown}
-        conn.execute(update(campaign).where(campaign.c.id == one.id).values(count))
+    insert_new(conn, campaign_unknown, unknown)
     return True
 
 
+def _insert_targets(conn: Connection, targets: Set[tuple[int, int]]) -> None:
+    """Add targets, each an activity and a contact; those that are there already are left."""
+    rows = [
+        {"activity_id": activity_id, "contact_id": contact_id, "record_type_id": TARGET}
+        for activity_id, contact_id in sorted(targets)
+    ]
+    insert_new(conn, activity_contact, rows)
+
+
 def finish(conn: Connection, one: KnownCampaign) -> None:
-    """Note that all recipients were imported, and count the targets."""
-    mine = activity_contact.c.activity_id == one.activity_id, activity_contact.c.record_type_id == TARGET
-    move(conn, one, None, state=DONE, targets=select(func.count()).where(*mine).scalar_subquery())
+    """Note that all recipients were imported, and count the targets and those who are no contact."""
+    unknown = select(func.count()).select_from(campaign_unknown).where(campaign_unknown.c.campaign == one.id)
+    move(conn, one, None, state=DONE, targets=_target_count(), unknown=unknown.scalar_subquery())
+
+
+def _target_count() -> ScalarSelect[int]:
+    """The number of targets of a campaign's activity, in a statement about the campaign."""
+    mine = activity_contact.c.activity_id == campaign.c.activity_id, activity_contact.c.record_type_id == TARGET
+    return select(func.count()).select_from(activity_contact).where(*mine).correlate(campaign).scalar_subquery()
 
 
 def _exists(conn: Connection, activity_id: int) -> bool:
     return conn.execute(select(activity.c.id).where(activity.c.id == activity_id)).first() is not None
+
+
+# ---- recipients who become contacts later -----------------------------------------------------------------------
+
+
+def newest_email(conn: Connection, list_id: str) -> int | None:
+    """The highest id of an address, if unknown recipients were not looked up since it was added; else None."""
+    newest = conn.execute(select(func.max(email.c.id))).scalar() or 0
+    known = select(campaign_import.c.newest_email).where(campaign_import.c.list_id == list_id)
+    return None if conn.execute(known).scalar() == newest else newest
+
+
+def look_up_unknown(conn: Connection, list_id: str, after: int, limit: int) -> int | None:
+    """Make targets of those of the next recipients, after row *after*, who are contacts by now.
+
+    Returns the row to continue after; None: these were the last.
+    """
+    of_campaign = campaign_unknown.c.campaign == campaign.c.id
+    wanted = (
+        select(campaign_unknown, campaign.c.activity_id)
+        .join(campaign, of_campaign)
+        .where(campaign.c.list_id == list_id, campaign.c.activity_id.is_not(None), campaign_unknown.c.id > after)
+        .order_by(campaign_unknown.c.id)
+    )
+    rows = conn.execute(wanted.limit(limit)).all()
+    found = contacts_of(conn, list_id, [{"email_id": row.member_id, "email_address": row.address} for row in rows])
+    known = [row for row in rows if row.member_id in found]
+    if known:
+        _insert_targets(conn, {(row.activity_id, found[row.member_id]) for row in known})
+        conn.execute(delete(campaign_unknown).where(in_list(campaign_unknown.c.id, [row.id for row in known])))
+        for campaign_id, times in Counter(row.campaign for row in known).items():
+            counts = {"targets": _target_count(), "unknown": campaign.c.unknown - times}
+            conn.execute(update(campaign).where(campaign.c.id == campaign_id, campaign.c.state == DONE).values(counts))
+    return rows[-1].id if len(rows) == limit else None
+
+
+def note_looked_up(conn: Connection, list_id: str, newest: int) -> None:
+    """Note that unknown recipients were looked up when *newest* was the highest id of an address."""
+    conn.execute(update(campaign_import).where(campaign_import.c.list_id == list_id).values(newest_email=newest))
 
 
 # ---- who is who -------------------------------------------------------------------------------------------------

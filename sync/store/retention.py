@@ -15,7 +15,7 @@ from civiapi.settings import RetentionSettings
 from civiapi.store.clock import SiteClock
 from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import job_log
-from sync.store.tables import batch, campaign, campaign_response, event, run_change, run_log, update
+from sync.store.tables import batch, campaign, campaign_response, campaign_unknown, event, run_change, run_log, update
 
 AT_ONCE = 1_000
 """Rows that are examined in one unit."""
@@ -63,9 +63,19 @@ def _old_job_log(before: datetime, clock: SiteClock) -> ColumnElement[bool]:
     return job_log.c.run_time < clock.write(before)
 
 
-def _of_old_campaign(before: datetime, _clock: SiteClock) -> ColumnElement[bool]:
+def _of_old_campaign(table: Table, before: datetime) -> ColumnElement[bool]:
     old = select(campaign.c.id).where(campaign.c.sent_s < int(before.timestamp()))
-    return campaign_response.c.campaign.in_(old)
+    return table.c.campaign.in_(old)
+
+
+def _rule_of_campaigns(table: Table, setting: str = "") -> Rule:
+    """The rule for rows of campaigns, by when these were sent."""
+    return Rule(
+        table,
+        lambda before, _: select(func.max(table.c.id)).where(_of_old_campaign(table, before)),
+        lambda before, _: _of_old_campaign(table, before),
+        setting,
+    )
 
 
 def _has_newer(table: Table, name: str) -> ColumnElement[bool]:
@@ -114,11 +124,8 @@ RULES: Mapping[str, Rule] = {
         lambda *when: select(func.max(job_log.c.id)).where(_old_job_log(*when)),
         lambda *when: and_(_old_job_log(*when), _has_newer(job_log, "job_id")),
     ),
-    "campaigns": Rule(
-        campaign_response,
-        lambda *when: select(func.max(campaign_response.c.id)).where(_of_old_campaign(*when)),
-        lambda *when: _of_old_campaign(*when),
-    ),
+    "campaigns": _rule_of_campaigns(campaign_response),
+    "unknown_recipients": _rule_of_campaigns(campaign_unknown, "campaigns"),
 }
 """What is deleted, in this order: updates before the batches that they belong to, and what a run did before the run."""
 

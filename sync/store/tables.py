@@ -403,7 +403,19 @@ campaign_import = Table(
     Column("listed_s", big_number()),  # campaigns sent up to then are all known
     Column("campaigns", row_id(), nullable=False, server_default=text("0")),  # imported by it
     Column("error", long_text()),
+    Column("newest_email", row_id()),  # the highest civicrm_email.id when unknown recipients were last looked up
     **PLAIN,
+)
+
+campaign_unknown = Table(
+    "civiapi_campaign_unknown",  # recipients of campaigns who were no contact; deleted once they are
+    METADATA,
+    Column("id", row_id(), primary_key=True, autoincrement=True),
+    Column("campaign", row_id(), ForeignKey("civiapi_campaign.id", ondelete="CASCADE"), nullable=False),
+    Column("member_id", code_column(32), nullable=False),  # the subscriber hash
+    Column("address", text_column(255)),
+    UniqueConstraint("campaign", "member_id", name="civiapi_campaign_unknown_of"),
+    **NUMBERED,
 )
 
 source_contact = Table(

@@ -247,6 +247,12 @@ def add_campaigns(conn: Connection) -> None:
         seed_campaign_job(conn)
 
 
+def add_unknown_recipients(conn: Connection) -> None:
+    """Make the table of recipients who were no contact, and the column that says when they were last looked up."""
+    make_missing("civiapi_campaign_unknown")(conn)
+    add_column(conn, METADATA.tables["civiapi_campaign_import"], "newest_email")
+
+
 def add_authors_of_runs(conn: Connection) -> None:
     """Add the columns that say who asked for a run."""
     run_log = METADATA.tables["civiapi_run_log"]
@@ -336,6 +342,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("who asked for a run", add_authors_of_runs),
     Migration("an index of members without a contact", index_members_without_contact),
     Migration("marketing permissions", make_missing("civiapi_permission", "civiapi_consent")),
+    Migration("recipients of campaigns who become contacts later", add_unknown_recipients),
 )
 
 

@@ -12,14 +12,14 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from civiapi.store.schema.tables import contact, email
-from sync.audience import Privacy
+from sync.audience import PERMISSION, Privacy
 from sync.emulator.model.records import Member
 from sync.mailchimp.wire import PERMISSION, subscriber_hash
 from sync.model import OperationKind
 from sync.store.members.blobs import INTEREST, load_data
 from sync.store.tables import cache, update
 from tests.reliability.convergence import civicrm as crm
-from tests.reliability.convergence.civicrm import CHOICES
+from tests.reliability.convergence.civicrm import CHOICES, MAIL
 from tests.reliability.convergence.model import RECEIVES, Model, chosen_by
 from tests.reliability.convergence.undone import HeldField, check_undone, may_differ, read_held
 from tests.support.linked_site import GROUP
@@ -258,7 +258,8 @@ def _wrong_choice(model: Model, one: Person, key: str) -> str:
     if not model.has_interest or not _is_simple(model, one) or not one.in_group or len(receiving) != 1:
         return ""
     held = key in chosen_by(receiving[0])
-    if may_differ(model, one.id, one.held.get(f"{INTEREST}{key}"), key, is_inside=held):
+    name = f"{INTEREST}{PERMISSION if key == MAIL else ''}{key}"
+    if may_differ(model, one.id, one.held.get(name), key, is_inside=held):
         return ""
     if held != (key in one.chosen):
         return f"Contact {one.id}: in the group of {key} {key in one.chosen}, at Mailchimp {held}"

@@ -13,16 +13,17 @@ from sqlalchemy import delete, func, insert, select, update
 from civiapi.settings import RetentionSettings, Settings
 from civiapi.store.engine import open_store
 from civiapi.store.schema.tables import activity, activity_contact, lease, option_group, option_value
+from sync.campaigns import rows
 from sync.campaigns.importing import ImportRequest, import_campaigns
 from sync.campaigns.rows import TARGET
 from sync.connections.config import read_config
-from sync.context import SyncContext
+from sync.context import SyncContext, UnitSizes
 from sync.emulator.model.records import Campaign
 from sync.emulator.rules import campaigns
 from sync.errors import MailchimpFailed
 from sync.reports.campaigns import read_campaigns, read_campaigns_of, read_last_import
 from sync.store import retention
-from sync.store.tables import campaign, campaign_response
+from sync.store.tables import campaign, campaign_response, campaign_unknown
 from tests.support.databases import database_at
 from tests.support.linked_site import GROUP, Site, a_site
 
@@ -134,7 +135,7 @@ async def test_two_imports_at_once_make_one_activity(site: Site, url: str) -> No
     assert sum(one["campaigns"] for [one] in done) == 3
 
 
-@pytest.mark.parametrize("units", range(1, 9))
+@pytest.mark.parametrize("units", range(1, 11))
 async def test_an_import_that_is_killed_after_any_unit_continues_there(site: Site, units: int) -> None:
     people = await members(site, *PEOPLE)
     for number in range(2):
@@ -228,6 +229,60 @@ async def test_a_recipient_who_is_no_member_any_more_is_found_by_an_address_of_t
     [shown] = await site.store.read(read_campaigns, {site.list_id: GROUP}, site.store.clock, limit=0, offset=0)
     assert (shown["targets"], shown["unknown"], shown["emails_sent"]) == (1, 2, 3)
     assert shown["campaign_id"] == sent.id
+
+
+async def unknown(site: Site) -> list[str]:
+    wanted = select(campaign_unknown.c.address).order_by(campaign_unknown.c.address)
+    return await site.store.read(lambda conn: list(conn.execute(wanted).scalars()))
+
+
+async def test_a_recipient_who_becomes_a_contact_later_is_a_target_after_the_next_import(site: Site) -> None:
+    site.joined(*PEOPLE)
+    send(site, "First")
+    send(site, "Second", SENT + timedelta(hours=1), only=PEOPLE[:2])
+    await run_import(site)
+    first, second = await activities(site)
+    assert (await targets(site, first.id), await unknown(site)) == ([], sorted([*PEOPLE, *PEOPLE[:2]]))
+    ada = await site.person(PEOPLE[0])
+    await run_import(site)
+    assert (await targets(site, first.id), await targets(site, second.id)) == ([ada], [ada])
+    assert await unknown(site) == sorted([PEOPLE[1], PEOPLE[1], PEOPLE[2]])
+    shown = await site.store.read(read_campaigns, {site.list_id: GROUP}, site.store.clock, limit=0, offset=0)
+    assert [(one["targets"], one["unknown"]) for one in shown] == [(1, 1), (1, 2)]
+
+
+async def test_recipients_are_looked_up_again_only_when_addresses_were_added(site: Site) -> None:
+    site.joined(*PEOPLE)
+    send(site)
+    await run_import(site)
+    await site.person("somebody@example.org")
+    assert await site.store.read(rows.newest_email, site.list_id) is not None
+    await run_import(site)
+    assert await site.store.read(rows.newest_email, site.list_id) is None
+
+
+async def test_unknown_recipients_are_looked_up_in_pieces(site: Site) -> None:
+    site.joined(*PEOPLE)
+    send(site)
+    await run_import(site)
+    people = [await site.person(one) for one in PEOPLE]
+    site.ctx = SyncContext(
+        site.store, site.clients, site.ctx.settings, holder="tests", sizes=UnitSizes(rows_per_unit=2)
+    )
+    await run_import(site)
+    [made] = await activities(site)
+    assert (await targets(site, made.id), await unknown(site)) == (people, [])
+
+
+async def test_unknown_recipients_go_after_the_days_of_the_settings(site: Site) -> None:
+    site.joined(*PEOPLE)
+    send(site)
+    send(site, "Lately", datetime.now(UTC) - timedelta(days=1), only=PEOPLE[:1])
+    await run_import(site)
+    before = datetime.now(UTC) - timedelta(days=10)
+    last = await site.store.read(retention.last_old, "unknown_recipients", before, site.store.clock)
+    await site.store.write(retention.delete_some, "unknown_recipients", before, site.store.clock, 0, last)
+    assert await unknown(site) == [PEOPLE[0]]
 
 
 async def test_opens_and_clicks_are_read_on_request_and_again_while_they_may_change(site: Site) -> None:
