@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, select, text
 
 from civiapi.store.schema.tables import contact, email
-from sync.audience import PERMISSION, Privacy
+from sync.audience import Privacy
 from sync.emulator.model.records import Member
 from sync.mailchimp.wire import PERMISSION, subscriber_hash
 from sync.model import OperationKind
