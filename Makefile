@@ -7,6 +7,9 @@ OLDEST := .venv-oldest
 FRESH  := .venv-package
 PIP    := -m pip --disable-pip-version-check install -qq
 
+# Else each of the hundreds of processes that tests start compiles all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test convergence convergence-mariadb test-mariadb test-mariadb-reliability test-galera test-oldest check docs package bench soak reliability clean
 
 demo: $(STAMP)

@@ -46,7 +46,8 @@ def dates_of(entity: Entity, action: Action) -> list[Field]:
     found = {one.name: one for one in declared if one.type in DATES or one.name in TIMES}
     if action.generic or action.name in ("get", "getcount", "getsingle", "getlist", "validate", "update", "setvalue"):
         found |= {one.name: one for one in entity.fields if one.type in DATES}
-    return list(found.values())
+    describes = action.generic and action.delegates_to is None and action.name != "validate"
+    return list(found.values())[: 1 if describes else None]  # it reads no field: one says that it ignores them
 
 
 CASES = {

@@ -4,10 +4,10 @@ A script deletes what it gets, and a filter that is ignored gives everything.
 """
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from civiapi.api.call import SYSTEM, Call, Caller
 from civiapi.api.declaration.fields import BOOLEAN, DATES, STRING, TEXT, Field
@@ -29,9 +29,13 @@ NOT_PLANTED = {"MailchimpsyncCache", "MailchimpsyncWebhookEvent"}  # the first s
 NOBODY = Caller(1, frozenset({"access CiviCRM", "view all contacts"}), "viewer")
 
 
-@pytest.fixture
-async def api(tmp_path: Path) -> AsyncIterator[Api]:
-    store = await open_store(database_at(tmp_path / "site"))
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Api]:
+    """One for all: what is tried here changes nothing, which each test asserts."""
+    store = await open_store(database_at(tmp_path_factory.mktemp("filters") / "site"))
     await migrate(store)
     await store.write(plant, Variant())
     yield Api(store, REGISTRY)

@@ -60,8 +60,9 @@ NOBODY = "nobody without a contact"
 CALLERS[NOBODY] = Caller(None, frozenset(), NOBODY)
 
 
-THOROUGH = {"lowly", "viewer", "selfedit", "keeper of one's own key", "keeper of keys"}
-"""Those who try every call; the others every fourth, which takes a quarter of the time."""
+THOROUGH = {"lowly", "viewer", "selfedit", "keeper of keys"}
+"""Those who try every call; the others every fourth, which takes a quarter of the time, and all that name a key where
+a permission is about keys."""
 
 
 def unknown_to(caller: Caller) -> Variant:
@@ -146,6 +147,14 @@ def all_reads() -> Sequence[Sent]:
     return tuple(reads(REGISTRY))
 
 
+def reads_of(name: str) -> list[Sent]:
+    """The calls that this caller tries."""
+    if name in THOROUGH:
+        return list(all_reads())
+    has_key = CALLERS[name].may("edit own api keys")
+    return [one for n, one in enumerate(all_reads()) if n % 4 == 0 or (has_key and "api_key" in str(one))]
+
+
 def leaks(calls: Sequence[Sent], answers: Sequence[str], marks: Sequence[str]) -> list[str]:
     """The calls whose answer holds a mark that the call itself does not."""
     return [
@@ -157,7 +166,7 @@ def leaks(calls: Sequence[Sent], answers: Sequence[str], marks: Sequence[str]) -
 
 @pytest.mark.parametrize("name", CALLERS)
 async def test_no_answer_holds_or_depends_on_what_the_caller_may_not_know(tmp_path: Path, name: str) -> None:
-    caller, calls = CALLERS[name], all_reads()[:: 1 if name in THOROUGH else 4]
+    caller, calls = CALLERS[name], reads_of(name)
     assert len(calls) > 1000
     with time_machine.travel("2026-03-01 12:00:00+00:00", tick=False):
         async with planted(tmp_path / "a", Variant()) as a, planted(tmp_path / "b", unknown_to(caller)) as b:

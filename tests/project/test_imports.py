@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -80,7 +81,10 @@ def imports_of(module: str) -> set[str]:
     return (found & set(MODULES)) - {module}
 
 
-IMPORTS = {module: imports_of(module) for module in MODULES}
+@cache
+def all_imports() -> dict[str, set[str]]:
+    """By module; every process that collects tests imports this file, and few run its tests."""
+    return {module: imports_of(module) for module in MODULES}
 
 
 def _within(module: str, package: str) -> bool:
@@ -97,13 +101,13 @@ def test_a_module_imports_only_its_own_layer_and_those_below() -> None:
     assert [
         f"{module} imports {name}"
         for module in placed
-        for name in sorted(IMPORTS[module])
+        for name in sorted(all_imports()[module])
         if not _within(name, EMULATOR) and _layer(name) > _layer(module)
     ] == []
 
 
 def test_the_emulator_stands_apart() -> None:
-    imports = [(module, name) for module in MODULES for name in sorted(IMPORTS[module])]
+    imports = [(module, name) for module in MODULES for name in sorted(all_imports()[module])]
     out = [f"{m} imports {n}" for m, n in imports if _within(m, EMULATOR) and not _any(n, EMULATOR_IMPORTS)]
     into = [f"{m} imports {n}" for m, n in imports if _within(n, EMULATOR) and not _any(m, EMULATOR_USERS)]
     assert out + into == []
@@ -117,7 +121,7 @@ def test_a_module_of_the_emulator_imports_only_its_own_layer_and_those_below() -
     assert [
         f"{module} imports {name}"
         for module in placed
-        for name in sorted(IMPORTS[module])
+        for name in sorted(all_imports()[module])
         if _any(name, EMULATOR_LAYERS) and layer(name) > layer(module)
     ] == []
 
@@ -127,7 +131,7 @@ def _any(module: str, packages: tuple[str, ...]) -> bool:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    TopologicalSorter(IMPORTS).prepare()  # raises CycleError, which names the modules
+    TopologicalSorter(all_imports()).prepare()  # raises CycleError, which names the modules
 
 
 def test_what_answers_one_call_loads_no_web_server() -> None:

@@ -16,6 +16,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
+from sync.mailchimp.transport import tls_context
 from tests.support.databases import database_at
 
 ROOT = Path(__file__).parents[2]
@@ -123,12 +124,13 @@ def serving(config: Path, port: int, **env: str) -> Iterator[subprocess.Popen[st
 def wait_until_served(child: subprocess.Popen[str], port: int) -> None:
     """Return once /healthz answers 200; fail when the process ends before."""
     until = time.monotonic() + PATIENCE_S
-    while time.monotonic() < until:
-        assert child.poll() is None, f"serve ended with {child.returncode}: {child.stderr and child.stderr.read()}"
-        with contextlib.suppress(httpx.TransportError):
-            if httpx.get(f"http://127.0.0.1:{port}/healthz", trust_env=False).status_code == 200:
-                return
-        time.sleep(0.05)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, verify=tls_context()) as http:
+        while time.monotonic() < until:
+            assert child.poll() is None, f"serve ended with {child.returncode}: {child.stderr and child.stderr.read()}"
+            with contextlib.suppress(httpx.TransportError):
+                if http.get("/healthz").status_code == 200:
+                    return
+            time.sleep(0.05)
     raise AssertionError("serve did not answer")
 
 

@@ -104,7 +104,6 @@ def without_garbage_collection() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-        gc.unfreeze()
 
 
 def _drop(logger: Any, name: str, event: Any) -> Any:
