@@ -6,9 +6,11 @@ as ``CiviCRM: NAME``. A plugin that fails, when it is loaded or when it is asked
 the sync go on.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
 
@@ -149,7 +151,7 @@ def data_plugins(*more: object) -> DataPlugins:
     manager.add_hookspecs(DataHooks)
     manager.register(CiviTags(), BUILT_IN)
     broken: dict[str, str] = {}
-    for name in sorted({one.name for one in entry_points(group=PROJECT)}):
+    for name in _installed(tuple(sys.path)):
         try:
             manager.load_setuptools_entrypoints(PROJECT, name)
         except Exception as error:
@@ -158,6 +160,12 @@ def data_plugins(*more: object) -> DataPlugins:
     for plugin in more:
         manager.register(plugin, f"{type(plugin).__module__}.{type(plugin).__qualname__}")
     return DataPlugins(manager, broken)
+
+
+@cache
+def _installed(_path: tuple[str, ...]) -> list[str]:
+    """The names of the plugins that are installed in *_path*: to look through all that is there takes 5 ms and more."""
+    return sorted({one.name for one in entry_points(group=PROJECT)})
 
 
 def _read_tags(answer: Any) -> dict[int, set[str]]:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from aiohttp import web
@@ -46,9 +47,18 @@ class Explorer:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._reference = make_reference(registry)
-        self._pages = {one.name: one for one in self._reference}
-        self._actions = {one.name: [action.name for action in one.actions] for one in self._reference}
+
+    @cached_property
+    def _reference(self) -> tuple[EntityPage, ...]:
+        return make_reference(self._registry)  # at the first page: it takes 20 ms, and few servers show one
+
+    @cached_property
+    def _pages(self) -> dict[str, EntityPage]:
+        return {one.name: one for one in self._reference}
+
+    @cached_property
+    def _actions(self) -> dict[str, list[str]]:
+        return {one.name: [action.name for action in one.actions] for one in self._reference}
 
     def routes(self) -> tuple[tuple[str, str, Page], ...]:
         """Method, path and page of each."""
