@@ -11,23 +11,19 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
     Connection,
     FromClause,
-    Integer,
     Select,
     String,
     Table,
     and_,
-    bindparam,
     case,
     func,
     or_,
     select,
     type_coerce,
 )
-from sqlalchemy.exc import DBAPIError
 
 from civiapi.api.declaration import option_lists as lists
 from civiapi.api.declaration.fields import Field, OptionGroup, OptionTable
@@ -36,13 +32,13 @@ from civiapi.api.envelope import TextRows, scalar
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters.params import CONTROL, MAX_VALUES, NULL_TESTS, OPERATORS, check_filter, too_many
 from civiapi.api.permissions import contact_seen, rows_seen
-from civiapi.store.databases.expressions import begins_like, fill_lists, in_values
-from civiapi.store.databases.statements import note_statement
+from civiapi.store.databases.compiled_query import ME, Binder, CompiledQuery, compile_query
+from civiapi.store.databases.expressions import begins_like
 from civiapi.store.databases.text_keys import in_order
 from civiapi.store.schema.live_columns import absent_names
 from civiapi.store.schema.tables import option_group, option_value
 from civiapi.store.text.collation import literal_beginning
-from civiapi.store.text.encoded_text import EncodedText, decode, encode, encode_value, is_encoded
+from civiapi.store.text.encoded_text import EncodedText, decode, encode
 
 MAX_JOINS = 4
 MAX_GROUPS = 100  # of options.or
@@ -55,9 +51,6 @@ MAX_CACHED_TEXT = 8_000  # characters of a compiled select that is cached
 LISTS = frozenset({"IN", "NOT IN", "GROUP"})  # operators whose operand is a list
 _NEVER_IGNORED = ("custom_", "filter.", "filter_", "filters")  # CiviCRM has them on every entity
 _SORT = re.compile(r"\s*([\w.]+)(?:\s+(asc|desc))?\s*", re.I)
-_ME = "me"
-ME = bindparam(_ME, required=True, type_=Integer())
-"""The place of the caller's contact id, so that callers with the same rights share a select."""
 
 
 def check_pattern(name: str, text: str) -> None:
@@ -97,89 +90,6 @@ class Filter:
         return (self.values,) if self.operator in LISTS else self.values
 
 
-@dataclass(frozen=True, slots=True)
-class CompiledQuery:
-    """A compiled select: its text, the order of its values, and the names of its columns.
-
-    ``order`` has indexes into the call's values followed by the ``constants`` of the statement and the caller's
-    contact. A value that is a tuple is a list (``dialect.fill_lists``). ``encoded`` are the values that are compared
-    with encoded text (``store/text/encoded_text.py``), ``plain`` the columns with text that is not encoded.
-    """
-
-    text: str
-    order: tuple[int, ...]
-    constants: tuple[Any, ...]
-    keys: tuple[str, ...]
-    encoded: tuple[int, ...]
-    plain: tuple[int, ...]
-
-    def rows(self, conn: Connection, values: Sequence[Any], me: int | None = None) -> Sequence[Sequence[Any]]:
-        """The rows of the driver, without Core's result, which takes 40 µs for the metadata of 40 columns (measured).
-
-        *me* is the caller's contact. Raises ``DBAPIError`` as Core does.
-        """
-        every = [*values, *self.constants, me]
-        for place in self.encoded:
-            every[place] = encode_value(every[place])
-        text, parameters = fill_lists(conn, self.text, [every[i] for i in self.order])
-        note_statement(conn, text, parameters)
-        cursor = conn.connection.cursor()
-        try:
-            cursor.execute(text, parameters)
-            return cursor.fetchall()
-        except conn.dialect.loaded_dbapi.Error as error:
-            raise _as_core(conn, self.text, error) from error
-        except BaseException:  # cancelled: the answer is still to come, and nobody else may get it
-            conn.invalidate()
-            raise
-        finally:
-            cursor.close()
-
-    def texts(self, row: Sequence[Any]) -> list[str]:
-        """The values of a row of the driver as texts, decoded; NULL is empty."""
-        found = [
-            ""
-            if v is None
-            else v
-            if v.__class__ is str and "&" not in v
-            else str(v)
-            if v.__class__ is int
-            else _as_text(v)
-            for v in row
-        ]
-        for place in self.plain:
-            if row[place].__class__ is str:
-                found[place] = row[place]
-        return found
-
-
-def _as_text(value: Any) -> str:
-    return decode(scalar(value))
-
-
-def _as_core(conn: Connection, text: str, error: Exception) -> BaseException:
-    """A driver's error as Core would raise it, so that the store can decide about a retry."""
-    lost = conn.dialect.is_disconnect(error, conn.connection.dbapi_connection, None)  # type: ignore[arg-type]
-    if lost:  # Core meets it as well, and gives up this connection and those that are as old; or at least this one
-        conn.exec_driver_sql("SELECT 1")
-        conn.invalidate(error)
-    base = conn.dialect.loaded_dbapi.Error
-    return DBAPIError.instance(
-        text, None, error, base, hide_parameters=True, connection_invalidated=lost, dialect=conn.dialect
-    )
-
-
-class Binder:
-    """Makes bind parameters, p0, p1…, in the order of the values."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self) -> BindParameter[Any]:
-        self.count += 1
-        return bindparam(f"p{self.count - 1}", required=True)
-
-
 BuildQuery = Callable[[Binder], tuple[Select[Any], tuple[str, ...]]]
 _compiled_queries: dict[Hashable, CompiledQuery] = {}
 
@@ -196,7 +106,7 @@ def compiled_query(
     if compiled is None:
         bind = Binder()
         statement, keys = build(bind)
-        compiled = _compiled(conn, statement, bind, keys)
+        compiled = compile_query(conn.dialect, statement, bind, keys)
         if len(compiled.text) <= MAX_CACHED_TEXT:
             if len(_compiled_queries) >= MAX_CACHED_QUERIES:
                 _compiled_queries.clear()
@@ -204,18 +114,13 @@ def compiled_query(
     return compiled
 
 
-def _compiled(conn: Connection, statement: Select[Any], bind: Binder, keys: tuple[str, ...]) -> CompiledQuery:
-    compiled = statement.compile(dialect=conn.dialect)
-    places = {f"p{n}": n for n in range(bind.count)} | {_ME: -1}
-    constants: list[Any] = []
-    for name in compiled.positiontup or ():
-        if name not in places:
-            places[name] = bind.count + len(constants)
-            constants.append(compiled.params[name])
-    order = tuple(places[name] for name in compiled.positiontup or ())
-    encoded = [places[name] for name, bound in compiled.binds.items() if name in places and is_encoded(bound.type)]
-    plain = [place for place, column in enumerate(statement.selected_columns) if isinstance(column.type, String)]
-    return CompiledQuery(str(compiled), order, tuple(constants), keys, tuple(encoded), tuple(plain))
+def texts(compiled: CompiledQuery, row: Sequence[Any]) -> list[str]:
+    """The values of a row of the driver as texts, decoded; NULL is empty."""
+    found = [v if v.__class__ is str else "" if v is None else str(v) if v.__class__ is int else scalar(v) for v in row]
+    for place in compiled.decoded:
+        if "&" in found[place]:
+            found[place] = decode(found[place])
+    return found
 
 
 def read_filters(
@@ -285,15 +190,13 @@ def as_filter(path: str, field: Field, value: Any) -> Filter:
 
 def condition(column: ColumnElement[Any], operator: str, bind: Binder, count: int) -> ColumnElement[bool]:
     """The SQL of one filter, with bind parameters for *count* values."""
+    if operator in ("IN", "NOT IN"):
+        return bind.among(column, negated=operator == "NOT IN")
     values = [bind() for _ in range(count)]
     if operator in _TESTS:
         return _TESTS[operator](column)
     if operator in _PAIRS:
         return _PAIRS[operator](column, values[0])
-    if operator == "IN":
-        return in_values(column, values[0])
-    if operator == "NOT IN":
-        return in_values(column, values[0], negated=True)
     between = column.between(values[0], values[1])
     return between if operator == "BETWEEN" else ~between
 
@@ -582,7 +485,7 @@ def _rows(entity: Entity, compiled: CompiledQuery, rows: Sequence[Sequence[Any]]
     several = [k for k in keys if (f := entity.by_name.get(k)) is not None and f.multiple]
     out = TextRows()
     for row in rows:
-        found: dict[str, Any] = {k: text for k, text in zip(keys, compiled.texts(row), strict=True) if text != ""}
+        found: dict[str, Any] = {k: text for k, text in zip(keys, texts(compiled, row), strict=True) if text != ""}
         for key in several:
             if key in found:
                 found[key] = lists.unpack(found[key])

@@ -14,6 +14,7 @@ from civiapi.api.declaration.spec import Action, Entity, Request, Result, Run
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters.options import is_empty
 from civiapi.api.permissions import CONTACT_TABLE, check_edit, check_new_owner, check_old_owner
+from civiapi.store.databases.compiled_query import Binder
 from civiapi.store.schema.live_columns import live_values
 from civiapi.store.text.encoded_text import decode, is_encoded
 
@@ -168,12 +169,12 @@ def fresh_row(conn: Connection, request: Request, row_id: int) -> dict[str, Any]
     )
     found = compiled.rows(conn, [row_id], request.caller.contact_id)[0]
     row: dict[str, Any] = {}
-    for name, text in zip(compiled.keys, compiled.texts(found), strict=True):
+    for name, text in zip(compiled.keys, query.texts(compiled, found), strict=True):
         row[name] = lists.unpack(text) if text and entity.by_name[name].multiple else text
     return row
 
 
-def _whole_row(request: Request, bind: query.Binder) -> tuple[Select[Any], tuple[str, ...]]:
+def _whole_row(request: Request, bind: Binder) -> tuple[Select[Any], tuple[str, ...]]:
     registry, entity, table = request.registry, request.entity, table_of(request.entity)
     readable = {field.name: query.readable(registry, entity, table, field.name) for field in entity.fields}
     columns = {name: column for name, column in readable.items() if column is not None}

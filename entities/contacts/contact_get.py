@@ -20,6 +20,7 @@ from civiapi.api.parameters.custom_fields import CustomField
 from civiapi.api.parameters.options import is_empty
 from civiapi.api.parameters.params import OPERATORS, check_filter, check_value
 from civiapi.api.permissions import may_get
+from civiapi.store.databases.compiled_query import CompiledQuery
 from civiapi.store.schema import tables
 from entities.contacts import contact_lists
 from entities.contacts.contact_fields import BLANKS, COMPANIONS, DEFAULT_COLUMNS, FIELDS, GROUPS, LABELS, TAGS
@@ -195,9 +196,7 @@ def _custom_filter(conn: Connection, request: Request, one: CustomField) -> quer
     return _loosened(query.as_filter(one.name, one.field, checked))
 
 
-def _texts(
-    conn: Connection, columns: _Columns, compiled: query.CompiledQuery, rows: Sequence[Sequence[Any]]
-) -> TextRows:
+def _texts(conn: Connection, columns: _Columns, compiled: CompiledQuery, rows: Sequence[Sequence[Any]]) -> TextRows:
     labelled = [(name, source, lists.labels(conn, group)) for name, source, group in columns.labels]
     out = TextRows()
     last = None
@@ -206,7 +205,7 @@ def _texts(
             continue  # a contact with two primary addresses
         last = raw[0]
         row: dict[str, Any] = dict(columns.blank)
-        row.update(zip(columns.sources, compiled.texts(raw), strict=True))
+        row.update(zip(columns.sources, query.texts(compiled, raw), strict=True))
         row["contact_id"] = row["id"]
         for name, source, labels in labelled:
             row[name] = labels.get(row[source], "")

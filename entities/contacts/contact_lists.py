@@ -19,6 +19,7 @@ from civiapi.api.parameters.params import MAX_VALUES, NULL_TESTS, OPERATORS, too
 from civiapi.api.permissions import CONTACT_TABLE
 from civiapi.store.civicrm.group_membership import GroupStatus
 from civiapi.store.civicrm.settings import read_setting
+from civiapi.store.databases.compiled_query import Binder
 from civiapi.store.databases.expressions import in_list, in_values
 from civiapi.store.schema import tables
 from civiapi.store.schema.live_columns import live_columns
@@ -104,7 +105,7 @@ def _smart(conn: Connection, request: Request, ids: Sequence[int]) -> list[int]:
     return [row.id for row in rows]
 
 
-def condition(one: query.Filter, bind: query.Binder) -> ColumnElement[bool]:
+def condition(one: query.Filter, bind: Binder) -> ColumnElement[bool]:
     """The SQL of one of ``filters``."""
     contact_id = tables.contact.c.id
     if one.path == "tag":

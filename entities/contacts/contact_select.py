@@ -13,6 +13,7 @@ from civiapi.api.declaration.spec import Request
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters.custom_fields import CustomField
 from civiapi.api.permissions import contact_seen, rows_seen
+from civiapi.store.databases.compiled_query import ME, Binder
 from civiapi.store.databases.expressions import unindexed
 from civiapi.store.schema import tables
 from entities.contacts import contact_lists
@@ -66,12 +67,12 @@ class ContactSelect:
         self._joined: set[FromClause] = set()
 
     def statement(
-        self, filters: Sequence[query.Filter], sources: tuple[str, ...], bind: query.Binder
+        self, filters: Sequence[query.Filter], sources: tuple[str, ...], bind: Binder
     ) -> tuple[Select[Any], tuple[str, ...]]:
         """The select of *sources* with *filters*, and the names of its columns."""
         request = self.request
         where = [self._condition(one, bind) for one in filters]
-        if (seen := rows_seen(request.registry.access, request.entity, contact, query.ME)) is not None:
+        if (seen := rows_seen(request.registry.access, request.entity, contact, ME)) is not None:
             where.append(seen)
         if request.options.is_count:
             return select(func.count(contact.c.id.distinct())).select_from(self._source()).where(*where), ("count",)
@@ -90,7 +91,7 @@ class ContactSelect:
         shown = contact.c.id.in_(select(page.subquery("page").c.id))
         return select(*columns).select_from(self._source()).where(shown).order_by(*order), sources
 
-    def _condition(self, one: query.Filter, bind: query.Binder) -> ColumnElement[bool]:
+    def _condition(self, one: query.Filter, bind: Binder) -> ColumnElement[bool]:
         if one.path in contact_lists.FILTERS:
             return contact_lists.condition(one, bind)
         if one.path == "uf_user":
@@ -131,7 +132,7 @@ class ContactSelect:
         column = self._custom_joins[one.name][0].c[one.column_name]
         if one.field.fk != "Contact":
             return column
-        seen = contact_seen(self.request.registry.access, column, query.ME)
+        seen = contact_seen(self.request.registry.access, column, ME)
         return column if seen is None else case((seen, column))
 
     def _source(self) -> FromClause:
@@ -143,7 +144,7 @@ class ContactSelect:
                 source = source.outerjoin(there, on)
         if _employer in self._joined:
             theirs = _employer.c.id == contact.c.employer_id
-            seen = rows_seen(self.request.registry.access, self.request.entity, _employer, query.ME)
+            seen = rows_seen(self.request.registry.access, self.request.entity, _employer, ME)
             source = source.outerjoin(_employer, theirs if seen is None else and_(theirs, seen))
         for there, on in self._custom_joins.values():
             source = source.outerjoin(there, on)

@@ -15,12 +15,13 @@ from civiapi.api import query
 from civiapi.api.context import Context
 from civiapi.api.declaration.fields import BOOLEAN, DATETIME, INT, TEXT, Field
 from civiapi.api.declaration.spec import Action, Entity, Request, Result
-from civiapi.api.envelope import TextRows, scalar
+from civiapi.api.envelope import TextRows
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters import params
 from civiapi.api.parameters.options import is_empty
 from civiapi.api.parameters.params import NULL_TESTS
-from civiapi.api.query import Binder, Filter
+from civiapi.api.query import Filter
+from civiapi.store.databases.compiled_query import Binder, CompiledQuery
 from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import subscription_history
 from entities.actions import crud
@@ -32,7 +33,7 @@ from sync.reports.people import search
 from sync.reports.people.search import DATA
 from sync.reports.people.troubleshoot import explain_rows
 from sync.store import tables
-from sync.store.members.blobs import json_as_data
+from sync.store.members.blobs import data_as_json, json_as_data
 
 CIVICRM_STATUS = "civicrm_status"
 WHY_FAILED = "why_failed"
@@ -47,12 +48,16 @@ NOT_TO_BE_MAILED = "not_to_be_mailed"
 class _Values(Binder):
     """Binds the values directly, for a statement that is not cached."""
 
-    def __init__(self, values: tuple[Any, ...]) -> None:
+    def __init__(self, filters: Sequence[Filter]) -> None:
         super().__init__()
-        self._values = iter(values)
+        self._values = iter([value for one in filters for value in one.operands])
 
     def __call__(self) -> Any:
         return bindparam(None, next(self._values), unique=True)
+
+    def among(self, column: ColumnElement[Any], *, negated: bool) -> ColumnElement[bool]:
+        inside = in_list(column, next(self._values))
+        return ~inside if negated else inside
 
 
 def get(conn: Connection, request: Request) -> Result:
@@ -84,13 +89,21 @@ def get(conn: Connection, request: Request) -> Result:
     found = compiled.rows(conn, [link.list_id, link.group_id, *operands, *query.paging(request)])
     if options.is_count:
         return Result(int(found[0][0]), unwrapped=True)
-    rows = [search.as_row(values) for values in found]
     if not is_empty(request.params.get("troubleshoot")):
         audience = link.audience(request.clock, privacy=Privacy(request.privacy))
-        rows = explain_rows(conn, audience, rows)
+        rows = explain_rows(conn, audience, [search.as_row(values) for values in found])
     else:
-        rows = TextRows([dict(zip(row, map(scalar, row.values()), strict=True)) for row in rows])
+        rows = TextRows([_as_texts(compiled, values) for values in found])
     return Result(rows, key=None, id=found[0][0] if len(found) == 1 else None)
+
+
+def _as_texts(compiled: CompiledQuery, values: Sequence[Any]) -> dict[str, str]:
+    """A row of the driver as ``search.as_row`` gives it, every value as text."""
+    row = dict(zip(compiled.keys, query.texts(compiled, values), strict=True))
+    for name, place in search.DATA.items():
+        if values[place] is not None:
+            row[name] = data_as_json(values[place])
+    return row
 
 
 def _build(
@@ -102,11 +115,7 @@ def _build(
     by_contact: bool,
 ) -> tuple[Select[Any], tuple[str, ...]]:
     list_id, group_id = bind(), bind()
-    columns = search.columns(group_id)
-    conditions = {
-        one.path: query.condition(_column(one, columns), one.sql_operator, bind, len(one.operands)) for one in filters
-    }
-    where = query.combined(conditions, groups)
+    where = _where(filters, groups, group_id, bind)
     if by_contact:
         status = subscription_history.c.status
         where += [
@@ -152,9 +161,9 @@ def matching(conn: Connection, request: Request, link: Link) -> list[ColumnEleme
     if (rows := request.params.get(CACHE_ID)) is not None:
         given["id"] = rows
     asked = params.prepare(conn, replace(request, entity=MAILCHIMPSYNC_CACHE, action=get_action, params=given))
-    filters, columns = _filters(conn, asked), search.columns(link.group_id)
-    conditions = {one.path: _condition(_column(one, columns), one) for one in filters}
-    return query.combined(conditions, query.or_groups(asked, list(conditions)))
+    filters = _filters(conn, asked)
+    groups = query.or_groups(asked, [one.path for one in filters])
+    return _where(filters, groups, link.group_id, _Values(filters))
 
 
 def _filters(conn: Connection, request: Request) -> list[Filter]:
@@ -168,11 +177,15 @@ def _filters(conn: Connection, request: Request) -> list[Filter]:
     return filters
 
 
-def _condition(column: ColumnElement[Any], one: Filter) -> ColumnElement[bool]:
-    if one.operator in query.LISTS:
-        inside = in_list(column, one.values)
-        return inside if one.operator == "IN" else ~inside
-    return query.condition(column, one.sql_operator, _Values(one.values), len(one.values))
+def _where(
+    filters: Sequence[Filter], groups: Sequence[Sequence[str]], group_id: search.Value, bind: Binder
+) -> list[ColumnElement[bool]]:
+    """The conditions for *filters*, whose values *bind* places."""
+    columns = search.columns(group_id)
+    conditions = {
+        one.path: query.condition(_column(one, columns), one.sql_operator, bind, len(one.operands)) for one in filters
+    }
+    return query.combined(conditions, groups)
 
 
 def _column(one: Filter, columns: Mapping[str, ColumnElement[Any]]) -> ColumnElement[Any]:
@@ -191,7 +204,7 @@ def _extra_filter(name: str, value: Any) -> Filter:
 def save(conn: Connection, request: Request, given: dict[str, Any], row_id: int | None) -> int:
     """Store a row; the data columns are given as JSON text and stored PHP-serialized."""
     stored = dict(given)
-    for name in DATA & given.keys():
+    for name in DATA.keys() & given.keys():
         if given[name] is not None:
             stored[name] = _as_data(name, given[name])
     return crud.store(conn, request, stored, row_id)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -176,7 +177,9 @@ def read_config(conn: Connection, *, for_update: bool = False) -> Config:
     """The stored configuration, an empty one if there is none. Raises BadConfig for a setting that cannot be read."""
     try:
         stored = read_setting(conn, SETTING, for_update=for_update, strict=True)
-        return Config() if stored in (None, False, "") else parse_config(stored)
+        if stored in (None, False, ""):
+            return Config()
+        return _parsed(stored) if isinstance(stored, str) else parse_config(stored)
     except (BadSerial, ValueError) as error:
         raise BadConfig(
             f"The setting {SETTING} does not hold a JSON object, so nothing is synced; "
@@ -340,6 +343,10 @@ def parse_config(text: Any) -> Config:
         else:
             links[list_id] = link
     return Config(accounts, _with_shared_groups(links), raw)
+
+
+_parsed = lru_cache(maxsize=4)(parse_config)
+"""The text is read from the database each time, as others write it; what it says is worked out once."""
 
 
 def _with_shared_groups(links: Mapping[str, Link]) -> dict[str, Link]:

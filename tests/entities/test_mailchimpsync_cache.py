@@ -11,8 +11,8 @@ from sqlalchemy import Connection, insert
 
 from civiapi.api.call import SYSTEM, Call
 from civiapi.api.dispatch import Api
-from civiapi.api.query import CompiledQuery
 from civiapi.settings import Settings, SyncSettings
+from civiapi.store.databases.compiled_query import CompiledQuery
 from civiapi.store.databases.sqlite import SqliteStore
 from civiapi.store.engine import Store
 from civiapi.store.schema.tables import contact, email, group, group_contact, subscription_history

@@ -14,9 +14,9 @@ import pytest
 from sqlalchemy import Connection, select, text
 from sqlalchemy import update as change
 
-from civiapi.api.query import CompiledQuery
 from civiapi.importer.import_folder import import_folder
 from civiapi.store.databases import mariadb
+from civiapi.store.databases.compiled_query import CompiledQuery
 from civiapi.store.databases.mariadb import MariaStore
 from civiapi.store.engine import Store, open_store
 from civiapi.store.errors import StoreBusy, StoreError

@@ -4,11 +4,13 @@ A setting without a row is None; defaults are in ``entities/site/known_settings.
 read or changed.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import structlog
-from sqlalchemy import Connection, Integer, String, bindparam, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Dialect, Integer, String, bindparam, insert, select, update
 
+from civiapi.store.databases.compiled_query import Binder, CompiledQuery, compile_query
 from civiapi.store.schema.tables import setting
 from civiapi.store.text.php import BadSerial, dump_php, load_php
 
@@ -25,8 +27,11 @@ def read_setting(
     *for_update*: lock it until this transaction ends (on MariaDB; SQLite has one writer). *strict*: raise BadSerial
     for one that cannot be read.
     """
-    wanted = {"name": name, "domain_id": domain_id}
-    text = conn.execute(_LOCKED_VALUE if for_update else _VALUE, wanted).scalar_one_or_none()
+    if for_update:
+        text = conn.execute(_LOCKED_VALUE, {"name": name, "domain_id": domain_id}).scalar_one_or_none()
+    else:  # many calls read a setting, and Core takes more time than the rest of reading it
+        found = _value_query(conn.dialect).rows(conn, (name, domain_id))
+        text = found[0][0] if found else None
     if not text:
         return None
     try:
@@ -50,12 +55,17 @@ def write_setting(
         conn.execute(update(setting).where(setting.c.id == row).values(value=text))
 
 
-_IS = (
-    setting.c.name == bindparam("name", type_=String()),
-    setting.c.domain_id == bindparam("domain_id", type_=Integer()),
-    setting.c.contact_id.is_(None),
-)
-_VALUE = select(setting.c.value).where(*_IS).order_by(setting.c.id).limit(1)
-_LOCKED_VALUE = _VALUE.with_for_update()
-_LOCKED_ID = select(setting.c.id).where(*_IS).order_by(setting.c.id).limit(1).with_for_update()
-"""Built once: the watcher reads the configuration with every check."""
+def _is(name: Any, domain_id: Any) -> tuple[ColumnElement[bool], ...]:
+    return setting.c.name == name, setting.c.domain_id == domain_id, setting.c.contact_id.is_(None)
+
+
+_NAMED = _is(bindparam("name", type_=String()), bindparam("domain_id", type_=Integer()))
+_LOCKED_VALUE = select(setting.c.value).where(*_NAMED).order_by(setting.c.id).limit(1).with_for_update()
+_LOCKED_ID = select(setting.c.id).where(*_NAMED).order_by(setting.c.id).limit(1).with_for_update()
+
+
+@lru_cache(maxsize=16)
+def _value_query(dialect: Dialect) -> CompiledQuery:
+    bind = Binder()
+    wanted = select(setting.c.value).where(*_is(bind(), bind())).order_by(setting.c.id).limit(1)
+    return compile_query(dialect, wanted, bind, ("value",))

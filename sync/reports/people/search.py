@@ -32,9 +32,11 @@ Value = int | str | BindParameter[Any]
 FEW = 5_000
 """Contacts that are looked up one by one, rather than an audience read in order."""
 
-DATA = frozenset({"mailchimp_data", "civicrm_data"})
 COLUMNS = (*(column.name for column in cache.c), "status")
 """The columns of ``select_rows``, in order."""
+
+DATA = {name: COLUMNS.index(name) for name in ("mailchimp_data", "civicrm_data")}
+"""The place of each blob among these."""
 
 
 def find_link(conn: Connection, list_id: str) -> Link:
