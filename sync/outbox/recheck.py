@@ -2,7 +2,8 @@
 
 The first sending may have succeeded, and the person or an admin at Mailchimp may have changed the member afterwards; or
 a run was stopped between deciding and sending. Sending the update anyway would subscribe somebody who left, or
-unsubscribe somebody who came back. So the member is fetched. Where its change is later than the cause of the update,
+unsubscribe somebody who came back, or choose interests for somebody who joined meanwhile without them. So the member is
+fetched. Where its change is later than the cause of the update,
 the update is deleted, the member is stored, and its row is reconciled again.
 """
 
@@ -36,8 +37,9 @@ Overruled = list[tuple[OpenUpdate, Member]]
 
 
 async def find_overruled(client: MailchimpClient, audience: Audience, updates: Sequence[OpenUpdate]) -> Overruled:
-    """The updates that would subscribe a member who left after their cause, or unsubscribe one who opted in after it,
-    each with the fetched member. Raises MailchimpError; nothing is sent then."""
+    """The updates that would subscribe a member who left after their cause, unsubscribe one who opted in after it, or
+    choose interests for one who joined after it with others; each with the fetched member. Raises MailchimpError;
+    nothing is sent then."""
     moving = [one for one in updates if one.operation.kind == OperationKind.MEMBER and one.operation.body.get("status")]
     found: Overruled = []
     for start in range(0, len(moving), AT_ONCE):
@@ -73,12 +75,22 @@ def drop_overruled(
 
 
 def _is_overruled(member: Member, operation: MemberOperation, skew: timedelta) -> bool:
-    """Whether the member has the opposite status by a change later than the cause of the update."""
+    """Whether the member has the opposite status, or other interests, by a change later than the update's cause."""
     is_in = member.get("status") in RECEIVES_MAIL
     if is_in == (operation.body.get("status") in RECEIVES_MAIL):
-        return False
+        return is_in and _chose_otherwise(member, operation, skew)
     # a member in the audience may have changed for any reason; only its opt-in counts
     changed = find_instant(member.get("timestamp_opt") if is_in else member.get("last_changed"))
     if changed is None:
         return False
     return not is_in if operation.cause is None else changed - skew > operation.cause
+
+
+def _chose_otherwise(member: Member, operation: MemberOperation, skew: timedelta) -> bool:
+    """Whether a member has other interests than the update that subscribes it would choose, by a change later than the
+    update's cause. As a newcomer's they follow the groups alone; once the member is known, the dates decide."""
+    chosen, held = operation.body.get("interests") or {}, member.get("interests") or {}
+    changed = find_instant(member.get("last_changed"))
+    if changed is None or operation.cause is None or changed - skew <= operation.cause:
+        return False
+    return any(held.get(key, value) != value for key, value in chosen.items())

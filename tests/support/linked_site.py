@@ -251,11 +251,11 @@ async def a_site(
                 await store.close()
 
 
-def link(conn: Connection, key: str, list_id: str, interests: dict[str, str] | None = None) -> None:
-    """Link the group with the audience, as the Config screen does."""
+def link(conn: Connection, key: str, list_id: str, interests: dict[str, str] | None = None, **more: Any) -> None:
+    """Link the group with the audience, as the Config screen does; *more*: what else is stored of the link."""
     if conn.execute(select(group.c.id).where(group.c.id == GROUP)).first() is None:
         for group_id, name in ((GROUP, "News"), (TREES_GROUP, "Trees")):
             conn.execute(insert(group).values(id=group_id, name=name, title=name))
     account = {"apiKey": key, "audiences": {list_id: {"name": "Newsletter"}}, "batchWebhookSecret": "s" * 40}
-    lists = {list_id: {"apiKey": key, "subscriptionGroup": str(GROUP), "interests": interests or {}}}
+    lists = {list_id: {"apiKey": key, "subscriptionGroup": str(GROUP), "interests": interests or {}, **more}}
     write_config(conn, {"accounts": {key: account}, "lists": lists})

@@ -12,7 +12,6 @@ from sqlalchemy import update as change
 
 from civiapi.store.civicrm.group_membership import set_status
 from civiapi.store.schema.tables import contact, email, entity_tag, group, group_contact, subscription_history, tag
-from sync.connections.config import read_config, write_config
 from sync.store.tables import cache, update
 from tests.support.linked_site import GROUP, TREES_GROUP, link
 
@@ -43,28 +42,20 @@ MADE_TWICE = {
 
 
 JOB = "JOB"
-"""A merge field that a rule fills."""
+FILLED = {JOB: {"source": "contact:job_title", "clear": 1}}
+"""A merge field that a rule fills with the contact's job, and empties with it."""
 
 
 def set_up(conn: Connection) -> None:
     """Three groups, a tag, the audience linked with them."""
     conn.execute(insert(group).values(id=MAIL_GROUP, name="Mail", title="Mail"))
-    link(conn, KEY, LIST_ID, {TREES: str(TREES_GROUP)})
-    _complete_the_link(conn, permissions={MAIL: str(MAIL_GROUP)})
+    link(conn, KEY, LIST_ID, {TREES: str(TREES_GROUP)}, permissions={MAIL: str(MAIL_GROUP)}, mergeFields=FILLED)
     conn.execute(insert(tag).values(id=TAG, name=TAG_NAME, label=TAG_NAME))
 
 
 def unlink_choices(conn: Connection) -> None:
     """The audience's interest and permission are linked with no group."""
-    link(conn, KEY, LIST_ID, {})
-    _complete_the_link(conn)
-
-
-def _complete_the_link(conn: Connection, **more: Any) -> None:
-    """A merge field is filled with the contact's job, and emptied with it; and what else there is."""
-    raw: Any = dict(read_config(conn).raw)
-    raw["lists"][LIST_ID] |= {"mergeFields": {JOB: {"source": "contact:job_title", "clear": 1}}, **more}
-    write_config(conn, raw)
+    link(conn, KEY, LIST_ID, mergeFields=FILLED)
 
 
 def describe(conn: Connection, contact_id: int, first_name: str, job: str, at: str) -> None:

@@ -281,7 +281,9 @@ class Model:
                     if is_person and key not in now.chosen and ledger.last_there(now.email.lower(), key) is not False:
                         # Not chosen when first met counts as their word; where a member before them (deleted since) had
                         # not chosen it either, nothing changed, and Mailchimp dates no interest.
-                        ledger.record(now.email.lower(), key, "mailchimp", False, self.now)
+                        # Nor does the sync know whose member it is, where it is subscribing that address itself.
+                        echoes = self.unit(crm.asks_to_be_in, now.email)
+                        ledger.record(now.email.lower(), key, "mailchimp", False, self.now, echoes=echoes)
                 before = MemberState(member.email, False, 0, frozenset())
             if before.email.lower() != now.email.lower():
                 if not self.unit(crm.is_linked, before.email):  # nobody can know whose the new address is

@@ -63,6 +63,10 @@ FINDINGS = {
     "and not put into it.": happened(
         ("killed", 1, 2, 1), ("opt_out", 2, 3, 4000), has_interest=False, privacy=Privacy.UNSUBSCRIBE, seed=147364
     ),
+    "Imported at Mailchimp without a permission before a sync that had been killed subscribed them with it: the import "
+    "is the later word, and they leave the group of the permission.": happened(
+        ("add_contact", 3, 3, 1), ("killed", 1, 1, 2), ("permit", 3, 0, 7), ("import", 3, 5, 9), begins_in_step=True
+    ),
     "Merged into a contact who was written to elsewhere: the address that was given up is archived, "
     "though the merge is a new word of CiviCRM.": happened(
         ("drop_address", 1, 0, 1), ("merge", 1, 0, 2), begins_in_step=True

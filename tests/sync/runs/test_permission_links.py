@@ -9,7 +9,6 @@ import orjson
 import pytest
 from sqlalchemy import select
 
-from sync.connections.config import read_config, write_config
 from sync.errors import SyncBraked
 from sync.inbox.sync_member import MemberRef, sync_member
 from sync.leases import hold_lease
@@ -18,7 +17,7 @@ from sync.reports.checks import Severity, configuration
 from sync.store.tables import run_log
 from sync.undo.engine import undo_run
 from tests.support.databases import KINDS, a_database
-from tests.support.linked_site import GROUP, TREES_GROUP, Site, a_site
+from tests.support.linked_site import GROUP, TREES_GROUP, Site, a_site, link
 
 EMAIL, POST = "aaaa000001", "bbbb000002"
 ADA, BEA = "ada@example.org", "bea@example.org"
@@ -43,9 +42,7 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 
 
 async def link_permissions(site: Site, permissions: dict[str, str], **more: Any) -> None:
-    raw = orjson.loads(orjson.dumps(dict((await site.store.read(read_config)).raw)))
-    raw["lists"][site.list_id] |= {"permissions": permissions, **more}
-    await site.store.write(write_config, raw)
+    await site.store.write(link, site.emulator.key, site.list_id, permissions=permissions, **more)
 
 
 def gives(site: Site, address: str, permission: str = EMAIL, *, enabled: bool = True) -> None:

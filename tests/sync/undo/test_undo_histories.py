@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from civiapi.store.schema.tables import contact
-from sync.emulator.model.records import Interest, InterestCategory
+from sync.emulator.model.records import Interest, InterestCategory, Member
 from sync.model import RECEIVES_MAIL
 from sync.store.tables import run_log
 from sync.undo.engine import preview_undo, undo_run
@@ -17,6 +17,7 @@ from tests.support.linked_site import TREES_GROUP, Site, a_site, link
 
 HISTORIES, PEOPLE = 24, 12
 TREES = "9143cf3bd1"
+"""An interest, and in every second history a marketing permission instead."""
 AT_MAILCHIMP = (None, "subscribed", "unsubscribed", "cleaned", "archived")
 IN_GROUP = (None, "Added", "Removed")
 BACK_AS = {None: "archived", "archived": "archived"}
@@ -25,12 +26,34 @@ BACK_AS = {None: "archived", "archived": "archived"}
 Sides = dict[str, tuple[str | None, str | None, bool, str | None]]
 
 
+async def make_audience(site: Site, *, has_permission: bool) -> None:
+    """An interest or a marketing permission, linked with a group."""
+    groups = {TREES: str(TREES_GROUP)}
+    audience = site.emulator.audience()
+    if has_permission:
+        audience.marketing_permissions = [{"marketing_permission_id": TREES, "text": "Trees"}]
+        await site.store.write(link, site.emulator.key, site.list_id, permissions=groups)
+    else:
+        category = InterestCategory("c" * 10, "Topics")
+        category.interests[TREES] = Interest(TREES, category.id, "Trees")
+        audience.categories[category.id] = category
+        await site.store.write(link, site.emulator.key, site.list_id, groups)
+
+
+def has_chosen(member: Member) -> bool:
+    return TREES in member.interests or TREES in (member.extra or {}).get("marketing_permissions", ())
+
+
 async def make_person(site: Site, chance: random.Random, address: str) -> None:
     """Somebody at one end or both, in any status, changed at either end at any time."""
     status, standing = chance.choice(AT_MAILCHIMP), chance.choice(IN_GROUP)
     day = timedelta(days=1)
     if status is not None:
-        site.joined(address, interests={TREES: chance.random() < 0.5})
+        chosen = chance.random() < 0.5
+        if site.emulator.audience().marketing_permissions:
+            site.joined(address, marketing_permissions=[{"marketing_permission_id": TREES, "enabled": chosen}])
+        else:
+            site.joined(address, interests={TREES: chosen})
         if status == "unsubscribed":
             site.emulator.person("unsubscribe", address)
         elif status == "archived":
@@ -59,7 +82,7 @@ async def sides_of(site: Site, addresses: list[str]) -> Sides:
         trees = await site.standing(ids[0], TREES_GROUP) if ids else None
         member = site.emulator.member(address)
         status = member.status if member else None
-        chosen = bool(member and TREES in member.interests and status in RECEIVES_MAIL)
+        chosen = bool(member and has_chosen(member) and status in RECEIVES_MAIL)
         found[address] = (standing, status, chosen, trees)
     return found
 
@@ -94,10 +117,7 @@ async def test_sync_undo_sync_leaves_the_untouched_as_before(tmp_path: Path, see
     chance = random.Random(seed)
     addresses = [f"person{number}@example.org" for number in range(PEOPLE)]
     async with a_site(database_at(tmp_path / "undo.sqlite")) as site:
-        category = InterestCategory("c" * 10, "Topics")
-        category.interests[TREES] = Interest(TREES, category.id, "Trees")
-        site.emulator.audience().categories[category.id] = category
-        await site.store.write(link, site.emulator.key, site.list_id, {TREES: str(TREES_GROUP)})
+        await make_audience(site, has_permission=seed % 2 == 1)
         for address in addresses:
             await make_person(site, chance, address)
         before = await sides_of(site, addresses)
