@@ -24,6 +24,7 @@ from sync.mailchimp.errors import is_temporary
 from sync.model import RECEIVES_MAIL, MemberStatus, OpenUpdate, OperationKind, SyncStatus
 from sync.outbox.merge_results import ResultContext, current_rows, merge_answers, merge_fetched
 from sync.outbox.verdicts import Outcome, Verdict, is_as_wanted, refused_fields
+from sync.reconcile.conditions import gave_up_address
 from sync.store.daily import add_changes
 from sync.store.members.cache import forget_sent
 from sync.store.members.cache_merge import mark_gone
@@ -117,8 +118,18 @@ def apply_outcomes(
     current = current_rows(conn, [one.row.id for one in still_open])
     still_open = [replace(one, current=current.get(one.row.id)) for one in still_open]
     counts = _handle(conn, still_open)
+    _requeue_moved(conn, still_open)
     _count_moves(conn, audience, at, still_open)
     return counts
+
+
+def _requeue_moved(conn: Connection, contexts: Sequence[ResultContext]) -> None:
+    """Reconcile again the rows whose contact gave up the address meanwhile: while an update was in flight, a change of
+    address had to wait, and no later sync looks for it."""
+    ids = [one.row.id for one in contexts if one.outcome.verdict is Verdict.DONE and not one.operation.is_data]
+    moved = in_list(cache.c.id, ids), cache.c.sync_status == SyncStatus.OK, gave_up_address()
+    if ids:
+        conn.execute(change(cache).where(*moved).values(sync_status=SyncStatus.TODO))
 
 
 def send_again(conn: Connection, row_id: int, why: str, limit: int) -> int:

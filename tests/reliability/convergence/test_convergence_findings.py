@@ -67,6 +67,14 @@ FINDINGS = {
     "is the later word, and they leave the group of the permission.": happened(
         ("add_contact", 3, 3, 1), ("killed", 1, 1, 2), ("permit", 3, 0, 7), ("import", 3, 5, 9), begins_in_step=True
     ),
+    "Given an address of somebody else while an interest of theirs was in flight: the old address leaves the audience "
+    "once it has arrived, not at the next full sync.": happened(
+        *[("break_writes", 0, 0, 1), ("add_contact", 3, 0, 61), ("interest", 2, 2, 2), ("everything_at_once", 2, 1, 0)],
+        *[("lose_batch", 3, 2, 7), ("lose_batch", 3, 2, 7), ("readdress", 2, 5, 2)],
+        begins_in_step=True,
+        seed=136,
+        faults=2,
+    ),
     "Merged into a contact who was written to elsewhere: the address that was given up is archived, "
     "though the merge is a new word of CiviCRM.": happened(
         ("drop_address", 1, 0, 1), ("merge", 1, 0, 2), begins_in_step=True
