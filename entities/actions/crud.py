@@ -118,14 +118,14 @@ def store(conn: Connection, request: Request, given: Mapping[str, Any], row_id: 
 
 def without_nulls(conn: Connection, table: Any, given: Mapping[str, Any], *, zero: bool = False) -> dict[str, Any]:
     """*given* without NULLs for NOT NULL columns: these get their default. Columns that are not there are left out."""
-    out = {}
-    for name, value in live_values(conn, table, given).items():
-        column = table.c[name]
-        if value is not None or column.nullable:
-            out[name] = value
-        elif zero and column.server_default is not None:
-            out[name] = column.server_default.arg.text
-    return out
+    values = live_values(conn, table, given)
+    for name in [name for name, value in values.items() if value is None and not table.c[name].nullable]:
+        default = table.c[name].server_default
+        if zero and default is not None:
+            values[name] = default.arg.text
+        else:
+            del values[name]
+    return values
 
 
 def erase(conn: Connection, request: Request, row_id: int) -> None:

@@ -8,15 +8,19 @@ from typing import Any
 
 from sqlalchemy import Connection, Table, select, update
 
+from civiapi.store.databases.compiled_query import CompiledQuery
 from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import contact
 
-_DEFAULT = "SELECT id FROM civicrm_location_type ORDER BY is_default DESC, id LIMIT 1"
+_DEFAULT = CompiledQuery(
+    "SELECT id FROM civicrm_location_type ORDER BY is_default DESC, id LIMIT 1", (), (), ("id",), (), ()
+)
 
 
 def default_location_type(conn: Connection) -> int | None:
     """The id of the location type of new addresses."""
-    return conn.exec_driver_sql(_DEFAULT).scalar()  # asked for each new address: Core costs as much again
+    found = _DEFAULT.rows(conn, ())
+    return found[0][0] if found else None
 
 
 def primary_flag(conn: Connection, table: Table, contact_id: int, row_id: int | None, wanted: Any) -> int:
