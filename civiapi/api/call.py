@@ -1,13 +1,20 @@
 """One APIv3 call and its caller. Endpoints make calls, ``dispatch`` answers them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
+
+from civiapi.runtime.values import call_value
 
 ALL_PERMISSIONS = "*"
 
 
-@dataclass(frozen=True, slots=True)
+def holds(permissions: frozenset[str], wanted: str) -> bool:
+    """Whether a permission is among those held."""
+    return ALL_PERMISSIONS in permissions or wanted in permissions
+
+
+@call_value
 class Caller:
     """A contact with permissions, and how it was authenticated.
 
@@ -25,13 +32,13 @@ class Caller:
 
     def may(self, permission: str) -> bool:
         """Whether the caller holds this permission."""
-        return ALL_PERMISSIONS in self.permissions or permission in self.permissions
+        return holds(self.permissions, permission)
 
 
 SYSTEM = Caller(contact_id=None, permissions=frozenset({ALL_PERMISSIONS}), name="system")
 
 
-@dataclass(frozen=True, slots=True)
+@call_value
 class Call:
     """An entity, an action and parameters as the caller sent them, with names not yet normalised."""
 

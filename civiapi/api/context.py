@@ -10,6 +10,7 @@ from civiapi.api.bounds.answer_size import answer_size
 from civiapi.api.call import Call, Caller, Responder
 from civiapi.api.errors import ApiError
 from civiapi.api.sync_api import SyncApi
+from civiapi.runtime.values import call_value
 from civiapi.store.clock import SiteClock
 from civiapi.store.engine import Store
 
@@ -94,7 +95,7 @@ class ApiService(Responder, Protocol):
         """Answer one call within a request. Raises ``ApiError``."""
 
 
-@dataclass(frozen=True, slots=True)
+@call_value
 class Context:
     """One request in progress; *conn* is the connection of its store unit, if it runs in one."""
 

@@ -163,7 +163,9 @@ class Api:
         """Take a resolved call through all further steps. Raises ``ApiError``."""
         _check_version(call.call.params)
         authorize(call.entity, call.action, call.call)
-        request = await _match_existing(self._parse(call), ctx)
+        request = self._parse(call)
+        if request.options.raw:
+            request = await _match_existing(request, ctx)
         result = await _invoke(request, ctx)  # prepares in the same store unit
         if not result.unwrapped:
             _stringify(request, result)

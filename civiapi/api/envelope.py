@@ -36,7 +36,10 @@ def _is_rows(values: Mapping[str, Any]) -> bool:
 
 
 def _count(rows: Any) -> int:
-    return len(rows) if isinstance(rows, list | Mapping) else int(bool(rows))
+    return len(rows) if isinstance(rows, _SEVERAL) else int(bool(rows))
+
+
+_SEVERAL = list, dict, Mapping  # the usual ones first: to look for a Mapping takes longest
 
 
 def _top_id(values: Any, key: str | None) -> Any:

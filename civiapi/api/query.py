@@ -32,6 +32,7 @@ from civiapi.api.envelope import TextRows, scalar
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters.params import CONTROL, MAX_VALUES, NULL_TESTS, OPERATORS, check_filter, too_many
 from civiapi.api.permissions import contact_seen, rows_seen
+from civiapi.runtime.values import call_value
 from civiapi.store.databases.compiled_query import ME, Binder, CompiledQuery, compile_query
 from civiapi.store.databases.expressions import begins_like
 from civiapi.store.databases.text_keys import in_order
@@ -59,7 +60,7 @@ def check_pattern(name: str, text: str) -> None:
         raise ApiError(f"A pattern has at most {MAX_PATTERN_BYTES} bytes ({name[:MAX_SORT]})", 2100)
 
 
-@dataclass(frozen=True, slots=True)
+@call_value
 class Filter:
     """One condition: the field (dotted for a join), the operator, its operands."""
 

@@ -15,6 +15,7 @@ from civiapi.api.declaration.spec import Action, Entity, Registry
 from civiapi.api.errors import ApiError, NoSuchAction, WritesInReadOnlyCall
 from civiapi.api.parameters.options import is_one
 from civiapi.api.permissions import view
+from civiapi.runtime.values import call_value
 
 MAX_DEPTH = 20
 """Levels of nested chained calls."""
@@ -43,7 +44,7 @@ class Chain:
     is_list: bool
 
 
-@dataclass(frozen=True, slots=True)
+@call_value
 class ResolvedCall:
     """A call with its declarations, from its caller's view of the registry.
 

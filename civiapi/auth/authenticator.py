@@ -16,14 +16,15 @@ when the signing key changes, not at a logout.
 import hashlib
 import hmac
 import time
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import structlog
 
-from civiapi.api.call import Caller
+from civiapi.api.call import Caller, holds
 from civiapi.auth.authx_policy import PERMISSION, SITE_KEY, Policy, read_policy
 from civiapi.auth.login_throttle import Attempt, Throttle, TooManyAttempts
 from civiapi.auth.tokens import SESSION, Claims, TokenError, Tokens, looks_like_token
+from civiapi.runtime.values import call_value
 from civiapi.settings import UserSettings
 from civiapi.store import signing
 from civiapi.store.civicrm import users as rows
@@ -60,7 +61,7 @@ class AuthenticationFailed(Exception):
         self.retry_after = retry_after
 
 
-@dataclass(frozen=True, slots=True)
+@call_value
 class Credentials:
     """The credentials of a request; empty where there is none."""
 
@@ -75,7 +76,7 @@ class Credentials:
     with_large_body: bool = False  # the request holds much memory while it waits
 
 
-@dataclass(frozen=True, slots=True)
+@call_value
 class _Principal:
     """An authenticated contact, before the policy of the flow is checked."""
 
@@ -391,8 +392,8 @@ def _check_policy(policy: Policy, principal: _Principal, flow: str, *, site_key:
         )
     if principal.cred == "jwt" or not policy.guards:
         return
-    holds = {SITE_KEY: site_key, PERMISSION: principal.as_caller(flow).may(API_KEY_PERMISSION)}
-    if not any(holds.get(guard, False) for guard in policy.guards):
+    met = {SITE_KEY: site_key, PERMISSION: holds(principal.permissions, API_KEY_PERMISSION)}
+    if not any(met.get(guard, False) for guard in policy.guards):
         raise AuthenticationFailed(_guarded(policy), flow)
 
 

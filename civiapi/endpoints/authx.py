@@ -4,7 +4,7 @@ A session is a signed cookie with a contact and an expiry, bound to the contact'
 new cookie, which prevents session fixation. Logout increments the epoch, which ends every session of the contact.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from urllib.parse import quote, urlencode
 
 from civiapi.api.call import Caller
@@ -12,13 +12,14 @@ from civiapi.auth.authenticator import NO_API_KEY, Auth, AuthenticationFailed
 from civiapi.http import forms
 from civiapi.http.messages import JSON, HttpRequest, HttpResponse, credentials_of, is_from_elsewhere, refuse
 from civiapi.http.rendering import encode
+from civiapi.runtime.values import call_value
 
 NOT_AUTHENTICATED = "Authentication required"
 MAX_BODY = 65_536  # bytes; credentials are small
 AUTHX_FIELDS = ("_authx", "_authxSes", "_authxSiteKey")
 
 
-@dataclass(frozen=True, slots=True)
+@call_value
 class Identity:
     """The caller of a request, and what the response must contain."""
 

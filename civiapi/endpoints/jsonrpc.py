@@ -6,7 +6,6 @@ time although they have an order, and make a task and bind a signature for each.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -32,6 +31,7 @@ from civiapi.http import forms
 from civiapi.http.body_budget import SMALL
 from civiapi.http.messages import JSON, HttpRequest, HttpResponse, credentials_of, refuse
 from civiapi.http.rendering import AnswerTotal, encode, off_loop
+from civiapi.runtime.values import call_value
 from civiapi.runtime.worker_threads import in_thread
 
 log = structlog.get_logger(__name__)
@@ -61,7 +61,7 @@ NOT_AN_ARRAY = {"error_code": 2000, "is_error": 1, "error_message": "Input varia
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@call_value
 class Session:
     """The context of a method: the API, and the caller with its credentials."""
 

@@ -137,6 +137,8 @@ def make_web_app(
     _add_health(app, monitoring or {})
     endpoints = EndpointTable.of({**api_endpoints(api, auth), **(more or {})})
     router = Router(endpoints, HttpPolicy.of(settings), home)
+    for ending in endpoints.by_ending:  # found at once, where no CMS is in front
+        app.router.add_route("*", f"/{ending}", router.handle)
     app.router.add_route("*", "/{path:.*}", router.handle)
     return app
 

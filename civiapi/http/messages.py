@@ -17,6 +17,7 @@ from civiapi.auth.authenticator import AuthenticationFailed, Credentials
 from civiapi.http import forms, multipart
 from civiapi.http.body_budget import SMALL, BodyBudget, HeldBody, NoRoom
 from civiapi.http.proxies import FORWARDED_FOR, FORWARDED_PROTO, Proxies
+from civiapi.runtime.values import call_value
 from civiapi.runtime.worker_threads import in_thread
 from civiapi.settings import ServerSettings
 
@@ -40,7 +41,7 @@ class BadBody(Exception):
         self.status = status
 
 
-@dataclass(frozen=True, slots=True)
+@call_value
 class HttpRequest:
     """One request. ``fields`` are query and form together, ``query`` the query alone, ``body`` the bytes."""
 
@@ -76,7 +77,7 @@ class HttpRequest:
         return value if value.isascii() else value.encode("utf-8", "replace").decode()
 
 
-@dataclass(frozen=True, slots=True)
+@call_value
 class HttpResponse:
     """A response. ``cookie`` opens a session, ``""`` ends it, ``None`` leaves it unchanged."""
 

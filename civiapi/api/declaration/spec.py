@@ -42,6 +42,7 @@ from civiapi.api.declaration.fields import Field
 from civiapi.api.declaration.names import action_name, entity_name
 from civiapi.api.errors import NoSuchAction
 from civiapi.api.parameters.options import PLAIN_OPTIONS, Options, integer
+from civiapi.runtime.values import call_value
 from civiapi.store.clock import SiteClock
 
 Permissions = Sequence[str | tuple[str, ...]]  # all of these; an inner tuple: any of those
@@ -63,7 +64,7 @@ class Result:
     id: Any = None
 
 
-@dataclass(frozen=True, slots=True)
+@call_value
 class Request:
     """One call as an action receives it: resolved, with canonical parameters and options read.
 
