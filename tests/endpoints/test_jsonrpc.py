@@ -17,6 +17,8 @@ from tests.support.http_server import ADMIN, ADMIN_KEY, KEYS, SITE_KEY, USERS, H
 
 JSON = {"Content-Type": "application/json"}
 
+pytestmark = pytest.mark.sqlite_only("the API answers with the call; test_authx finds its users on both databases")
+
 
 @pytest.fixture
 def mirror() -> Mirror:

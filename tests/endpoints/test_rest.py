@@ -20,6 +20,8 @@ REST = "/sites/all/modules/civicrm/extern/rest.php"
 GET_ERROR = "SECURITY: All requests that modify the database must be http POST, not GET."
 UNDECODABLE = {"error_message": "Unable to decode supplied JSON.", "is_error": 1}
 
+pytestmark = pytest.mark.sqlite_only("the API answers with the call; test_authx finds its users on both databases")
+
 
 @pytest.fixture
 def mirror() -> Mirror:
