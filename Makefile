@@ -10,14 +10,22 @@ PIP    := -m pip --disable-pip-version-check install -qq
 # Else each of the hundreds of processes that tests start compiles all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test convergence convergence-mariadb test-mariadb test-mariadb-reliability test-galera test-oldest check docs package bench soak reliability clean
+# A third of the time of all tests: everything tried in every way, whole servers under attack, killed processes.
+LONG := tests/api/test_who_sees_what.py tests/api/test_dates_everywhere.py tests/beside tests/journeys/test_readme.py \
+	tests/reliability/crash tests/reliability/database tests/reliability/hostile tests/sync/undo/test_undo_histories.py
+QUICK := -m "not soak and not browser and not convergence and not galera"
+
+.PHONY: demo test test-long convergence convergence-mariadb test-mariadb test-mariadb-reliability test-galera test-oldest check docs package bench soak reliability clean
 
 demo: $(STAMP)
 	@$(BIN)/civiapi demo
 
 # Three workers on two cores: a third of the time tests wait for servers and clocks.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist worksteal -m "not soak and not browser and not convergence and not galera"
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(QUICK) $(addprefix --ignore ,$(LONG))
+
+test-long: $(STAMP)
+	$(BIN)/python -m pytest -n 3 --dist worksteal $(QUICK) $(LONG)
 
 # Two thousand random histories over both ends, under faults of every kind; prints their seeds.
 convergence: $(STAMP)
@@ -28,7 +36,7 @@ convergence-mariadb: $(STAMP)
 	$(BIN)/python -m pytest -s --database mariadb -m convergence
 
 test-mariadb: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist worksteal --database mariadb -m "not soak and not browser and not convergence and not galera" \
+	$(BIN)/python -m pytest -n 2 --dist worksteal --database mariadb $(QUICK) \
 		--ignore tests/reliability/crash/test_crash.py --ignore tests/reliability/database
 
 # The crash matrix (a sample), the frozen holder, and a server that is stopped, killed, full or read-only, on MariaDB.
@@ -44,8 +52,11 @@ test-galera: $(STAMP)
 	timeout -k 5 900 $(BIN)/python -m pytest -p no:cacheprovider -m galera tests/reliability/cluster
 
 # The oldest libraries that pyproject.toml allows, in an environment of their own: what its ranges promise is tried.
+# Without the two matrices of tests/api: they try our declarations, with statements that the others there make too.
 test-oldest: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest -p no:cacheprovider tests/api tests/auth tests/http tests/emulator/test_members.py \
+	$(OLDEST)/bin/python -m pytest -p no:cacheprovider tests/api \
+		--ignore tests/api/test_who_sees_what.py --ignore tests/api/test_dates_everywhere.py \
+		tests/auth tests/http tests/emulator/test_members.py \
 		tests/emulator/test_listing.py tests/emulator/test_batches.py tests/emulator/test_state.py \
 		tests/project --ignore tests/project/test_dependencies.py --ignore tests/project/test_deploy.py \
 		--ignore tests/project/test_docs.py tests/ui/test_charts.py tests/sync/mailchimp \

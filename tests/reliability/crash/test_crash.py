@@ -2,8 +2,8 @@
 
 A process (``child.py``) does what a scenario says and kills itself at a point; another does it again and goes on until
 nothing is left to do; both ends and the database are then compared with a history in which nobody was killed. Every
-second here is the same second, so times are compared too. `make test` tries a few points of every scenario, `make soak`
-all of them, and writes down how many there were.
+second here is the same second, so times are compared too. `make test-long` tries a few points of every scenario,
+`make soak` all of them, and writes down how many there were.
 """
 
 from pathlib import Path
