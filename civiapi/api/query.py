@@ -115,12 +115,16 @@ def compiled_query(
     return compiled
 
 
-def texts(compiled: CompiledQuery, row: Sequence[Any]) -> list[str]:
-    """The values of a row of the driver as texts, decoded; NULL is empty."""
-    found = [v if v.__class__ is str else "" if v is None else str(v) if v.__class__ is int else scalar(v) for v in row]
+def texts(compiled: CompiledQuery, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
+    """The values of rows of the driver as texts, decoded; NULL is empty."""
+    found = [
+        [v if v.__class__ is str else "" if v is None else str(v) if v.__class__ is int else scalar(v) for v in row]
+        for row in rows
+    ]
     for place in compiled.decoded:
-        if "&" in found[place]:
-            found[place] = decode(found[place])
+        for row in found:
+            if "&" in row[place]:
+                row[place] = decode(row[place])
     return found
 
 
@@ -485,8 +489,8 @@ def _rows(entity: Entity, compiled: CompiledQuery, rows: Sequence[Sequence[Any]]
     keys = compiled.keys
     several = [k for k in keys if (f := entity.by_name.get(k)) is not None and f.multiple]
     out = TextRows()
-    for row in rows:
-        found: dict[str, Any] = {k: text for k, text in zip(keys, texts(compiled, row), strict=True) if text != ""}
+    for row in texts(compiled, rows):
+        found: dict[str, Any] = {k: text for k, text in zip(keys, row, strict=True) if text != ""}
         for key in several:
             if key in found:
                 found[key] = lists.unpack(found[key])

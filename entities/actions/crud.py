@@ -167,9 +167,9 @@ def fresh_row(conn: Connection, request: Request, row_id: int) -> dict[str, Any]
     compiled = query.compiled_query(
         conn, ("fresh", entity.name, request.registry.access.key), partial(_whole_row, request)
     )
-    found = compiled.rows(conn, [row_id], request.caller.contact_id)[0]
+    [found] = query.texts(compiled, compiled.rows(conn, [row_id], request.caller.contact_id))
     row: dict[str, Any] = {}
-    for name, text in zip(compiled.keys, query.texts(compiled, found), strict=True):
+    for name, text in zip(compiled.keys, found, strict=True):
         row[name] = lists.unpack(text) if text and entity.by_name[name].multiple else text
     return row
 

@@ -200,12 +200,12 @@ def _texts(conn: Connection, columns: _Columns, compiled: CompiledQuery, rows: S
     labelled = [(name, source, lists.labels(conn, group)) for name, source, group in columns.labels]
     out = TextRows()
     last = None
-    for raw in rows:
-        if raw[0] == last:
+    for texts in query.texts(compiled, rows):
+        if texts[0] == last:
             continue  # a contact with two primary addresses
-        last = raw[0]
+        last = texts[0]
         row: dict[str, Any] = dict(columns.blank)
-        row.update(zip(columns.sources, query.texts(compiled, raw), strict=True))
+        row.update(zip(columns.sources, texts, strict=True))
         row["contact_id"] = row["id"]
         for name, source, labels in labelled:
             row[name] = labels.get(row[source], "")

@@ -93,17 +93,18 @@ def get(conn: Connection, request: Request) -> Result:
         audience = link.audience(request.clock, privacy=Privacy(request.privacy))
         rows = explain_rows(conn, audience, [search.as_row(values) for values in found])
     else:
-        rows = TextRows([_as_texts(compiled, values) for values in found])
+        rows = _as_texts(compiled, found)
     return Result(rows, key=None, id=found[0][0] if len(found) == 1 else None)
 
 
-def _as_texts(compiled: CompiledQuery, values: Sequence[Any]) -> dict[str, str]:
-    """A row of the driver as ``search.as_row`` gives it, every value as text."""
-    row = dict(zip(compiled.keys, query.texts(compiled, values), strict=True))
-    for name, place in search.DATA.items():
-        if values[place] is not None:
-            row[name] = data_as_json(values[place])
-    return row
+def _as_texts(compiled: CompiledQuery, found: Sequence[Sequence[Any]]) -> TextRows:
+    """Rows of the driver as ``search.as_row`` gives them, every value as text."""
+    rows = query.texts(compiled, found)
+    for place in search.DATA.values():
+        for row, values in zip(rows, found, strict=True):
+            if values[place] is not None:
+                row[place] = data_as_json(values[place])
+    return TextRows([dict(zip(compiled.keys, row, strict=True)) for row in rows])
 
 
 def _build(

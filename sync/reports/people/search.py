@@ -32,8 +32,8 @@ Value = int | str | BindParameter[Any]
 FEW = 5_000
 """Contacts that are looked up one by one, rather than an audience read in order."""
 
-COLUMNS = (*(column.name for column in cache.c), "status")
-"""The columns of ``select_rows``, in order."""
+COLUMNS = (*(str(column.name) for column in cache.c), "status")
+"""The columns of ``select_rows``, in order; plain texts, as SQLAlchemy's names are slow keys of a map and of JSON."""
 
 DATA = {name: COLUMNS.index(name) for name in ("mailchimp_data", "civicrm_data")}
 """The place of each blob among these."""
