@@ -258,8 +258,11 @@ def _hold_bounced(conn: Connection, audience: Audience, cache_ids: Sequence[int]
 
 
 def _link(conn: Connection, audience: Audience, cache_id: int, at: datetime) -> None:
-    """Link the member with its contact: matched, or created for a member in the audience."""
+    """Link the member with its contact: matched, or created for a member in the audience, unless the group is a
+    source."""
     match_row(conn, audience, cache_id)
+    if audience.one_way:
+        return
     row = conn.execute(select(cache).where(cache.c.id == cache_id, ~has_hold(STATUS))).one_or_none()
     if row is not None and row.civicrm_contact_id is None and row.mailchimp_status in RECEIVES_MAIL:
         data = decode(row.mailchimp_data)

@@ -23,10 +23,12 @@ from sync.reconcile.decide import Decision
 from sync.reconcile.facts import ECHO_METHOD
 from sync.reconcile.matching import Range, link_contact, match_contacts
 from sync.reconcile.plan import GroupChange, Plan
+from sync.reconcile.requeue import forget_refusals
 from sync.store.daily import add_changes
 from sync.store.members.blobs import dump_data, load_data
 from sync.store.members.holds import lift_holds
 from sync.store.members.member_codec import ECHO, decode, encode
+from sync.store.retries import due_of, now_s
 from sync.store.runs.own_rows import HISTORY, note_rows
 from sync.store.runs.run_changes import RunChange, history_ids, note_changes
 from sync.store.sync_status import set_sync_status
@@ -90,6 +92,7 @@ def apply_plans(conn: Connection, audience: Audience, plans: Sequence[Plan], at:
             if update_id not in known
         }
         note_changes(conn, audience.run_id, [one for plan in standing for one in _changes_of(plan, written, fresh)])
+    _forget_vain_retries(conn, standing)
     lift_holds(conn, [(plan.facts.cache_id, field) for plan in standing for field in plan.facts.lapsed])
     _write_rows(conn, audience, standing, site_time)
     _unlink(conn, audience, [plan for plan in standing if plan.unlink])
@@ -103,6 +106,14 @@ def apply_plans(conn: Connection, audience: Audience, plans: Sequence[Plan], at:
         updates=queued,
         failed=sum(1 for plan in standing if plan.sync_status == SyncStatus.FAIL),
     )
+
+
+def _forget_vain_retries(conn: Connection, plans: Sequence[Plan]) -> None:
+    """Do not ask Mailchimp again, now that the time has come, for whom something else is in the way by now; once that
+    is over, it is asked at once."""
+    failed = [plan.facts.cache_id for plan in plans if plan.sync_status == SyncStatus.FAIL and plan.operation is None]
+    if due := due_of(conn, failed, now_s()):
+        forget_refusals(conn, in_list(cache.c.id, due))
 
 
 def _changes_of(plan: Plan, written: Written, fresh: Mapping[int, int]) -> Iterator[RunChange]:

@@ -30,7 +30,8 @@ class Decision(Enum):
 class Standing:
     """The status on one side, and since when (aware UTC, whole seconds).
 
-    *is_echo*: the sync wrote it; *since* is the time of the Mailchimp change that it mirrors.
+    *is_echo*: the sync wrote it. Of a group, *since* is then the time of the Mailchimp change that it mirrors; of a
+    member, long ago: an unsubscribing because of an objection, or what an undo did.
     """
 
     status: str
@@ -157,8 +158,9 @@ def decide(group: Standing | None, member: Standing | None, trust: str | None = 
 def decide_one_way(group: Standing | None, member: Standing | None, left_at: datetime | None) -> Decision:
     """What becomes of a contact of a source; what people chose at Mailchimp stays.
 
-    A member who is not in the audience is subscribed again only if this sync unsubscribed it because the contact left
-    the group (at *left_at*, which dates that change): anything else was somebody's choice.
+    A member who is not in the audience is subscribed again only if this sync unsubscribed it: because the contact left
+    the group (at *left_at*, which dates that change), or objected to mail, or by an undo. Anything else was somebody's
+    choice.
     """
     in_group = group is not None and group.status == GroupStatus.ADDED
     in_audience = member is not None and member.status in RECEIVES_MAIL
@@ -170,8 +172,10 @@ def decide_one_way(group: Standing | None, member: Standing | None, left_at: dat
 
 
 def was_let_go(member: Standing, left_at: datetime | None) -> bool:
-    """Whether a member is out of the audience because its contact left a source at *left_at*, by a change of ours."""
-    return member.status in (MemberStatus.UNSUBSCRIBED, MemberStatus.ARCHIVED) and member.since == left_at
+    """Whether a member is out of the audience by a change of ours: because its contact left a source at *left_at*, or
+    by one that is no change of anybody's mind."""
+    is_out = member.status in (MemberStatus.UNSUBSCRIBED, MemberStatus.ARCHIVED)
+    return is_out and (member.is_echo or member.since == left_at)
 
 
 def decision_for(facts: "RowFacts", audience: Audience) -> Decision:

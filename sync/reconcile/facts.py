@@ -24,6 +24,7 @@ from sync.store.members.blobs import INTEREST
 from sync.store.members.holds import STATUS, Hold, read_holds
 from sync.store.members.member_codec import ECHO, Fields, decode, peek
 from sync.store.members.privacy import who_objects
+from sync.store.sources import version_of
 from sync.store.tables import cache, source_contact
 from sync.store.updates import open_updates
 
@@ -217,13 +218,13 @@ class GroupHistory:
         for one in [key for key in (*self.now, *self.latest) if key[1] == group_id]:
             self.now.pop(one, None)
             self.latest.pop(one, None)
-        known = source_contact.c
+        known, clock = source_contact.c, self._audience.clock
         wanted = select(known.contact_id, known.status, known.since, known.left_at).where(
             in_list(known.contact_id, contact_ids), unindexed(known.group_id) == group_id
         )
         for row in conn.execute(wanted):
             self.now[row.contact_id, group_id] = row.status
-            self.latest[row.contact_id, group_id] = (row.since, row.status, SMART_METHOD, 0)
+            self.latest[row.contact_id, group_id] = (row.since, row.status, SMART_METHOD, version_of(row.since, clock))
             if row.left_at:
                 self.left[row.contact_id] = row.left_at
 
@@ -279,10 +280,15 @@ class GroupHistory:
         return None if status is None else Standing(status, LONG_AGO)
 
     def newest(self, contact_id: int | None, *group_ids: int) -> int:
-        """The id of the latest history row in any of these groups, or in any linked one; 0: there is none."""
+        """The id of the latest history row in any of these groups, or in any linked one but a source; 0: there is none.
+
+        Of a source, which has no history: its version (`version_of`).
+        """
         if contact_id is None:
             return 0
-        groups = group_ids or self._group_ids
+        groups = group_ids or [
+            i for i in self._group_ids if not (self._audience.one_way and i == self._audience.group_id)
+        ]
         return max((self.latest[contact_id, i][3] for i in groups if (contact_id, i) in self.latest), default=0)
 
     def of(self, contact_id: int) -> dict[int, tuple[str, str]]:
@@ -323,7 +329,8 @@ def _basic(audience: Audience, row: Any, history: GroupHistory, opened: Sequence
     at_rest = lean and not opened and not audience.interests and history.is_in(contact_id) == (status in RECEIVES_MAIL)
     if status:
         since = LONG_AGO if at_rest else member_since(audience, row.mailchimp_data, row.mailchimp_updated)
-        member = Standing(status, since)
+        dated = None if at_rest else audience.read_compact(peek(row.mailchimp_data, "status@"))
+        member = Standing(status, since, is_echo=dated == LONG_AGO)
     if contact_id is not None and not at_rest:
         echoes = peek(row.mailchimp_data, f"{ECHO}status@")
         group = history.standing(contact_id, audience.group_id, audience.read_compact(echoes))

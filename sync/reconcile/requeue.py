@@ -16,7 +16,7 @@ def include_contacts(conn: Connection, contact_ids: Sequence[int]) -> int:
     """Queue these contacts for the next sync in every audience; returns how many cache rows that are."""
     theirs = in_list(cache.c.civicrm_contact_id, contact_ids)
     rows = conn.execute(change(cache).where(theirs).values(sync_status=SyncStatus.TODO)).rowcount
-    _forget_refusals(conn, theirs)
+    forget_refusals(conn, theirs)
     lift_all_holds(conn, theirs)
     return rows
 
@@ -33,13 +33,13 @@ def include_matching(
     rows = in_list(cache.c.id, ids)
     not_queued = or_(cache.c.sync_status != SyncStatus.TODO, cache.c.sync_status.is_(None))
     changed = conn.execute(change(cache).where(rows, not_queued).values(sync_status=SyncStatus.TODO)).rowcount
-    _forget_refusals(conn, rows)
+    forget_refusals(conn, rows)
     lift_all_holds(conn, rows)
     return len(ids), changed, ids[-1] if len(ids) == size else None
 
 
-def _forget_refusals(conn: Connection, rows: ColumnElement[bool]) -> None:
-    """Send what Mailchimp refused once more: a person asked for it, so it is no mere repetition."""
+def forget_refusals(conn: Connection, rows: ColumnElement[bool]) -> None:
+    """Send what Mailchimp refused once more, as soon as it is wanted: that is no mere repetition."""
     forget_retries(conn, list(conn.execute(select(retry.c.cache_id).join(cache).where(rows)).scalars()))
     completed = (
         select(update.c.id)

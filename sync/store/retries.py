@@ -68,6 +68,14 @@ def forget_retries(conn: Connection, cache_ids: Sequence[int], kind_group: str |
         conn.execute(delete(retry).where(mine if kind_group is None else mine & (retry.c.kind == kind_group)))
 
 
+def due_of(conn: Connection, cache_ids: Sequence[int], at_s: int) -> list[int]:
+    """Those of these rows whose time to ask Mailchimp again about the member has come."""
+    if not cache_ids:
+        return []
+    due = retry.c.next_s <= at_s, retry.c.kind.not_in(sorted(DATA_KINDS))
+    return list(conn.execute(select(retry.c.cache_id).where(in_list(retry.c.cache_id, cache_ids), *due)).scalars())
+
+
 def wake_due(conn: Connection, list_id: str, at_s: int) -> int:
     """Mark ``todo`` the failed rows of an audience whose time to ask again has come; returns how many."""
     due = (

@@ -5,6 +5,7 @@ CiviCRM's own tables say of a smart group neither who left it nor when. So each 
 the columns of ``civicrm_group_contact`` and those of a history that are read. Nothing is written to the group.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -111,6 +112,22 @@ def store(conn: Connection, group_id: int, found: Difference, since: str) -> Non
     insert_rows(conn, source_contact, ("group_id", "contact_id", "status", "since"), fresh)
     leave = change(source_contact).where(in_list(known.contact_id, found.left), mine)
     conn.execute(leave.values(status=GroupStatus.REMOVED, since=since, left_at=since))
+
+
+def version_of(since: str, clock: SiteClock) -> int:
+    """What changes with each change of a contact in a source, as there is no history: since when it is (site time), in
+    UTC seconds since 1970."""
+    moment = clock.read(since)
+    return int(moment.timestamp()) if moment is not None else 0
+
+
+def read_sources(conn: Connection, group_id: int, contact_ids: Sequence[int]) -> dict[int, tuple[str, str]]:
+    """The status of these contacts in a source, and since when (site time)."""
+    known = source_contact.c
+    wanted = select(known.contact_id, known.status, known.since).where(
+        in_list(known.contact_id, contact_ids), unindexed(known.group_id) == group_id
+    )
+    return {row.contact_id: (row.status, row.since) for row in conn.execute(wanted)}
 
 
 def show_source(conn: Connection, group_id: int, clock: SiteClock) -> dict[str, object]:

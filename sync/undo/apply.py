@@ -25,6 +25,7 @@ from sync.store.members.member_codec import decode
 from sync.store.members.privacy import who_objects
 from sync.store.runs.own_rows import HISTORY, note_rows
 from sync.store.runs.run_changes import RunChange, history_ids, note_changes
+from sync.store.sources import read_sources, version_of
 from sync.store.sync_status import set_sync_status
 from sync.store.tables import cache, run_change
 from sync.store.updates import overtake, queue_many
@@ -184,7 +185,11 @@ def _newest_history(conn: Connection, audience: Audience, contact_ids: Sequence[
         .where(in_list(history.contact_id, contact_ids), unindexed(history.group_id).in_(audience.group_ids))
         .group_by(history.contact_id, history.group_id)
     )
-    return {(row.contact_id, row.group_id): row.id for row in rows}
+    found = {(row.contact_id, row.group_id): row.id for row in rows}
+    if audience.one_way:
+        for contact_id, (_, since) in read_sources(conn, audience.group_id, contact_ids).items():
+            found[contact_id, audience.group_id] = version_of(since, audience.clock)
+    return found
 
 
 def _record(plans: Sequence[UndoPlan], rows: Mapping[int, int], done: _Done) -> Iterator[RunChange]:

@@ -17,6 +17,7 @@ from sync.store.members.blobs import MERGE
 from sync.store.members.member_codec import decode, interests_of, values_of
 from sync.store.members.member_merge import NAMES
 from sync.store.members.privacy import who_objects
+from sync.store.sources import read_sources
 from sync.store.tables import cache, run_change, update
 from sync.store.updates import open_updates, read_update, select_updates
 from sync.undo.planning import Change, GroupNow, MemberNow, UndoFacts, UpdateNow
@@ -52,7 +53,7 @@ def read_undo_facts(conn: Connection, audience: Audience, changes: Sequence[Chan
     groups = _groups_now(conn, [one for one in changes if one.group_id is not None])
     updates = _updates_now(conn, [one.update_id for one in changes if one.update_id is not None])
     members = _members_now(conn, sorted({cache_id for cache_id, _ in updates.values()}))
-    changed = _changed_since(conn, audience, [one for one in changes if one.update_id in updates])
+    changed = _changed_since(conn, audience, [one for one in changes if one.update_id in updates], updates)
     objecting = _who_objects(conn, audience, [one for one in changes if one.update_id in updates])
     found = []
     for one in changes:
@@ -178,8 +179,13 @@ def _who_objects(conn: Connection, audience: Audience, changes: Sequence[Change]
     return set() if audience.privacy is Privacy.IGNORE or not ids else who_objects(conn, sorted(ids))
 
 
-def _changed_since(conn: Connection, audience: Audience, changes: Sequence[Change]) -> Mapping[int, str]:
-    """Of each of these changes by id, how the contact's groups changed since in CiviCRM, by others than the sync."""
+def _changed_since(
+    conn: Connection, audience: Audience, changes: Sequence[Change], updates: Mapping[int, tuple[int, UpdateNow]]
+) -> Mapping[int, str]:
+    """Of each of these changes by id, how the contact's groups changed since in CiviCRM, by others than the sync.
+
+    In a source: since the change that the update was for.
+    """
     ids = list({one.contact_id for one in changes if one.contact_id is not None})
     if not ids:
         return {}
@@ -191,8 +197,13 @@ def _changed_since(conn: Connection, audience: Audience, changes: Sequence[Chang
         )
     ).all()
     latest = {row.contact_id: row for row in sorted(rows, key=lambda row: row.id)}
+    sources = read_sources(conn, audience.group_id, ids) if audience.one_way else {}
     found = {}
     for one in changes:
+        status, since = sources.get(one.contact_id or 0, ("", ""))
+        moment, cause = audience.clock.read(since), updates[one.update_id or 0][1].operation.cause
+        if moment is not None and cause is not None and moment > cause:
+            found[one.id] = f"{status} by CiviCRM's search"
         row = latest.get(one.contact_id or 0)
         if row is not None and row.id > (one.history_id or 0):
             found[one.id] = f"{row.status} by {row.method or 'somebody'}"

@@ -23,7 +23,8 @@ COLUMNS = ("cache_id", "field", "run_id", "at_s", "contact_id", "history_id", "i
 class Hold(NamedTuple):
     """A hold of a cache row, as it was placed by the undo *run_id* at *at_s* (UTC seconds since 1970).
 
-    *contact_id*: the row's contact. *history_id*: that contact's latest history row in the group of the field; 0: none.
+    *contact_id*: the row's contact. *history_id*: that contact's latest history row in the group of the field, or its
+    version in a source (`sources.version_of`); 0: none.
     *inside*: whether the member is in the audience, or has chosen the interest, once the undo is carried out.
     *objects*: whether the contact objected to mail. *value*: of data, what is not sent again.
     """

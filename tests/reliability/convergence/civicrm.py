@@ -11,7 +11,17 @@ from sqlalchemy import Connection, delete, func, insert, select, text
 from sqlalchemy import update as change
 
 from civiapi.store.civicrm.group_membership import set_status
-from civiapi.store.schema.tables import contact, email, entity_tag, group, group_contact, subscription_history, tag
+from civiapi.store.schema.tables import (
+    contact,
+    email,
+    entity_tag,
+    group,
+    group_contact,
+    group_contact_cache,
+    subscription_history,
+    tag,
+)
+from sync.connections.config import read_config, write_config
 from sync.store.tables import cache, update
 from tests.support.linked_site import GROUP, TREES_GROUP, link
 
@@ -79,8 +89,46 @@ def _by_a_person(conn: Connection, contact_id: int, address: str) -> None:
     conn.execute(text("DELETE FROM model_made WHERE contact_id = :i AND email = :a"), {"i": contact_id, "a": address})
 
 
+def make_smart(conn: Connection, at: str) -> None:
+    """The subscription group is a smart group, linked one way."""
+    conn.execute(change(group).where(group.c.id == GROUP).values(saved_search_id=1, cache_date=at))
+    raw: Any = dict(read_config(conn).raw)
+    raw["lists"][LIST_ID] |= {"oneWay": 1}
+    write_config(conn, raw)
+
+
+def compute_smart(conn: Connection, at: str) -> None:
+    """CiviCRM computes the members of the smart group: those in the trash are left out."""
+    trashed = select(contact.c.id).where(contact.c.is_deleted == 1)
+    conn.execute(delete(group_contact_cache).where(group_contact_cache.c.contact_id.in_(trashed)))
+    conn.execute(change(group).where(group.c.id == GROUP).values(cache_date=at))
+
+
+def _is_smart(conn: Connection, group_id: int) -> bool:
+    return bool(conn.execute(select(group.c.saved_search_id).where(group.c.id == group_id)).scalar())
+
+
+def _set_found(conn: Connection, contact_id: int, is_found: bool, at: str) -> None:
+    """The search finds a contact, or no longer does."""
+    if is_found:
+        conn.execute(insert(group_contact_cache).values(group_id=GROUP, contact_id=contact_id))
+    else:
+        conn.execute(delete(group_contact_cache).where(group_contact_cache.c.contact_id == contact_id))
+    compute_smart(conn, at)
+
+
+def written_to_smart(conn: Connection) -> int:
+    """How many rows there are that a sync must not write: CiviCRM writes none of a smart group."""
+    tables = [table for table in (group_contact, subscription_history) if _is_smart(conn, GROUP)]
+    rows = [conn.execute(select(func.count()).where(table.c.group_id == GROUP)).scalar_one() for table in tables]
+    return sum(rows)
+
+
 def standing(conn: Connection, contact_id: int, group_id: int = GROUP) -> str | None:
-    """A contact's status in a group."""
+    """A contact's status in a group; ``Added`` or None in a smart one."""
+    if _is_smart(conn, group_id):
+        found = select(group_contact_cache.c.id).where(group_contact_cache.c.contact_id == contact_id)
+        return "Added" if conn.execute(found).first() is not None else None
     wanted = select(group_contact.c.status).where(
         group_contact.c.contact_id == contact_id, group_contact.c.group_id == group_id
     )
@@ -89,8 +137,14 @@ def standing(conn: Connection, contact_id: int, group_id: int = GROUP) -> str | 
 
 def set_group(conn: Connection, contact_id: int, status: str, at: str, group_id: int = GROUP) -> bool:
     """A person puts a contact into a group or takes it out; False where nothing changes."""
-    if (standing(conn, contact_id, group_id) or "Deleted") == status:
+    now = standing(conn, contact_id, group_id)
+    if (now or "Deleted") == status:
         return False
+    if _is_smart(conn, group_id):
+        if (now == "Added") == (status == "Added"):
+            return False
+        _set_found(conn, contact_id, status == "Added", at)
+        return True
     set_status(conn, group_id, [contact_id], status, method="Admin", at=at)
     return True
 
@@ -172,7 +226,11 @@ def merge(conn: Connection, keeper: int, loser: int, at: str) -> None:
         conn.execute(
             delete(group_contact).where(group_contact.c.contact_id == loser, group_contact.c.group_id == group_id)
         )
-        if mine or theirs:
+        if _is_smart(conn, group_id):
+            _set_found(conn, loser, False, at)
+            if theirs and not mine:
+                _set_found(conn, keeper, True, at)
+        elif mine or theirs:
             set_status(conn, group_id, [keeper], mine or theirs or "", method="Admin", at=at)
     trash(conn, loser, True, at)
     touch(conn, keeper, at)

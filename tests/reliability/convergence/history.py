@@ -59,6 +59,7 @@ class History:
     begins_in_step: bool = False
     skew: int = 0
     has_interest: bool = True
+    one_way: bool = False
     privacy: Privacy = Privacy.KEEP
     page: int = 1000
     seed: int = 0
@@ -132,11 +133,14 @@ class HistoryRun:
         """One run of the present process; True when it fetched and reached the end."""
         began, at = self.model.now, self.model.at
         self.syncs += 1
+        if self.model.one_way:
+            self.model.unit(crm.compute_smart, at)
         done = await self.model.process.service.fetch_and_reconcile(**request)
         log = done[0]["status"]["log"] if done else []
         is_done = len(log) > 1 and log[0]["time"] >= at and log[-1]["message"].startswith("Sent")
         if is_done:
             self.model.ledger.seen(began - 1)
+            self.model.ledger.reads.append(began)
             if request.get("since") == "ever":
                 self.is_deleted_unseen = False
                 self.model.ledger.missed(self.model.now)
@@ -408,6 +412,8 @@ async def _undo(run: HistoryRun, step: Step) -> None:
     if run_id is None:
         return
     await run.prepare_faults()
+    if run.model.one_way:
+        run.model.unit(crm.compute_smart, run.model.at)
     service = run.model.process.service
 
     async def undone() -> None:
@@ -505,6 +511,7 @@ history_strategy = st.builds(
     begins_in_step=st.booleans(),
     skew=st.sampled_from(SKEWS),
     has_interest=st.booleans(),
+    one_way=st.sampled_from((False, False, False, True)),
     privacy=st.sampled_from((Privacy.KEEP, Privacy.UNSUBSCRIBE)),
     page=st.sampled_from((1000, 2, 2, 3)),
     seed=st.integers(0, 2**32 - 1),

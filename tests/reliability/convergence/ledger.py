@@ -49,6 +49,8 @@ class Ledger:
     members: dict[int, MemberState] = field(default_factory=dict)
     departed: set[int] = field(default_factory=set)
     ambiguous: set[Hashable] = field(default_factory=set)
+    reads: list[float] = field(default_factory=list)
+    """When finished syncs began, which read everything that was changed before."""
     _parents: dict[Hashable, Hashable] = field(default_factory=dict)
 
     def root(self, thing: Hashable) -> Hashable:

@@ -93,6 +93,8 @@ class Model:
     has_interest: bool = True
     privacy: Privacy = Privacy.KEEP
     """Whether interest and permission are linked with groups: rows without any are reconciled in sets."""
+    one_way: bool = False
+    """Whether the group is a smart group, which is a source."""
     page: int = 1000
     """Members to a page of a fetch."""
     seed: int = 0
@@ -123,6 +125,8 @@ class Model:
             self._seed_audience(self.world.add_audience(list_id=LIST_ID))
             if not self.has_interest:
                 harness.memory.unit(crm.unlink_choices)
+            if self.one_way:
+                harness.memory.unit(crm.make_smart, self.at)
         else:
             harness.clock.move_to(self.start.elapsed)
             harness.memory.restore(self.start.database)
@@ -363,6 +367,8 @@ class Model:
         there = [w for w in about if w.side == "mailchimp"]
         left = there if there and not there[-1].is_in else []
         joined = [w for w in events if w.side == "civicrm" and w.is_in]
+        if left and self.one_way:
+            self.violations.append(f"{address} left at Mailchimp, and was subscribed again because of a source")
         if left and not any(event.at >= left[-1].at - self.slack for event in joined):
             self.violations.append(f"{address} left at Mailchimp and was brought back without a later word in CiviCRM")
         if not joined and not any(w.is_in for w in events):

@@ -93,6 +93,9 @@ def check_agreement(model: Model) -> list[str]:
     wrong += [w for one in people.values() for key in CHOICES if (w := _wrong_choice(model, one, key))]
     wrong += [w for one in people.values() for w in _other_data(model, one)]
     wrong += check_undone(model)
+    if model.one_way:
+        wrong += [f"Contact {one} was made for a member" for one in people if one not in model.contacts]
+        wrong += ["The smart group was written to"] if model.unit(crm.written_to_smart) else []
     wrong += [
         f"Contact {row[0]} was made for {row[1]}, which {row[2]} contacts had already"
         for row in model.unit(_made_twice)
@@ -148,6 +151,8 @@ def _disagreement(model: Model, one: Person, owners: dict[str, list[Person]]) ->
     receiving = [m for m in mine if m.status in RECEIVES]
     if may_differ(model, one.id, one.held.get("status"), "status", is_inside=bool(receiving)):
         return ""
+    if model.one_way and _is_chosen(model, one, is_inside=bool(receiving)):
+        return ""
     if one.in_group and not receiving:
         failed = [row for row in one.rows if row.sync_status == "fail"]
         if not failed:
@@ -169,6 +174,28 @@ def _disagreement(model: Model, one: Person, owners: dict[str, list[Person]]) ->
     return ""
 
 
+def _is_chosen(model: Model, one: Person, *, is_inside: bool) -> bool:
+    """Whether a contact of a source and its member may differ: somebody chose at Mailchimp, or no sync ever saw the
+    contact in the source.
+
+    Nobody knows when a contact left the source; the sync dates it when CiviCRM computed the source after that.
+    """
+    ledger = model.ledger
+    if one.in_group == is_inside or (one.opted_out and is_inside):
+        return False
+    if ledger.related(one.id) & ledger.ambiguous:
+        return True
+    events = ledger.events_of(one.id, "status")
+    here = [event for event in events if event.side == "civicrm"]
+    there = [event for event in events if event.side == "mailchimp"]
+    if one.in_group:
+        return bool(there) and not there[-1].is_in
+    if not here or (there and there[-1].is_in and there[-1].until + model.slack >= here[-1].at):
+        return True
+    joined = [event.at for event in here if event.is_in]
+    return not any(joined[-1] <= read <= here[-1].at for read in ledger.reads) if joined else True
+
+
 def _mailed_against_will(model: Model, one: Person, owners: dict[str, list[Person]]) -> str:
     """Whether a contact that opted out gets mail at an address that no other contact wants mail at."""
     for member in _members(model, one):
@@ -180,8 +207,8 @@ def _mailed_against_will(model: Model, one: Person, owners: dict[str, list[Perso
 
 
 def _unowned(model: Model, member: Member, people: dict[int, Person], owners: dict[str, list[Person]]) -> str:
-    """A member in the audience must belong to a contact."""
-    if owners.get(member.email.lower()):
+    """A member in the audience must belong to a contact; one that a source has nothing to do with need not."""
+    if model.one_way or owners.get(member.email.lower()):
         return ""
     keepers = [
         one
@@ -245,7 +272,7 @@ def _wrong_winner(model: Model, one: Person) -> str:
     if not _is_simple(model, one) or receiving != one.in_group:  # the two do not fit: that has been looked into
         return ""
     winner = model.ledger.winner(one.id, "status", model.slack)
-    if winner is None or winner == one.in_group:
+    if winner is None or winner == one.in_group or model.one_way:
         return ""
     if one.opted_out and model.privacy is Privacy.UNSUBSCRIBE:  # before the sync had put them into the group
         return ""

@@ -80,9 +80,15 @@ def run_history(harness: Harness, history: History, count: Count | None = None) 
 
 def prepare_model(harness: Harness, history: History) -> Model:
     """The model at the start of a history: never synced, or in sync (made once for each kind, then copied)."""
-    start = history.begins_in_step, history.skew, history.has_interest, history.privacy
+    start = history.begins_in_step, history.skew, history.has_interest, history.privacy, history.one_way
     if start not in harness.starts:
-        model = Model(harness, skew=history.skew, has_interest=history.has_interest, privacy=history.privacy)
+        model = Model(
+            harness,
+            skew=history.skew,
+            has_interest=history.has_interest,
+            privacy=history.privacy,
+            one_way=history.one_way,
+        )
         first_people(model)
         if history.begins_in_step:
             harness.loop.run(_synchronize(model))
@@ -93,6 +99,7 @@ def prepare_model(harness: Harness, history: History) -> Model:
         skew=history.skew,
         has_interest=history.has_interest,
         privacy=history.privacy,
+        one_way=history.one_way,
         page=history.page,
         seed=history.seed,
         start=harness.starts[start],
@@ -101,10 +108,12 @@ def prepare_model(harness: Harness, history: History) -> Model:
 
 
 async def _synchronize(model: Model) -> None:
+    model.harness.clock.advance(10)  # so that it is clear what was before this run
     await model.process.service.fetch_and_reconcile(since="ever", with_data=True)
     assert await model.process.service.wait_until_idle(seconds=600)
     model.harness.clock.advance(3600)
     model.ledger.seen(model.now)
+    model.ledger.reads.append(model.now - 3600)
 
 
 async def _to_the_end(run: HistoryRun, steps: Coroutine[Any, Any, None]) -> list[str]:

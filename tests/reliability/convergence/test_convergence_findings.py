@@ -26,6 +26,33 @@ def happened(*steps: tuple[str, int, int, int], **more: object) -> History:
 
 
 FINDINGS = {
+    "Refused for now, and without an address when the time to send it again came: it waits no longer, and is looked at "
+    "no more by every sync.": happened(
+        *[("slow_batches", 3, 3, 2), ("rename", 3, 5, 400), ("choose", 1, 4, 4000), ("sync_and_settle", 0, 5, 2)],
+        *[("break_writes", 2, 2, 61), ("sync_and_settle", 0, 2, 400), ("killed", 2, 0, 61), ("drop_address", 0, 4, 0)],
+        *[("drop_address", 1, 1, 7), ("sign_up", 1, 5, 2), ("mend", 3, 3, 0), ("delete", 2, 3, 61)],
+        ("unsubscribe", 2, 2, 61),
+        skew=-37,
+        has_interest=False,
+        page=3,
+        seed=10000000,
+        faults=1,
+        ends_with_full=False,
+    ),
+    "Signed up at Mailchimp, where the group is a source: their webhook made a contact of them.": happened(
+        ("sign_up", 3, 0, 1), ("webhooks", 0, 0, 7), ("webhooks", 0, 0, 7), one_way=True
+    ),
+    "In a source, unsubscribed because they opted out, and opted in again: they are subscribed again.": happened(
+        *[("opt_out", 0, 0, 7), ("sync_and_settle", 0, 0, 61), ("opt_out", 0, 2, 61)],
+        begins_in_step=True,
+        one_way=True,
+        privacy=Privacy.UNSUBSCRIBE,
+    ),
+    "In a source, archived by an undo, then out of the source and in it again: they are subscribed.": happened(
+        *[("undo", 0, 1, 61), ("leave", 1, 0, 7), ("sync_and_settle", 0, 0, 61), ("join", 1, 0, 61)],
+        begins_in_step=True,
+        one_way=True,
+    ),
     "Subscribed by a run that was taken back while the batch was under way: the row that an undo held became another, "
     "so the undo's own archiving counted as a choice at Mailchimp and took the person out of the group.": happened(
         *[("webhooks", 0, 0, 61), ("everything_at_once", 0, 2, 61), ("choose", 3, 0, 1), ("undo", 2, 4, 7)],

@@ -65,8 +65,12 @@ def may_differ(model: Model, thing: Any, held: HeldField | None, field: str, *, 
     """
     if held is None or model.ledger.related(thing) & model.ledger.ambiguous:
         return held is not None
-    changed = any(one.side == "civicrm" and one.at > held.run_ended for one in model.ledger.events_of(thing, field))
-    return not changed and is_inside == held.inside
+    events = [one for one in model.ledger.events_of(thing, field) if one.side == "civicrm"]
+    if model.one_way and field == "status":  # of a source there is no history: only what a sync saw counts
+        looks = [held.run_ended, *(read for read in model.ledger.reads if read > held.run_ended), model.now]
+        states = {next((one.is_in for one in reversed(events) if one.at <= look), False) for look in looks}
+        return len(states) == 1 and is_inside == held.inside
+    return is_inside == held.inside and not any(one.at > held.run_ended for one in events)
 
 
 def check_undone(model: Model) -> list[str]:
@@ -141,7 +145,7 @@ def _is_touched(model: Model, things: Iterable[Any], since: int) -> bool:
         if ledger.related(thing) & ledger.ambiguous:
             return True
         events = (one for field in (*PERSONS, *CHOICES) for one in ledger.events_of(thing, field))
-        if any(max(one.at, one.until) >= since for one in events):
+        if any(one.at >= since for one in events):
             return True
     return False
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import time_machine
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy import update as change
 from time_machine import Traveller
 
@@ -196,3 +196,21 @@ async def give_tag(site: Site, contact_id: int, tag_id: int, name: str) -> None:
 )
 def test_what_mailchimp_calls_temporary(status: int | None, detail: str, temporary: bool) -> None:
     assert is_temporary({"status": status, "detail": detail, "title": "Invalid Resource"}) is temporary
+
+
+async def test_who_has_no_address_when_it_is_time_waits_no_longer_and_is_asked_about_once_there_is_one(
+    site: Site, clock: Traveller
+) -> None:
+    site.emulator.configure(throttled_emails=[ADDRESS])
+    contact_id = await site.person(ADDRESS)
+    assert await sync(site, since="ever") == 1
+    gone = delete(email).where(email.c.contact_id == contact_id)
+    await site.store.write(lambda conn: conn.execute(gone) and None)
+    clock.shift(timedelta(days=1, minutes=1))
+    assert await sync(site) == 0
+    assert await site.store.read(lambda conn: conn.execute(select(retry)).all()) == []
+    site.emulator.configure(throttled_emails=[])
+    again = insert(email).values(contact_id=contact_id, email=ADDRESS, is_primary=1, location_type_id=1)
+    await site.store.write(lambda conn: conn.execute(again) and None)
+    assert await sync(site, since="ever") == 1
+    assert site.at_mailchimp(ADDRESS) == "subscribed"

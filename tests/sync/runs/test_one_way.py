@@ -14,6 +14,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 
 from civiapi.settings import SyncSettings
 from civiapi.store.schema.tables import contact, group, group_contact, group_contact_cache, subscription_history
+from sync.audience import Privacy
 from sync.connections.config import read_config, write_config
 from sync.connections.config_update import update_config
 from sync.errors import BadConfig, SyncBraked, SyncError
@@ -21,7 +22,8 @@ from sync.reconcile.matching import PersonQuery
 from sync.reports.checks import configuration
 from sync.reports.preview import PlanFilter, make_plan, read_plan
 from sync.reports.status import read_statuses
-from sync.store.tables import source_contact
+from sync.store.tables import run_log, source_contact
+from sync.undo.engine import undo_run
 from tests.support.databases import database_at
 from tests.support.linked_site import GROUP, Site, a_site
 
@@ -218,6 +220,48 @@ async def test_a_webhook_changes_nothing_in_civicrm(site: Site) -> None:
     await site.settle()
     assert statuses(site, ADA) == ["unsubscribed"]
     assert await site._all(select(group_contact)) == []
+
+
+async def test_no_contact_is_made_of_a_member_whose_webhook_comes(site: Site) -> None:
+    [ada] = await people(site, ADA)
+    await search_finds(site, ada)
+    await sync(site)
+    site.emulator.person("sign_up", BEA)
+    told = {"type": "subscribe", "fired_at": "2026-01-09 10:00:00", "data": {"email": BEA, "list_id": site.list_id}}
+    assert await site.inbox.receive_audience_webhook(told)
+    await site.inbox.process_due()
+    assert [one.id for one in await site.contacts()] == [ada]
+    assert statuses(site, BEA) == ["subscribed"]
+
+
+async def test_who_objected_is_subscribed_again_once_that_is_over(site: Site) -> None:
+    site.ctx = replace(site.ctx, settings=replace(site.ctx.settings, sync=SyncSettings(on_opt_out=Privacy.UNSUBSCRIBE)))
+    [ada] = await people(site, ADA)
+    await search_finds(site, ada)
+    for opted_out, expected in ((0, "subscribed"), (1, "unsubscribed"), (0, "subscribed")):
+        values = {"is_opt_out": opted_out, "modified_date": site.store.clock.now()}
+        changed = update(contact).where(contact.c.id == ada).values(values)
+        await site.store.write(lambda conn, changed=changed: conn.execute(changed) and None)
+        await sync(site, since="ever")
+        assert statuses(site, ADA) == [expected]
+
+
+async def test_what_an_undo_took_back_is_held_until_the_search_changes(site: Site) -> None:
+    [ada] = await people(site, ADA)
+    await search_finds(site, ada, ago=timedelta(minutes=9))
+    await sync(site)
+    newest = select(run_log.c.id).order_by(run_log.c.id.desc()).limit(1)
+    [(run_id,)] = await site._all(newest)
+    assert (await undo_run(site.ctx, await site.audience(), run_id)).counts == {"unsubscribe_again": 1}
+    await site.settle()
+    await sync(site, since="ever")
+    assert statuses(site, ADA) == ["archived"]
+    await later(site, [], 1)
+    await sync(site, confirm=True)
+    assert statuses(site, ADA) == ["archived"]
+    await later(site, [ada], 2)
+    await sync(site)
+    assert statuses(site, ADA) == ["subscribed"]
 
 
 async def test_nothing_changed_costs_nothing(site: Site) -> None:
