@@ -92,9 +92,8 @@ def _by_a_person(conn: Connection, contact_id: int, address: str) -> None:
 def make_smart(conn: Connection, at: str) -> None:
     """The subscription group is a smart group, linked one way."""
     conn.execute(change(group).where(group.c.id == GROUP).values(saved_search_id=1, cache_date=at))
-    raw: Any = dict(read_config(conn).raw)
-    raw["lists"][LIST_ID] |= {"oneWay": 1}
-    write_config(conn, raw)
+    raw = read_config(conn).raw
+    write_config(conn, {**raw, "lists": {LIST_ID: {**raw["lists"][LIST_ID], "oneWay": 1}}})
 
 
 def compute_smart(conn: Connection, at: str) -> None:
