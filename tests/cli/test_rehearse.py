@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class TheirSite:
     async def change_link(self, **settings: Any) -> None:
         """Give the connection more settings."""
         store = await open_store(self.settings.database.url)
-        raw = dict((await store.read(read_config)).raw)
+        raw = deepcopy(dict((await store.read(read_config)).raw))
         raw["lists"] = {self.list_id: {**raw["lists"][self.list_id], **settings}}
         await store.write(write_config, raw)
         await store.close()

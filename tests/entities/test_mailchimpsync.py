@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from copy import deepcopy
 from datetime import UTC, datetime
 from typing import Any
 
@@ -189,7 +190,7 @@ async def test_a_mailchimp_out_of_order_makes_the_call_an_error_and_the_next_goe
 async def test_one_audience_that_fails_keeps_no_other_from_its_turn(
     store: Store, call: Ask, emulator: Emulator, linked: str
 ) -> None:
-    config = dict((await store.read(read_config)).raw)
+    config = deepcopy(dict((await store.read(read_config)).raw))
     other = (await call("Group", "create", {"title": "Of an audience that is gone"}))["id"]
     config["lists"] = {"gone": {"apiKey": emulator.key, "subscriptionGroup": other}} | config["lists"]
     config["accounts"][emulator.key]["audiences"]["gone"] = {"name": "Deleted at Mailchimp"}

@@ -1,5 +1,6 @@
 """Merge fields of an audience and the rules that fill them, for tests of what is sent."""
 
+from copy import deepcopy
 from typing import Any
 
 from sqlalchemy import Connection, text
@@ -20,7 +21,7 @@ async def use_rules(site: Site, **rules: Any) -> None:
     """Fill these merge fields from these sources, as a configuration has them."""
 
     def change(conn: Connection) -> None:
-        raw: Any = dict(read_config(conn).raw)
+        raw: Any = deepcopy(dict(read_config(conn).raw))
         raw["lists"][site.list_id]["mergeFields"] = rules
         write_config(conn, raw)
 

@@ -1,5 +1,6 @@
 """Saving a configuration."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -64,7 +65,7 @@ async def test_a_group_that_is_not_there_is_refused_and_nothing_changes(
     store: Store, clients: Clients, emulator: Emulator
 ) -> None:
     list_id = await saved(store, clients, emulator)
-    raw = dict((await store.read(read_config)).raw)
+    raw = deepcopy(dict((await store.read(read_config)).raw))
     bad = raw | {"lists": {list_id: {"apiKey": emulator.key, "subscriptionGroup": 99}}}
     with pytest.raises(SyncError, match=r"linked with group 99, which does not exist"):
         await store.write(update_config, bad)
@@ -78,7 +79,7 @@ async def test_a_smart_group_is_refused_as_that_of_an_interest_or_a_permission_w
     list_id = await saved(store, clients, emulator)
     smart = insert(group).values(id=7, name="s", title="Smart", saved_search_id=1)
     await store.write(lambda conn: conn.execute(smart) and None)
-    raw = dict((await store.read(read_config)).raw)
+    raw = deepcopy(dict((await store.read(read_config)).raw))
     own = raw["lists"][list_id]
     raw["lists"] = {list_id: own | {part: {next(iter(emulator.audience().interests()), "i"): "7"}}}
     with pytest.raises(SyncError, match=r"a smart group"):
@@ -90,7 +91,7 @@ async def test_a_group_is_linked_with_an_interest_or_with_a_permission_and_not_w
 ) -> None:
     list_id = await saved(store, clients, emulator)
     await store.write(lambda conn: conn.execute(insert(group).values(id=7, name="s", title="Email")) and None)
-    raw = dict((await store.read(read_config)).raw)
+    raw = deepcopy(dict((await store.read(read_config)).raw))
     raw["lists"] = {list_id: raw["lists"][list_id] | {"permissions": {"p1": "7", "p2": "7"}}}
     with pytest.raises(SyncError, match=r"with marketing permission p1 and marketing permission p2, which would pull"):
         await store.write(update_config, raw)

@@ -1,5 +1,6 @@
 """Adding, deleting and checking webhooks, by the real client against the emulator."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ async def test_an_account_without_a_secret_has_one_before_mailchimp_tries_the_ad
     store: Store, clients: Clients, emulator: Emulator, site: str
 ) -> None:
     await saved(store, clients, emulator, site)
-    raw = dict((await store.read(read_config)).raw)
+    raw = deepcopy(dict((await store.read(read_config)).raw))
     raw["accounts"][emulator.key]["batchWebhookSecret"] = ""
     await store.write(update_config, raw)
     config = await update_webhook(store, clients, site, process="add_batch_webhook", api_key=emulator.key)

@@ -1,5 +1,6 @@
 """Rules that would change too many members stop a run before anything is sent; and who asks is told what would be."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -148,6 +149,6 @@ def _rename(conn: Connection, contact_id: int) -> None:
 
 
 def _limit(conn: Connection, list_id: str, limit: str) -> None:
-    raw: Any = dict(read_config(conn).raw)
+    raw: Any = deepcopy(dict(read_config(conn).raw))
     raw["lists"][list_id]["brake"] = {"data": limit}
     write_config(conn, raw)

@@ -1,5 +1,6 @@
 """Merge fields filled by rules: from every kind of source, sent once, and again where either side changes."""
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -210,7 +211,7 @@ async def test_without_data_asked_for_nothing_is_sent(site: Site) -> None:
 
 async def test_names_are_not_sent_where_the_connection_says_so(site: Site) -> None:
     def switch_off(conn: Connection) -> None:
-        raw: Any = dict(read_config(conn).raw)
+        raw: Any = deepcopy(dict(read_config(conn).raw))
         raw["lists"][site.list_id]["sendNames"] = False
         write_config(conn, raw)
 

@@ -6,6 +6,7 @@ Each test is named for its trap; ``tests/reliability/traps.py`` lists all traps 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,7 @@ class TestTheCap:
 
     async def test_two_audiences_synced_by_two_services_at_once_stay_under_the_cap(self, site: Site) -> None:
         second = site.emulator.world.add_audience("Second")
-        raw = dict((await site.store.read(read_config)).raw)
+        raw = deepcopy(dict((await site.store.read(read_config)).raw))
         raw["lists"] |= {
             second.id: {"apiKey": site.emulator.key, "subscriptionGroup": str(TREES_GROUP), "interests": {}}
         }
@@ -309,7 +310,7 @@ class TestAKeyRevokedHalfWay:
         other = site.emulator.world.add_account("Other", key=NEW_KEY)
         second = site.emulator.world.add_audience("Second", account=other)
         site.emulator.admin("import", ADA, second.id)
-        raw = dict((await site.store.read(read_config)).raw)
+        raw = deepcopy(dict((await site.store.read(read_config)).raw))
         raw["accounts"] |= {NEW_KEY: {"apiKey": NEW_KEY, "audiences": {second.id: {"name": "Second"}}}}
         raw["lists"] |= {second.id: {"apiKey": NEW_KEY, "subscriptionGroup": str(TREES_GROUP), "interests": {}}}
         await site.store.write(lambda conn: write_config(conn, raw) and None)

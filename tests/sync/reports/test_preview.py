@@ -4,6 +4,7 @@ import csv
 import io
 import random
 from collections.abc import AsyncIterator
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ async def test_the_people_of_a_plan_are_not_kept_for_ever(site: Site, ask: ApiCa
     assert await kept(site) == (0, 0)
     site.joined("bob@example.org")
     await ask("plan", group_id=GROUP)
-    await ask("updateconfig", config=dict((await site.store.read(read_config)).raw) | {"lists": {}})
+    await ask("updateconfig", config=deepcopy(dict((await site.store.read(read_config)).raw)) | {"lists": {}})
     assert await kept(site) == (0, 0)
 
 
@@ -239,7 +240,7 @@ async def test_the_plan_of_a_braked_sync_shows_what_a_yes_would_do(
     clock.shift(60)
     for one in await site.contacts():
         await site.set_group(one.id, "Removed")
-    raw = dict((await site.store.read(read_config)).raw)
+    raw = deepcopy(dict((await site.store.read(read_config)).raw))
     raw["lists"][site.list_id]["brake"] = {"percent": 10, "people": 2}
     await site.store.write(write_config, raw)
     before = (await ask("plan", group_id=GROUP))["summary"]

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -155,7 +156,7 @@ async def test_other_audiences_are_synced_all_the_same(site: Site, ask: ApiCalle
     [account] = site.emulator.world.accounts.values()
     second = site.emulator.world.add_audience("Second", account=account).id
     await ask("create", "Group", id=TREES_GROUP, title="Trees")
-    raw = dict((await site.store.read(read_config)).raw)
+    raw = deepcopy(dict((await site.store.read(read_config)).raw))
     raw["accounts"][site.emulator.key]["audiences"][second] = {"name": "Second"}
     raw["lists"][second] = {"apiKey": site.emulator.key, "subscriptionGroup": TREES_GROUP}
     await ask("updateconfig", config=raw)
@@ -197,7 +198,7 @@ async def test_a_first_sync_that_removes_nobody_is_not_stopped(tmp_path: Path) -
 async def test_a_connection_may_have_limits_of_its_own(
     site: Site, ask: ApiCaller, own: dict[str, Any], stops: bool
 ) -> None:
-    raw = dict((await site.store.read(read_config)).raw)
+    raw = deepcopy(dict((await site.store.read(read_config)).raw))
     raw["lists"][site.list_id]["brake"] = own
     await site.store.write(write_config, raw)
     await empty_the_group(site)
@@ -205,7 +206,7 @@ async def test_a_connection_may_have_limits_of_its_own(
 
 
 async def test_the_limits_of_a_connection_are_kept_by_updateconfig_and_checked(site: Site, ask: ApiCaller) -> None:
-    raw = dict((await site.store.read(read_config)).raw)
+    raw = deepcopy(dict((await site.store.read(read_config)).raw))
     raw["lists"][site.list_id]["brake"] = {"percent": 50, "later": {"kept": True}}
     config = (await ask("updateconfig", config=raw))["config"]
     assert config["lists"][site.list_id]["brake"] == {"percent": 50, "later": {"kept": True}}
@@ -217,7 +218,7 @@ async def test_the_limits_of_a_connection_are_kept_by_updateconfig_and_checked(s
 async def test_additions_are_limited_once_somebody_says_so(site: Site, ask: ApiCaller) -> None:
     for n in range(3):
         await site.person(f"new{n}@example.org")
-    raw = dict((await site.store.read(read_config)).raw)
+    raw = deepcopy(dict((await site.store.read(read_config)).raw))
     raw["lists"][site.list_id]["brake"] = {"additions": 2}
     await site.store.write(write_config, raw)
     answer = await ask.answer("fetchandreconcile")

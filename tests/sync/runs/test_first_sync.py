@@ -1,6 +1,7 @@
 """A new connection waits until a person starts its first sync; the schedule passes it over and says so."""
 
 from collections.abc import AsyncIterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 @pytest.fixture
 async def ask(site: Site) -> ApiCaller:
     made = ApiCaller(site)
-    await made("updateconfig", config=dict((await site.store.read(read_config)).raw))
+    await made("updateconfig", config=deepcopy(dict((await site.store.read(read_config)).raw)))
     return made
 
 

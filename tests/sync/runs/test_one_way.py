@@ -4,6 +4,7 @@ CiviCRM's cache of the group is written here as CiviCRM does; the group itself i
 """
 
 from collections.abc import AsyncIterator, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,7 +35,7 @@ ADA, BEA, CY = "ada@example.org", "bea@example.org", "cy@example.org"
 async def site(tmp_path: Path) -> AsyncIterator[Site]:
     async with a_site(database_at(tmp_path / "site.sqlite")) as opened:
         await opened.store.write(_make_smart)
-        raw = dict((await opened.store.read(read_config)).raw)
+        raw = deepcopy(dict((await opened.store.read(read_config)).raw))
         await opened.store.write(update_config, raw)
         opened.emulator.configure(auto_batches=True)
         yield opened
@@ -137,7 +138,7 @@ async def test_a_member_who_was_never_in_the_smart_group_stays(site: Site) -> No
 
 
 async def test_who_leaves_is_archived_where_the_connection_says_so(site: Site) -> None:
-    raw = dict((await site.store.read(read_config)).raw)
+    raw = deepcopy(dict((await site.store.read(read_config)).raw))
     raw["lists"][site.list_id]["oneWayLeavers"] = "archive"
     await site.store.write(update_config, raw)
     [ada] = await people(site, ADA)
@@ -295,7 +296,7 @@ async def test_of_two_contacts_with_one_address_that_in_the_smart_group_stands_f
 
 
 async def test_a_smart_group_is_a_source_once_it_is_saved_and_never_that_of_an_interest(site: Site) -> None:
-    raw = dict((await site.store.read(read_config)).raw)
+    raw = deepcopy(dict((await site.store.read(read_config)).raw))
     assert raw["lists"][site.list_id]["oneWay"] is True
     with pytest.raises(BadConfig, match="oneWayLeavers"):
         await site.store.write(

@@ -8,6 +8,7 @@ import copy
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -430,7 +431,7 @@ async def test_trust_is_used_for_one_run_and_taken_out_of_the_configuration(site
     site.emulator.person("unsubscribe", "ada@example.org")
 
     def trust(conn: Connection) -> None:
-        raw: Any = dict(read_config(conn).raw)
+        raw: Any = deepcopy(dict(read_config(conn).raw))
         raw["lists"][site.list_id]["trustOverride"] = {"subscription": "Mailchimp"}
         write_config(conn, raw)
 

@@ -1,6 +1,7 @@
 """One person, explained and synced now; many included in the next sync; what removing a connection costs."""
 
 from collections.abc import AsyncIterator
+from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -267,7 +268,7 @@ async def test_what_would_go_is_counted_before_it_does(site: Site, ask: ApiCalle
     await site.sync(since="ever")
     counted = await ask("countremoval", group_id=GROUP)
     assert counted == {"people": 2, "updates": 2, "pending": 0, "batches": 1, "days": 1}
-    raw = dict((await site.store.read(read_config)).raw) | {"lists": {}}
+    raw = deepcopy(dict((await site.store.read(read_config)).raw)) | {"lists": {}}
     await ask("updateconfig", config=raw)
     left = await site.store.read(
         lambda conn: [len(conn.execute(select(table.c.id)).all()) for table in (cache, update)]
