@@ -22,7 +22,7 @@ from civiapi.store.engine import Store, open_store
 from civiapi.store.schema import tables
 from civiapi.store.schema.migrations import migrate
 from entities import catalogue
-from tests.support.databases import database_at
+from tests.support.databases import chosen, database_at
 from tests.support.every_call import (
     EMPLOYER,
     FIFTH,
@@ -61,8 +61,9 @@ CALLERS[NOBODY] = Caller(None, frozenset(), NOBODY)
 
 
 THOROUGH = {"lowly", "viewer", "selfedit", "keeper of keys"}
-"""Those who try every call; the others every fourth, which takes a quarter of the time, and all that name a key where
-a permission is about keys."""
+"""Those who try every call; the others every fourth, in turn, and all that name a key where a permission is about keys.
+
+On MariaDB everybody tries every fourth: each statement is made there, for three or four of them."""
 
 
 def unknown_to(caller: Caller) -> Variant:
@@ -149,10 +150,10 @@ def all_reads() -> Sequence[Sent]:
 
 def reads_of(name: str) -> list[Sent]:
     """The calls that this caller tries."""
-    if name in THOROUGH:
+    if name in THOROUGH and chosen() == "sqlite":
         return list(all_reads())
-    has_key = CALLERS[name].may("edit own api keys")
-    return [one for n, one in enumerate(all_reads()) if n % 4 == 0 or (has_key and "api_key" in str(one))]
+    turn, has_key = list(CALLERS).index(name), CALLERS[name].may("edit own api keys")
+    return [one for n, one in enumerate(all_reads(), turn) if n % 4 == 0 or (has_key and "api_key" in str(one))]
 
 
 def leaks(calls: Sequence[Sent], answers: Sequence[str], marks: Sequence[str]) -> list[str]:
