@@ -179,7 +179,8 @@ def _plan_row(facts: _Facts, values: Mapping[Source, Values], answers: Answers) 
         sent_names = read_sent_names(facts.stored)
         newer = newer_names(facts.names, facts.member, sent_names)
         problems += [NEWER.format(name) for name in newer.values()]
-        fields |= names_to_send(facts.names, facts.member, sent_names, sent.kept)
+        held = facts.held.get(OperationKind.FIELDS, {})
+        fields |= names_to_send(facts.names, facts.member, sent_names, sent.kept, held)
     for one in wishes.values():
         fields |= _unsent(facts, sent, {tag: value for tag, value in one.merge_fields.items() if _can_send(value)})
     mapped: dict[str, Any] = {}

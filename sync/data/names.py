@@ -39,17 +39,23 @@ def newer_names(names: ContactNames, member: Mapping[str, Any], sent: Mapping[st
 
 
 def names_to_send(
-    names: ContactNames, member: Mapping[str, Any], sent: Mapping[str, str], kept: Mapping[str, str]
+    names: ContactNames,
+    member: Mapping[str, Any],
+    sent: Mapping[str, str],
+    kept: Mapping[str, str],
+    held: Mapping[str, Any],
 ) -> dict[str, str]:
     """The merge fields to send: the names that are not empty, if Mailchimp has another for one of them.
 
     *kept* is what Mailchimp made of a name that was sent, by merge field, where that is something else. A name of which
-    it kept nothing is not sent again: the audience has no such merge field.
+    it kept nothing is not sent again: the audience has no such merge field. *held*: what an undo took back, by merge
+    field, which is not sent again.
     """
-    newer = newer_names(names, member, sent)
-    given = {name: value for name, value in names.given().items() if name not in newer}
+    newer, tags = newer_names(names, member, sent), dict(NAMES)
+    given = {
+        name: value for name, value in names.given().items() if name not in newer and held.get(tags[name]) != value
+    }
     has = {name: _text(member, name) for name in given}
-    tags = dict(NAMES)
     is_kept = {name: sent.get(name) == value and kept.get(tags[name]) == has[name] for name, value in given.items()}
     if any(has[name] != value and not is_kept[name] for name, value in given.items()):
         return {field: given[name] for name, field in NAMES if name in given}

@@ -181,7 +181,7 @@ def _is_chosen(model: Model, one: Person, *, is_inside: bool) -> bool:
     Nobody knows when a contact left the source; the sync dates it when CiviCRM computed the source after that.
     """
     ledger = model.ledger
-    if one.in_group == is_inside or (one.opted_out and is_inside):
+    if one.in_group == is_inside or (one.opted_out and is_inside and model.privacy is Privacy.UNSUBSCRIBE):
         return False
     if ledger.related(one.id) & ledger.ambiguous:
         return True

@@ -39,6 +39,19 @@ FINDINGS = {
         faults=1,
         ends_with_full=False,
     ),
+    "Named otherwise in CiviCRM after an undo took both names back: the first name is sent once, and not by every full "
+    "sync because the last name is held.": happened(
+        *[("undo", 1, 1, 2), ("delete", 1, 0, 400), ("describe", 0, 5, 2)],
+        begins_in_step=True,
+        skew=37,
+        has_interest=False,
+        ends_with_full=True,
+    ),
+    "Signed up by themselves and never in the source, then opted out in CiviCRM where nobody respects it: they stay.": (
+        happened(
+            ("add_contact", 2, 1, 1), ("opt_out", 2, 3, 1), begins_in_step=True, one_way=True, privacy=Privacy.KEEP
+        )
+    ),
     "Signed up at Mailchimp, where the group is a source: their webhook made a contact of them.": happened(
         ("sign_up", 3, 0, 1), ("webhooks", 0, 0, 7), ("webhooks", 0, 0, 7), one_way=True
     ),

@@ -43,17 +43,26 @@ RULES = [
 )
 def test_names(ours: str, changed: str, theirs: dict[str, str], sent: str | None, expected: str, newer: str) -> None:
     names, was_sent = ContactNames(ours, "B", changed), {"first_name": sent} if sent is not None else {}
-    assert names_to_send(names, theirs, was_sent, {}).get("FNAME") == expected
+    assert names_to_send(names, theirs, was_sent, {}, {}).get("FNAME") == expected
     assert newer_names(names, theirs, was_sent) == ({"first_name": newer} if newer else {})
 
 
 def test_a_name_that_mailchimp_has_a_newer_one_of_does_not_go_with_the_other() -> None:
     theirs = {"first_name": "Eda", "first_name@": LATE, "last_name": "X", "last_name@": EARLY, "status@": EARLY}
-    assert names_to_send(ContactNames("Ada", "Byron", NOON), theirs, {}, {}) == {"LNAME": "Byron"}
+    assert names_to_send(ContactNames("Ada", "Byron", NOON), theirs, {}, {}, {}) == {"LNAME": "Byron"}
+
+
+def test_a_name_that_an_undo_took_back_brings_the_other_along_no_more() -> None:
+    theirs, held = {"first_name": "Ida", "last_name": ""}, {"LNAME": "Byron"}
+    assert names_to_send(ContactNames("Ida", "Byron", NOON), theirs, {}, {}, held) == {}
+    assert names_to_send(ContactNames("Ada", "Byron", NOON), theirs, {}, {}, held) == {"FNAME": "Ada"}
 
 
 def test_a_name_of_which_mailchimp_kept_nothing_is_not_sent_again() -> None:
     """The audience has no such merge field."""
     sent, theirs = {"first_name": "Ada"}, member("", LATE)
-    assert names_to_send(ContactNames("Ada", "B", NOON), theirs, sent, {"FNAME": ""}) == {}
-    assert names_to_send(ContactNames("Ida", "B", NOON), theirs, sent, {"FNAME": ""}) == {"FNAME": "Ida", "LNAME": "B"}
+    assert names_to_send(ContactNames("Ada", "B", NOON), theirs, sent, {"FNAME": ""}, {}) == {}
+    assert names_to_send(ContactNames("Ida", "B", NOON), theirs, sent, {"FNAME": ""}, {}) == {
+        "FNAME": "Ida",
+        "LNAME": "B",
+    }
