@@ -12,7 +12,7 @@ sent by it, by the watcher or by the next sync. `preview_undo` does all of it bu
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -31,11 +31,12 @@ from sync.context import SyncContext
 from sync.errors import MailchimpFailed, SyncError
 from sync.leases import hold_lease
 from sync.mailchimp.errors import MailchimpError
-from sync.mailchimp.paging import MemberPage
+from sync.mailchimp.wire import Member
 from sync.outbox.submit import submit_pending
+from sync.runs.stages.fetch import find_moved
 from sync.store.daily import forget_count
 from sync.store.events import BY_SYNC
-from sync.store.members.cache_merge import merge_page
+from sync.store.members.cache_merge import Merged, merge_page
 from sync.store.runs import checkpoints
 from sync.store.runs.run_log import RunEnd, close_entry, open_entry
 from sync.store.tables import run_change, run_log
@@ -130,15 +131,27 @@ async def _fetch_changes(ctx: SyncContext, audience: Audience, lease: Lease) -> 
     pages = client.iter_member_pages(audience.list_id, since=since, count=ctx.sizes.members_per_page)
     try:
         async for page in pages:
-            await ctx.store.write(_merge, audience, lease, page, client.skew())
+            merged = await ctx.store.write(_merge, audience, lease, page.members, client.skew())
+            if merged.possible_renames:
+                moved = await find_moved(client, audience.list_id, merged.possible_renames)
+                left = [one for one in page.members if one.get("id") in merged.possible_renames]
+                await ctx.store.write(_merge, audience, lease, left, client.skew(), moved)
     finally:
         await pages.aclose()
 
 
-def _merge(conn: Connection, audience: Audience, lease: Lease, page: MemberPage, skew: timedelta) -> None:
+def _merge(
+    conn: Connection,
+    audience: Audience,
+    lease: Lease,
+    members: Sequence[Member],
+    skew: timedelta,
+    moved: Mapping[str, int] | None = None,
+) -> Merged:
     checkpoints.lock(conn, audience.list_id)
-    merge_page(conn, audience, page.members, skew=skew)
+    merged = merge_page(conn, audience, members, skew=skew, find_renames=moved is None, moved=moved)
     leases.check(conn, lease)
+    return merged
 
 
 # ── The undo itself ─────────────────────────────────────────────────────────────────────────────────────────────────

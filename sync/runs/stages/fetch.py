@@ -14,6 +14,7 @@ from sqlalchemy import Connection, or_, select
 from civiapi.store.databases.expressions import unindexed
 from sync.audience import is_permission
 from sync.connections.config import note_interests
+from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.paging import MemberPage, Position, floor
 from sync.mailchimp.wire import PERMISSION, Member, find_instant, format_instant, read_permissions
 from sync.model import RECEIVES_MAIL
@@ -214,12 +215,23 @@ def _complete(conn: Connection, step: Step) -> None:
 
 
 async def _resolve_renames(run: Run, page: MemberPage, possible_renames: Mapping[str, tuple[int, str]]) -> None:
-    """Merge members known only by Mailchimp's contact id: if their old id is gone, their address has changed."""
-    moved = {}
-    for new_id, (cache_id, old_id) in possible_renames.items():
-        if await run.client.find_member(run.audience.list_id, old_id) is None:
-            moved[new_id] = cache_id
+    """Merge members known only by Mailchimp's contact id."""
+    moved = await find_moved(run.client, run.audience.list_id, possible_renames)
     await run.commit(_merge_renames, page, possible_renames, moved)
+
+
+async def find_moved(
+    client: MailchimpClient, list_id: str, possible_renames: Mapping[str, tuple[int, str]]
+) -> dict[str, int]:
+    """The rows of those members whose address has changed, by new id: their old id is gone at Mailchimp.
+
+    *possible_renames*: new id → row and old id (``cache_merge.Merged``). Raises MailchimpError.
+    """
+    return {
+        new_id: cache_id
+        for new_id, (cache_id, old_id) in possible_renames.items()
+        if await client.find_member(list_id, old_id) is None
+    }
 
 
 def _merge_renames(
