@@ -47,10 +47,8 @@ FINDINGS = {
         has_interest=False,
         ends_with_full=True,
     ),
-    "Moved to another address at Mailchimp, unseen, before an undo: it fetches them as a sync does, and they stay in the "
-    "group.": happened(
-        *[("move", 0, 3, 1), ("undo", 1, 3, 61)], begins_in_step=True, skew=-600, has_interest=False
-    ),
+    "Moved to another address at Mailchimp, unseen, before an undo: it fetches them as syncs do, and they stay in the "
+    "group.": happened(*[("move", 0, 3, 1), ("undo", 1, 3, 61)], begins_in_step=True, skew=-600, has_interest=False),
     "Signed up by themselves and never in the source, then opted out in CiviCRM where nobody respects it: they stay.": (
         happened(
             ("add_contact", 2, 1, 1), ("opt_out", 2, 3, 1), begins_in_step=True, one_way=True, privacy=Privacy.KEEP
