@@ -36,7 +36,7 @@ convergence-mariadb: $(STAMP)
 	$(BIN)/python -m pytest -s --database mariadb -m convergence
 
 test-mariadb: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist worksteal --database mariadb $(QUICK) \
+	$(BIN)/python -m pytest -n 3 --dist worksteal --database mariadb $(QUICK) \
 		--ignore tests/reliability/crash/test_crash.py --ignore tests/reliability/database
 
 # The crash matrix (a sample), the frozen holder, and a server that is stopped, killed, full or read-only, on MariaDB.
