@@ -15,9 +15,9 @@ WHAT = (
     "Random histories over both sides: people join, leave, delete, merge, change addresses, interests, marketing "
     "permissions and tags, on either side and in the middle of syncs; clocks differ by up to ten minutes; webhooks are "
     "lost, doubled, late and out of order; requests and operations of batches fail in every way Mailchimp knows; "
-    "processes are killed; runs are undone; a quarter of the audiences are linked one way. Then quiet, and syncs until "
-    "one changes nothing. An oracle that knows nothing of the sync's rules then checks that both sides agree with the "
-    "most recent change, except where an undo left them as they were."
+    "processes are killed. Then quiet, and syncs until one changes nothing. An oracle that knows nothing of the sync's "
+    "rules then checks that both sides agree with the most recent change. In make soak runs are undone and audiences "
+    "linked one way, too."
 )
 KINDS_TITLE = "What struck those histories"
 KINDS_WHAT = "Faults and deaths by kind, while people acted. CI fails where a kind strikes too seldom."

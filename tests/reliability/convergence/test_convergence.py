@@ -24,7 +24,7 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
 from tests.reliability.convergence.harness import NOT_INSTALLED, a_harness
-from tests.reliability.convergence.history import History, history_strategy
+from tests.reliability.convergence.history import History, histories
 from tests.reliability.convergence.report import write_report
 from tests.reliability.convergence.run import Count, run_history
 from tests.reliability.report.results import show
@@ -41,19 +41,19 @@ SOAK_SHARD = 500
 pytestmark = pytest.mark.skipif(bool(NOT_INSTALLED), reason=f"not installed: {', '.join(NOT_INSTALLED)}")
 
 
-def try_histories(shard_seed: int, histories: int) -> Count:
-    """So many histories from one seed; raises AssertionError with the smallest that fails."""
+def try_histories(shard_seed: int, examples: int, wide: bool = False) -> Count:
+    """So many histories from one seed (*wide*: `histories`); raises AssertionError with the smallest that fails."""
     count = Count()
 
     @seed(shard_seed)
     @settings(
-        max_examples=histories,
+        max_examples=examples,
         database=None,
         deadline=None,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    @given(history_strategy)
+    @given(histories(wide=wide))
     def both_ends_come_to_agree(history: History) -> None:
         wrong = run_history(harness, history, count)
         assert not wrong, "\n".join([f"seed {shard_seed}", *wrong, repr(history)])
@@ -63,12 +63,12 @@ def try_histories(shard_seed: int, histories: int) -> Count:
     return count
 
 
-def try_shards(seeds: Sequence[int], histories: int, processes: int) -> tuple[Count, list[str]]:
+def try_shards(seeds: Sequence[int], examples: int, processes: int, *, wide: bool) -> tuple[Count, list[str]]:
     """So many histories from each seed, in processes side by side; the count, and what failed."""
-    print(f"\nseeds {seeds[0]} to {seeds[-1]}, {histories} histories each", flush=True)
+    print(f"\nseeds {seeds[0]} to {seeds[-1]}, {examples} histories each", flush=True)
     began, total, failed = time.monotonic(), Count(), []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
-        for one in [workers.submit(try_histories, one, histories) for one in seeds]:
+        for one in [workers.submit(try_histories, one, examples, wide) for one in seeds]:
             error = one.exception()
             if error is not None:
                 failed.append(str(error))
@@ -90,7 +90,7 @@ def test_both_ends_come_to_agree_and_the_last_word_of_a_person_wins(shard: int) 
 @pytest.mark.convergence
 def test_many_histories_come_to_agree_and_every_kind_of_fault_strikes_them() -> None:
     seeds = range(CI_SEED, CI_SEED + CI // CI_SHARD)
-    total, failed = try_shards(seeds, CI_SHARD, CI_PROCESSES)
+    total, failed = try_shards(seeds, CI_SHARD, CI_PROCESSES, wide=False)
     assert not failed, "\n\n".join(failed)
     assert total.histories >= CI
     assert total.faults >= total.syncs, "faults are thin"
@@ -102,7 +102,7 @@ def test_many_histories_come_to_agree_and_every_kind_of_fault_strikes_them() -> 
 def test_thousands_of_new_histories_come_to_agree() -> None:
     first = random.SystemRandom().randrange(10**9)
     seeds = range(first, first + -(-SOAK // SOAK_SHARD))
-    total, failed = try_shards(seeds, min(SOAK, SOAK_SHARD), os.cpu_count() or 1)
+    total, failed = try_shards(seeds, min(SOAK, SOAK_SHARD), os.cpu_count() or 1, wide=True)
     write_report("soak", total, seeds)
     assert not failed, "\n\n".join(failed)
     assert SOAK < SOAK_SHARD or not total.rare_kinds()
