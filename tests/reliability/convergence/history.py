@@ -499,7 +499,7 @@ OFTEN = (
 
 
 def histories(*, wide: bool = False) -> st.SearchStrategy[History]:
-    """Random histories. *wide*: runs are undone and audiences linked one way, too, where some histories still fail."""
+    """Random histories. *wide*: runs are undone and audiences linked one way, too; one in hundreds still fails."""
     steps = st.builds(
         Step,
         what=st.sampled_from([one for one in (*STEPS, *OFTEN) if wide or one != "undo"]),
