@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, Page, async_playwright
 
-from tests.browser.whole import Whole, a_tab, a_whole_site
+from tests.browser.tabs import a_tab
+from tests.browser.whole import Whole, a_whole_site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 QUIET = (

@@ -7,7 +7,8 @@ from playwright.async_api import Page, expect
 
 from sync.emulator.rules import campaigns
 from tests.browser.looks import stands
-from tests.browser.whole import HOSTILE, Whole, log_in
+from tests.browser.tabs import log_in
+from tests.browser.whole import HOSTILE, Whole
 
 pytestmark = pytest.mark.browser
 ADA = "ada@example.org"

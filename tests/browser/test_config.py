@@ -10,7 +10,8 @@ from playwright.async_api import Browser, Page, expect
 
 from sync.emulator.model.records import Interest, InterestCategory
 from tests.browser.looks import stands
-from tests.browser.whole import HOSTILE, Whole, a_tab, a_whole_site, log_in
+from tests.browser.tabs import a_tab, log_in
+from tests.browser.whole import HOSTILE, Whole, a_whole_site
 
 pytestmark = pytest.mark.browser
 CONFIG = "/civicrm/mailchimpsync/config"

@@ -7,7 +7,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.looks import stands
-from tests.browser.whole import Whole, a_whole_site, log_in
+from tests.browser.tabs import log_in
+from tests.browser.whole import Whole, a_whole_site
 
 pytestmark = pytest.mark.browser
 

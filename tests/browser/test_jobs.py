@@ -7,7 +7,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.looks import stands
-from tests.browser.whole import HOSTILE, Whole, log_in
+from tests.browser.tabs import log_in
+from tests.browser.whole import HOSTILE, Whole
 
 pytestmark = pytest.mark.browser
 JOBS = "/civicrm/mailchimpsync/jobs"

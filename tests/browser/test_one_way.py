@@ -9,7 +9,8 @@ from sqlalchemy import Connection, insert, update
 
 from civiapi.store.schema.tables import group, group_contact_cache
 from tests.browser.looks import stands
-from tests.browser.whole import Whole, log_in
+from tests.browser.tabs import log_in
+from tests.browser.whole import Whole
 
 pytestmark = pytest.mark.browser
 

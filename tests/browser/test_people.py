@@ -8,7 +8,8 @@ from playwright.async_api import Page, expect
 
 from sync.emulator.model.records import Interest, InterestCategory
 from tests.browser.looks import stands
-from tests.browser.whole import HOSTILE, Whole, a_whole_site, log_in
+from tests.browser.tabs import log_in
+from tests.browser.whole import HOSTILE, Whole, a_whole_site
 
 pytestmark = pytest.mark.browser
 PEOPLE = "/civicrm/mailchimpsync/people"

@@ -6,7 +6,8 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.looks import stands
-from tests.browser.whole import Whole, log_in
+from tests.browser.tabs import log_in
+from tests.browser.whole import Whole
 
 pytestmark = pytest.mark.browser
 

@@ -9,7 +9,8 @@ from playwright.async_api import Page, expect
 
 from civiapi.http.messages import SESSION_COOKIE
 from tests.browser.looks import stands
-from tests.browser.whole import ADMIN, ADMIN_KEY, HOSTILE, Whole, log_in
+from tests.browser.tabs import log_in
+from tests.browser.whole import ADMIN, ADMIN_KEY, HOSTILE, Whole
 
 pytestmark = pytest.mark.browser
 

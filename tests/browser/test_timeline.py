@@ -7,7 +7,8 @@ from playwright.async_api import Page, expect
 
 from sync.store.events import ABORT, BRAKE, CONFIRM, WEBHOOK, record
 from tests.browser.looks import stands
-from tests.browser.whole import Whole, log_in
+from tests.browser.tabs import log_in
+from tests.browser.whole import Whole
 
 pytestmark = pytest.mark.browser
 

@@ -14,7 +14,7 @@ from typing import Any
 from tests.support.mariadb_server import PATH, START_S, Server, missing_packages, server_folder
 
 PROVIDERS = (Path("/usr/lib/galera/libgalera_smm.so"), Path("/usr/lib64/galera-4/libgalera_smm.so"))
-FIRST_PORT = 34001
+FIRST_PORT = 24001  # below those that the system gives to outgoing connections
 NODES = 3
 
 
