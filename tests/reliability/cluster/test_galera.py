@@ -106,7 +106,7 @@ async def test_every_audience_ends_in_step_whatever_happens_to_nodes_and_process
             with a_cluster(tmp_path, processes, emulator.root_url) as cluster:
                 await _play(store, emulator, groups, cluster, galera)
             assert await store.read(overlaps) == []
-            assert strangers(await store.read(held_by), emulator) == []
+            assert strangers(await store.read(held_by), emulator, late_s=CUT_OFF_S) == []
         finally:
             await store.close()
 
