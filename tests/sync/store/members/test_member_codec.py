@@ -67,7 +67,11 @@ def flat(chosen: dict[str, bool]) -> dict[str, Any]:
     return {f"interest-{key}": held for key, held in chosen.items()}
 
 
-@given(MAPS, CHOICES)
+# Hypothesis also takes words that stand in the source: those of interests are the other map's.
+OTHERS = MAPS.filter(lambda fields: not any(key.startswith("interest") for key in fields))
+
+
+@given(OTHERS, CHOICES)
 def test_the_extension_of_2020_reads_the_interests_in_a_map_of_their_own(
     fields: dict[str, Any], chosen: dict[str, bool]
 ) -> None:
