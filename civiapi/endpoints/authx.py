@@ -72,14 +72,21 @@ def _pairs(prefix: str, value: object) -> list[tuple[str, str]]:
     return [(prefix, str(value))]
 
 
-class AuthxId:
-    """``/civicrm/authx/id``: the caller as the server sees it."""
+class _AuthxEndpoint:
+    """What the endpoints of authx share."""
 
     max_body: int | None = MAX_BODY
     raw_body = False
 
     def __init__(self, auth: Auth) -> None:
         self._auth = auth
+
+    def failure(self, query: forms.Fields, message: str, status: int) -> HttpResponse:
+        return _failure(message, status)
+
+
+class AuthxId(_AuthxEndpoint):
+    """``/civicrm/authx/id``: the caller as the server sees it."""
 
     async def answer(self, incoming: HttpRequest) -> HttpResponse:
         try:
@@ -92,18 +99,9 @@ class AuthxId:
             return identity.redirect
         return identity.add_cookie(HttpResponse(encode(await _caller_data(self._auth, identity.caller))))
 
-    def failure(self, query: forms.Fields, message: str, status: int) -> HttpResponse:
-        return _failure(message, status)
 
-
-class AuthxLogin:
+class AuthxLogin(_AuthxEndpoint):
     """``POST /civicrm/authx/login``: opens a session with the posted ``_authx``."""
-
-    max_body: int | None = MAX_BODY
-    raw_body = False
-
-    def __init__(self, auth: Auth) -> None:
-        self._auth = auth
 
     async def answer(self, incoming: HttpRequest) -> HttpResponse:
         if incoming.method != "POST":
@@ -115,9 +113,6 @@ class AuthxLogin:
             return refused(refusal)
         return HttpResponse(encode(await _caller_data(self._auth, caller)), cookie=cookie)
 
-    def failure(self, query: forms.Fields, message: str, status: int) -> HttpResponse:
-        return _failure(message, status)
-
     async def _identify(self, incoming: HttpRequest) -> Caller:
         """The caller by ``_authx`` alone: other credentials in the request are ignored."""
         seen = credentials_of(incoming)
@@ -128,14 +123,8 @@ class AuthxLogin:
         return caller
 
 
-class AuthxLogout:
+class AuthxLogout(_AuthxEndpoint):
     """``POST /civicrm/authx/logout``: ends every session of the contact whose session the browser shows."""
-
-    max_body: int | None = MAX_BODY
-    raw_body = False
-
-    def __init__(self, auth: Auth) -> None:
-        self._auth = auth
 
     async def answer(self, incoming: HttpRequest) -> HttpResponse:
         if incoming.method != "POST":
@@ -144,9 +133,6 @@ class AuthxLogout:
             return _failure("Log out from a page of this site", 403)
         await self._auth.end_sessions(incoming.session)
         return HttpResponse(b"[]", cookie="")
-
-    def failure(self, query: forms.Fields, message: str, status: int) -> HttpResponse:
-        return _failure(message, status)
 
 
 async def _caller_data(auth: Auth, caller: Caller) -> dict[str, object]:
