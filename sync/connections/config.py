@@ -133,6 +133,11 @@ class Config:
     links: Mapping[str, Link] = field(default_factory=dict)  # by list id
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    def copy_raw(self) -> dict[str, Any]:
+        """A copy of `raw` that may be changed: `raw` itself is shared by all who read the same text."""
+        copied: dict[str, Any] = orjson.loads(orjson.dumps(dict(self.raw)))
+        return copied
+
     def link_for_group(self, group_id: int) -> Link:
         """The link of a subscription group. Raises UnknownGroup."""
         for link in self.links.values():
@@ -264,7 +269,7 @@ def _facts(conn: Connection, *, for_update: bool = False) -> SeenConfig:
 
 def clear_trust_override(conn: Connection, list_id: str, keys: Iterable[str]) -> None:
     """Take these keys out of a list's ``trustOverride``: each is for one run. Other keys stay."""
-    raw = orjson.loads(orjson.dumps(dict(read_config(conn, for_update=True).raw)))  # a copy that may be changed
+    raw = read_config(conn, for_update=True).copy_raw()
     override = as_map(as_map(as_map(raw.get("lists")).get(list_id)).get("trustOverride"))
     used = [key for key in keys if key in override]
     if used:
@@ -281,7 +286,7 @@ def note_interests(
     *existing* are all of these *parts*; of the other nothing is known. The links stay, so that people see which group
     lost its interest; its contacts stay in it.
     """
-    raw = orjson.loads(orjson.dumps(dict(read_config(conn, for_update=True).raw)))  # a copy that may be changed
+    raw = read_config(conn, for_update=True).copy_raw()
     link = as_map(as_map(raw.get("lists")).get(list_id))
     marked = as_map(link.get("interestsGone"))
     names = {PERMISSION + one["permission_id"]: one["text"] for one in known_permissions(conn, list_id)} | marked
@@ -308,7 +313,7 @@ def note_interests(
 def note_merge_fields(conn: Connection, list_id: str, fields: Mapping[str, MergeField]) -> list[str]:
     """Store how Mailchimp describes the merge fields that are mapped, and mark those that it has no more; returns
     these. Their rules stay, so that people see what is not sent any more."""
-    raw = orjson.loads(orjson.dumps(dict(read_config(conn, for_update=True).raw)))  # a copy that may be changed
+    raw = read_config(conn, for_update=True).copy_raw()
     link = as_map(as_map(raw.get("lists")).get(list_id))
     rules = as_map(link.get("mergeFields"))
     changed: dict[str, Any] = {}

@@ -119,7 +119,7 @@ def store_rules(
     """
     config = read_config(conn, for_update=True)
     config.link_for_list(list_id)
-    raw = orjson.loads(orjson.dumps(dict(config.raw)))  # a copy that may be changed
+    raw = config.copy_raw()
     link = as_map(as_map(raw.get("lists")).get(list_id))
     if rules is not None:
         there = {one["source"] for one in list_sources(conn)}

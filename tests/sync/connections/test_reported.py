@@ -37,7 +37,7 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
 async def two_links(site: Site) -> tuple[dict[str, Any], str]:
     """The configuration with a second audience linked with the same group, not stored yet; and that audience's id."""
     second = site.emulator.world.add_audience()
-    raw = orjson.loads(orjson.dumps(dict((await site.store.read(read_config)).raw)))
+    raw = (await site.store.read(read_config)).copy_raw()
     key = site.emulator.key
     raw["accounts"][key]["audiences"][second.id] = {"name": "Second"}
     raw["lists"][second.id] = {"apiKey": key, "subscriptionGroup": str(GROUP)}

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import orjson
 import pytest
 
 from sync.connections.config import note_interests, read_config, write_config
@@ -22,7 +21,7 @@ async def site(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         async with a_site(url) as opened:
             interests = {key: Interest(key, "c", name) for key, name in ((I1, "Trees"), (I2, "Pets"))}
             opened.emulator.audience().categories["c"] = InterestCategory("c", "Topics", interests=interests)
-            raw = orjson.loads(orjson.dumps(dict((await opened.store.read(read_config)).raw)))
+            raw = (await opened.store.read(read_config)).copy_raw()
             link = raw["lists"][opened.list_id]
             link["interests"] = {I1: str(TREES_GROUP), I2: str(await a_group(opened))}
             names = {I1: "Topics: Trees", I2: "Topics: Pets"}
