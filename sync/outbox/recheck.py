@@ -1,10 +1,10 @@
 """Checks updates before they are sent again or late: has the member changed at Mailchimp since?
 
 The first sending may have succeeded, and the person or an admin at Mailchimp may have changed the member afterwards; or
-a run was stopped between deciding and sending. Sending the update anyway would subscribe somebody who left, or
+a run was stopped between deciding and sending. Sending the update anyway would subscribe somebody who left,
 unsubscribe somebody who came back, or choose interests for somebody who joined meanwhile without them. So the member is
-fetched. Where its change is later than the cause of the update,
-the update is deleted, the member is stored, and its row is reconciled again.
+fetched. Where its change is later than the cause of the update, the update is deleted, the member is stored, and its
+row is reconciled again.
 """
 
 import asyncio

@@ -24,8 +24,8 @@ from sync.store.members.blobs import INTEREST
 from sync.store.members.holds import STATUS, Hold, read_holds
 from sync.store.members.member_codec import ECHO, Fields, decode, peek
 from sync.store.members.privacy import who_objects
-from sync.store.sources import version_of
-from sync.store.tables import cache, source_contact
+from sync.store.sources import read_sources, version_of
+from sync.store.tables import cache
 from sync.store.updates import open_updates
 
 ECHO_METHOD, UNDO_METHOD = "MCsync", "MCundo"
@@ -218,15 +218,12 @@ class GroupHistory:
         for one in [key for key in (*self.now, *self.latest) if key[1] == group_id]:
             self.now.pop(one, None)
             self.latest.pop(one, None)
-        known, clock = source_contact.c, self._audience.clock
-        wanted = select(known.contact_id, known.status, known.since, known.left_at).where(
-            in_list(known.contact_id, contact_ids), unindexed(known.group_id) == group_id
-        )
-        for row in conn.execute(wanted):
-            self.now[row.contact_id, group_id] = row.status
-            self.latest[row.contact_id, group_id] = (row.since, row.status, SMART_METHOD, version_of(row.since, clock))
-            if row.left_at:
-                self.left[row.contact_id] = row.left_at
+        for contact_id, known in read_sources(conn, group_id, contact_ids).items():
+            version = version_of(known.since, self._audience.clock)
+            self.now[contact_id, group_id] = known.status
+            self.latest[contact_id, group_id] = (known.since, known.status, SMART_METHOD, version)
+            if known.left_at:
+                self.left[contact_id] = known.left_at
 
     def standing(
         self, contact_id: int, group_id: int, echoes: datetime | None, field: str = "status"

@@ -8,6 +8,7 @@ the columns of ``civicrm_group_contact`` and those of a history that are read. N
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from sqlalchemy import Connection, Table, func, select
 from sqlalchemy import update as change
@@ -121,13 +122,21 @@ def version_of(since: str, clock: SiteClock) -> int:
     return int(moment.timestamp()) if moment is not None else 0
 
 
-def read_sources(conn: Connection, group_id: int, contact_ids: Sequence[int]) -> dict[int, tuple[str, str]]:
-    """The status of these contacts in a source, and since when (site time)."""
+class InSource(NamedTuple):
+    """The *status* of a contact in a source, *since* when, and when it last left (site times; None: it never did)."""
+
+    status: str
+    since: str
+    left_at: str | None
+
+
+def read_sources(conn: Connection, group_id: int, contact_ids: Sequence[int]) -> dict[int, InSource]:
+    """What is known in a source of these contacts; those who were never in it are left out."""
     known = source_contact.c
-    wanted = select(known.contact_id, known.status, known.since).where(
+    wanted = select(known.contact_id, known.status, known.since, known.left_at).where(
         in_list(known.contact_id, contact_ids), unindexed(known.group_id) == group_id
     )
-    return {row.contact_id: (row.status, row.since) for row in conn.execute(wanted)}
+    return {row.contact_id: InSource(row.status, row.since, row.left_at) for row in conn.execute(wanted)}
 
 
 def show_source(conn: Connection, group_id: int, clock: SiteClock) -> dict[str, object]:

@@ -53,11 +53,8 @@ def apply_undo(
     cancelled = [one.change.update_id for one in plans if one.cancel and one.change.update_id is not None]
     overtake(conn, cancelled, f"run {run_id} was undone.")
     rows = _rows_of(conn, audience, plans)
-    operations = [
-        (
-            rows[one.change.id],
-            replace(one.operation, cause=LONG_AGO),
-        )  # no change of anybody's mind, once it is not held
+    operations = [  # dated long ago: no change of anybody's mind, once it is not held
+        (rows[one.change.id], replace(one.operation, cause=LONG_AGO))
         for one in plans
         if one.operation is not None and one.change.id in rows
     ]
@@ -187,8 +184,8 @@ def _newest_history(conn: Connection, audience: Audience, contact_ids: Sequence[
     )
     found = {(row.contact_id, row.group_id): row.id for row in rows}
     if audience.one_way:
-        for contact_id, (_, since) in read_sources(conn, audience.group_id, contact_ids).items():
-            found[contact_id, audience.group_id] = version_of(since, audience.clock)
+        for contact_id, one in read_sources(conn, audience.group_id, contact_ids).items():
+            found[contact_id, audience.group_id] = version_of(one.since, audience.clock)
     return found
 
 

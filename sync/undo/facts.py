@@ -200,10 +200,10 @@ def _changed_since(
     sources = read_sources(conn, audience.group_id, ids) if audience.one_way else {}
     found = {}
     for one in changes:
-        status, since = sources.get(one.contact_id or 0, ("", ""))
-        moment, cause = audience.clock.read(since), updates[one.update_id or 0][1].operation.cause
-        if moment is not None and cause is not None and moment > cause:
-            found[one.id] = f"{status} by CiviCRM's search"
+        known, cause = sources.get(one.contact_id or 0), updates[one.update_id or 0][1].operation.cause
+        moment = audience.clock.read(known.since) if known is not None else None
+        if known is not None and moment is not None and cause is not None and moment > cause:
+            found[one.id] = f"{known.status} by CiviCRM's search"
         row = latest.get(one.contact_id or 0)
         if row is not None and row.id > (one.history_id or 0):
             found[one.id] = f"{row.status} by {row.method or 'somebody'}"

@@ -21,8 +21,8 @@ class CompiledQuery:
     """A compiled select: its text, the order of its values, and the names of its columns.
 
     ``order`` has indexes into the call's values followed by the ``constants`` of the statement and the caller's
-    contact. A value that is a tuple is a list (``dialect.fill_lists``). ``encoded`` are the values that are compared
-    with encoded text (``store/text/encoded_text.py``), ``decoded`` the columns that may hold such text.
+    contact. A value that is a tuple is a list (``expressions.fill_lists``). ``encoded`` are the values that are
+    compared with encoded text (``store/text/encoded_text.py``), ``decoded`` the columns that may hold such text.
     """
 
     text: str

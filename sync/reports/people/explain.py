@@ -32,7 +32,8 @@ from sync.runs.stages.civi_only import make_rows, without_row
 from sync.store.members.blobs import data_as_json
 from sync.store.members.consents import known_permissions, read_consents
 from sync.store.runs import checkpoints
-from sync.store.tables import cache, source_contact, update, update_detail
+from sync.store.sources import read_sources
+from sync.store.tables import cache, update, update_detail
 
 UPDATES, HISTORY_ROWS = 10, 20
 """How many updates and history rows an explanation shows."""
@@ -299,20 +300,18 @@ def _history(conn: Connection, audience: Audience, contact_id: int | None) -> li
 
 def _source_history(conn: Connection, audience: Audience, contact_id: int | None) -> list[dict[str, Any]]:
     """When the contact last joined or left the smart group, as syncs saw it; none where the group is no source."""
-    if not audience.one_way:
+    if not audience.one_way or contact_id is None:
         return []
-    known = source_contact.c
-    mine = known.contact_id == (contact_id or 0), unindexed(known.group_id) == audience.group_id
     return [
         {
             "id": 0,
             "group_id": audience.group_id,
-            "status": row.status,
-            "since": row.since,
+            "status": one.status,
+            "since": one.since,
             "method": SMART_METHOD,
             "source": SMART_METHOD,
         }
-        for row in conn.execute(select(known.status, known.since).where(*mine))
+        for one in read_sources(conn, audience.group_id, [contact_id]).values()
     ]
 
 
