@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import tempfile
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ KINDS = ("sqlite", "mariadb")
 VARIABLE = "CIVIAPI_TEST_DATABASE"
 HOST = "mysql://root@127.0.0.1"
 MARIADB = ["mysql", "-uroot", "-h127.0.0.1", "-N", "-e"]
+
+
+class ServerRefusedError(OSError):
+    """The MariaDB server, or the client that asks it, did not do what it was asked."""
+
 
 _leased: dict[Path, str] = {}
 _free: list[str] = []
@@ -139,10 +145,13 @@ def why_no_mariadb() -> str:
 
 
 def sql(*statements: str, database: str = "") -> list[list[str]]:
-    """Run statements on the MariaDB server, outside any test's store; the rows they give."""
-    done = subprocess.run(
-        [*MARIADB, ";".join(statements), database], check=True, capture_output=True, text=True, timeout=60
-    )
+    """Run statements on the MariaDB server, outside any test's store; the rows they give.
+
+    Raises ServerRefusedError with the client's words: what it was asked alone does not say what was wrong.
+    """
+    done = subprocess.run([*MARIADB, ";".join(statements), database], capture_output=True, text=True, timeout=60)
+    if done.returncode:
+        raise ServerRefusedError(f"{done.stderr.strip()} (code {done.returncode}): {'; '.join(statements)}")
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
@@ -209,7 +218,18 @@ def _template() -> str:
 
 
 def _take_back(name: str) -> None:
-    """Put a database back to a new site's rows, or drop it where the test changed its tables."""
+    """Put a database back to a new site's rows, or drop it where the test changed its tables.
+
+    A database that cannot be put back is dropped, with a warning: this is no part of the test that had it.
+    """
+    try:
+        _put_back(name)
+    except ServerRefusedError as error:
+        warnings.warn(f"{name} could not be put back to a new site's rows and is dropped: {error}", stacklevel=2)
+        _drop(name)
+
+
+def _put_back(name: str) -> None:
     seen = _look_at(name)
     if seen.connections:
         for one in seen.connections:
