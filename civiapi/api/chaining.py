@@ -67,19 +67,23 @@ async def _answer(request: Request, row: dict[str, Any], call: ResolvedCall | Ca
 def _params(request: Request, call: ResolvedCall, row: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a chained call for one row of its parent; those chained in turn are left for its own rows."""
     inherited = {"debug": request.sent["debug"]} if "debug" in request.sent else {}
-    params = {"version": 3, "sequential": 1, **inherited, **_from_parent(request.entity, call.entity, row)}
+    params = {"version": 3, "sequential": 1, **inherited}
+    params |= _from_parent(request.entity, call.entity, row, call.call.params)
     for key, value in call.call.params.items():
         params[key] = value if key.startswith(("api.", "api_")) else _filled(value, row)
     return params
 
 
-def _from_parent(parent: Entity, child: Entity, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The ids that a chained call is given (contract 6.2)."""
+def _from_parent(parent: Entity, child: Entity, row: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """The ids that a chained call is given (contract 6.2), beside the parameters of its *own*."""
     given: dict[str, Any] = {}
     if child.name != "Contact":
-        given = {"entity_id": row["id"], "entity_table": f"civicrm_{parent.snake}", f"{parent.snake}_id": row["id"]}
-    if parent.name != "Contact" and (own := row.get(f"{child.snake}_id")):
-        given["id"] = own
+        given = {"entity_id": row["id"], "entity_table": f"civicrm_{parent.snake}"}
+        sides = {child.contact_field, child.other_contact_field} if child.other_contact_field else set()
+        if parent.name != "Contact" or sides.isdisjoint(own):  # a relationship of which a side is named
+            given[f"{parent.snake}_id"] = row["id"]
+    if parent.name != "Contact" and (child_id := row.get(f"{child.snake}_id")):
+        given["id"] = child_id
     if child is parent:
         given["id"] = row["id"]
     return given

@@ -169,15 +169,6 @@ DELEGATING: tuple[Action, ...] = (
         )
         for one in (getsingle, getvalue, getcount)
     ),
-    Action(
-        "getsingle", run_async=getsingle, delegates_to=("get",), generic=True, short=True, params=(), permission="get"
-    ),
-    Action(
-        "getvalue", run_async=getvalue, delegates_to=("get",), generic=True, short=True, params=(), permission="get"
-    ),
-    Action(
-        "getcount", run_async=getcount, delegates_to=("get",), generic=True, short=True, params=(), permission="get"
-    ),
     Action("update", run_async=update, delegates_to=("get", "create"), generic=True, params=()),
     Action(
         "setvalue",

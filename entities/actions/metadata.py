@@ -6,7 +6,7 @@ They need ``access CiviCRM`` (getactions: no permission) and answer with native 
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Column, Connection, func, select
+from sqlalchemy import Column, Connection, UniqueConstraint, func, select
 
 from civiapi.api.declaration import describe
 from civiapi.api.declaration import option_lists as lists
@@ -113,8 +113,11 @@ def validate(conn: Connection, request: Request) -> Result:
 
 
 def getunique(conn: Connection, request: Request) -> Result:
-    """The unique keys of the entity's table."""
-    return Result({name: list(fields) for name, fields in request.entity.unique.items()})
+    """The unique keys of the entity's table; one of a single column that has no name is named as CiviCRM names it."""
+    table = request.entity.table
+    keys = [] if table is None else [one for one in table.constraints if isinstance(one, UniqueConstraint)]
+    found = {str(one.name or f"UI_{one.columns[0].name}"): [column.name for column in one.columns] for one in keys}
+    return Result({name: found[name] for name in sorted(found)})
 
 
 def getrefcount(conn: Connection, request: Request) -> Result:

@@ -43,5 +43,4 @@ ACTIVITY_CONTACT = Entity(
         "delete": ("access CiviCRM", "delete activities"),
     },
     contact_field="contact_id",
-    unique={"UI_activity_contact": ("contact_id", "activity_id", "record_type_id")},
 )

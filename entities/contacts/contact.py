@@ -278,7 +278,6 @@ CONTACT = Entity(
         "update": (),
         "delete": ("access CiviCRM", "delete contacts"),
     },
-    unique={"UI_external_identifier": ("external_identifier",)},
     matched_loosely=frozenset({"sort_name", "display_name"}),
     own_filters=contact_get.OWN_FILTERS,
     known_elsewhere=KNOWN_ELSEWHERE,

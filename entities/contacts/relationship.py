@@ -56,7 +56,6 @@ RELATIONSHIP_TYPE = Entity(
     actions=(crud.GET,),
     permissions={"get": ("access CiviCRM",)},
     label_field="label_a_b",
-    unique={"UI_name_a_b": ("name_a_b",), "UI_name_b_a": ("name_b_a",)},
 )
 
 RELATIONSHIP = Entity(

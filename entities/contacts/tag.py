@@ -48,5 +48,4 @@ TAG = Entity(
         "delete": ("access CiviCRM", "manage tags"),
     },
     label_field="name",
-    unique={"UI_name": ("name",)},
 )

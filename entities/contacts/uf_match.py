@@ -20,5 +20,4 @@ UF_MATCH = Entity(
     ),
     actions=crud.actions(),
     label_field="uf_name",
-    unique={"UI_uf_name_domain_id": ("uf_name", "domain_id"), "UI_contact_domain_id": ("contact_id", "domain_id")},
 )

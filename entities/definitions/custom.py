@@ -37,7 +37,6 @@ CUSTOM_GROUP = Entity(
     actions=(crud.GET,),
     permissions={"get": ("access CiviCRM",)},
     label_field="title",
-    unique={"UI_title_extends": ("title", "extends"), "UI_name": ("name",)},
 )
 
 CUSTOM_FIELD = Entity(
@@ -79,8 +78,4 @@ CUSTOM_FIELD = Entity(
     actions=(crud.GET,),
     permissions={"get": ("access CiviCRM",)},
     label_field="label",
-    unique={
-        "UI_label_custom_group_id": ("label", "custom_group_id"),
-        "UI_name_custom_group_id": ("name", "custom_group_id"),
-    },
 )

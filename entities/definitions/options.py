@@ -59,7 +59,6 @@ OPTION_GROUP = Entity(
     actions=crud.actions(save_group, remove),
     permissions={"get": ("access CiviCRM",)},
     label_field="title",
-    unique={"UI_name": ("name",)},
 )
 
 OPTION_VALUE = Entity(

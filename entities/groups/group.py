@@ -135,5 +135,4 @@ GROUP = Entity(
     },
     label_field="title",
     description_fields=("description",),
-    unique={"UI_name": ("name",), "UI_title": ("title",)},
 )

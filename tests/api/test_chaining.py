@@ -82,6 +82,20 @@ async def test_a_child_is_found_by_the_reference_in_the_parent_s_row(call: Ask) 
     assert answer["values"][0]["api.Contact.getvalue"] == "Ada"
 
 
+@pytest.mark.parametrize(
+    ("given", "found"),
+    [({}, 1), ({"contact_id_a": "$value.id"}, 1), ({"contact_id_b": "$value.id"}, 0), ({"contact_id_b": 2}, 1)],
+    ids=str,
+)
+async def test_relationships_of_a_contact_are_narrowed_by_the_side_that_the_chain_names(
+    call: Ask, given: dict[str, Any], found: int
+) -> None:
+    await a_contact(call)
+    employer = await call("Contact", "create", {"contact_type": "Organization", "organization_name": "Acme"})
+    await call("Contact", "create", {"id": 1, "employer_id": employer["id"]})
+    assert await chained(call, "api.Relationship.getcount", given) == found
+
+
 async def test_values_of_the_row_and_of_earlier_chains_can_be_named(call: Ask) -> None:
     await ada_with_two_addresses(call)
     await a_contact(call, "Ada", "Byron")

@@ -250,6 +250,8 @@ async def test_validate_reports_and_does_nothing(call: Ask, sent: dict[str, Any]
 async def test_unique_keys_and_references_are_told(call: Ask) -> None:
     await a_contact(call, email="a@example.org")
     assert (await call("Contact", "getunique"))["values"] == {"UI_external_identifier": ["external_identifier"]}
+    assert (await call("GroupContact", "getunique"))["values"] == {"UI_contact_group": ["contact_id", "group_id"]}
+    assert (await call("Group", "getunique"))["values"] == {"UI_name": ["name"], "UI_title": ["title"]}
     counted = (await call("Contact", "getrefcount", {"id": 1}))["values"]
     assert counted == [
         {

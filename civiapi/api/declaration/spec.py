@@ -158,7 +158,6 @@ class Entity:
     label_field: str = ""  # the field that getlist shows and searches
     description_fields: tuple[str, ...] = ()
     list_sort: str = ""  # the order of getlist; "": by label
-    unique: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     matched_loosely: frozenset[str] = frozenset()  # fields whose filter by a plain text is a pattern
     own_filters: frozenset[str] = frozenset()  # filters besides its columns that its ``get`` applies
     known_elsewhere: frozenset[str] = (

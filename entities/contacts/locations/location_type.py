@@ -23,5 +23,4 @@ LOCATION_TYPE = Entity(
     actions=crud.actions(),
     permissions={"get": ("access CiviCRM",)},
     label_field="display_name",
-    unique={"UI_name": ("name",)},
 )
