@@ -2,9 +2,14 @@
 
 import re
 
+import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from civiapi.store.errors import NoSuchReference, NotUnique, StoreBusy, StoreError, StoreUnusable
+
+log = structlog.get_logger(__name__)
+
+MAX_LOGGED = 300  # characters of a statement, which has no values in it
 
 _UNIQUE = re.compile(r"UNIQUE constraint|Duplicate entry|\b1062\b", re.I)
 _REFERENCE = re.compile(r"FOREIGN KEY constraint|foreign key constraint fails|\b145[12]\b|\b121[67]\b", re.I)
@@ -47,7 +52,10 @@ def _message(error: Exception) -> str:
 
 
 def translate(error: Exception) -> StoreError:
-    """The ``StoreError`` for an exception of the driver or SQLAlchemy; its text contains no SQL and no value."""
+    """The ``StoreError`` for an exception of the driver or SQLAlchemy; its text contains no SQL and no value.
+
+    An error that nothing here expects is logged with its statement: nobody could find its cause otherwise.
+    """
     text = _message(error)
     if isinstance(error, IntegrityError) or _UNIQUE.search(text) or _REFERENCE.search(text):
         if _UNIQUE.search(text):
@@ -57,7 +65,17 @@ def translate(error: Exception) -> StoreError:
         return StoreBusy("the database is locked by another process; try again")
     if reason := why_unusable(error):
         return StoreUnusable(f"The database cannot be used: {reason}.")
-    return StoreError("database error")
+    code = _code(error)
+    statement = str(getattr(error, "statement", None) or "")[:MAX_LOGGED]
+    log.error("the database refused a statement", error=code or type(error).__name__, statement=statement)
+    return StoreError(f"database error {code}".rstrip())
+
+
+def _code(error: Exception) -> str:
+    """The driver's code of an error, such as 1064 or SQLITE_ERROR; ``""`` without one. Its text may contain values."""
+    orig = error.orig if isinstance(error, DBAPIError) else error
+    known = getattr(orig, "sqlite_errorname", None) or next(iter(getattr(orig, "args", ())), None)
+    return str(known) if isinstance(known, int) or str(known).startswith("SQLITE_") else ""
 
 
 def why_unusable(error: Exception) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection, Engine, event, make_url
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
@@ -70,8 +70,10 @@ class CallThread:
 
 
 def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) -> AsyncEngine:
+    password = make_url(url).password
     engine = create_async_engine(
         url,
+        connect_args={"password": str(password).encode()} if password else {},  # the driver would encode as latin1
         pool_size=pool_size,
         max_overflow=max_overflow,
         pool_recycle=1800,
@@ -82,7 +84,8 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
 
     asked: list[bool] = []
 
-    @event.listens_for(engine.sync_engine, "connect")
+    # Before SQLAlchemy asks a first connection how the server quotes: a server may have ANSI_QUOTES by default.
+    @event.listens_for(engine.sync_engine, "connect", insert=True)
     def _(raw: Any, _record: Any) -> None:
         cursor = raw.cursor()
         for statement in dialect.session_statements(clock.zone, LOCK_WAIT_S, IDLE_S):

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 from sqlalchemy import func, insert, select
+from structlog.testing import capture_logs
 
 from civiapi.store.engine import Store, open_store
 from civiapi.store.errors import StoreBusy, StoreError
@@ -95,6 +96,53 @@ async def test_a_read_only_server_is_read_and_says_that_it_is_read_only(server: 
     finally:
         server.sql("SET GLOBAL read_only = 0")
     await add_tag(store, "after")
+
+
+ODD_DEFAULTS = (
+    "SET GLOBAL sql_mode = 'ANSI_QUOTES,ONLY_FULL_GROUP_BY,STRICT_ALL_TABLES,NO_BACKSLASH_ESCAPES,NO_ZERO_DATE'",
+    "SET GLOBAL time_zone = '-08:00'",
+    "SET GLOBAL explicit_defaults_for_timestamp = 0",
+    "SET GLOBAL character_set_server = latin1",
+)
+
+
+async def test_a_servers_own_defaults_change_nothing_of_what_a_session_of_ours_has(server: Server) -> None:
+    server.sql(f"DROP DATABASE IF EXISTS {DATABASE}; CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4")
+    asked = [one.split()[2] for one in ODD_DEFAULTS]
+    before = server.sql("SELECT " + ", ".join(f"@@GLOBAL.{name}" for name in asked)).split("\t")
+    server.sql("; ".join(ODD_DEFAULTS))
+    try:
+        opened = await open_store(server.url(DATABASE))
+        await migrate(opened)
+        await add_tag(opened, 'a "quoted" and a \\ name')
+        named = select(func.count()).select_from(tag).where(tag.c.name == 'A "quoted" and a \\ name')
+        assert await opened.read(lambda conn: conn.execute(named).scalar()) == 1
+        await opened.close()
+    finally:
+        server.sql(
+            "; ".join(
+                f"SET GLOBAL {name} = '{value}'" if not value.isdigit() else f"SET GLOBAL {name} = {value}"
+                for name, value in zip(asked, before, strict=True)
+            )
+        )
+
+
+async def test_a_password_beyond_ascii_is_the_one_that_other_programs_send(server: Server) -> None:
+    server.sql("SET NAMES utf8mb4; CREATE OR REPLACE USER umlaut IDENTIFIED BY 'pä€ß'; GRANT ALL ON *.* TO umlaut")
+    server.sql(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
+    opened = await open_store(server.url(DATABASE, "umlaut:p%C3%A4%E2%82%AC%C3%9F"))
+    assert await opened.read(lambda conn: conn.exec_driver_sql("SELECT 1").scalar()) == 1
+    await opened.close()
+
+
+async def test_an_error_that_nobody_expects_has_its_code_and_its_statement_is_logged_without_values(
+    store: Store,
+) -> None:
+    with capture_logs() as logged, pytest.raises(StoreError, match=r"^database error 1146$"):
+        await store.read(lambda conn: conn.exec_driver_sql("SELECT * FROM no_such_table WHERE x = %s", ("secret",)))
+    assert [(one["error"], one["statement"]) for one in logged] == [
+        ("1146", "SELECT * FROM no_such_table WHERE x = %s")
+    ]
 
 
 async def stop_and_start(server: Server) -> None:
