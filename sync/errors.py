@@ -1,6 +1,6 @@
-"""Errors of the sync that its callers may show; entities turn them into API errors.
+"""Errors of the sync that its callers may show. They are API errors, so that actions let them pass.
 
-    SyncError                  a request that cannot be met; the text says why, that of the extension where it has one
+    SyncError (an ApiError)    a request that cannot be met; the text says why, that of the extension where it has one
     ├── UnknownGroup           no audience is linked with that group
     ├── ListNotConfigured      no such audience in the configuration
     ├── InvalidListId          text that cannot be an audience's id
@@ -14,8 +14,10 @@
 What goes wrong in speaking to Mailchimp is ``sync/mailchimp/errors.py``. No text here holds a key or a secret.
 """
 
+from civiapi.api.errors import ApiError
 
-class SyncError(Exception):
+
+class SyncError(ApiError):
     """The request cannot be met; nothing was changed beyond what the text says."""
 
 

@@ -6,7 +6,8 @@
     ├── Unauthorized         the caller lacks a permission
     ├── MandatoryMissing     a required parameter is absent
     ├── InvalidValue         a parameter has the wrong type or is no option
-    └── ReturnedError        an error that is also an answer: in a chain it is put into the row, and the call continues
+    ├── ReturnedError        an error that is also an answer: in a chain it is put into the row, and the call continues
+    └── SyncError            a request that the sync cannot meet; its kinds are in ``sync/errors.py``
 
 ``civiapi/api/envelope.py`` formats them. Any other exception is logged and answered as an unknown error. Messages are
 CiviCRM's (``contract/apiv3.md``).

@@ -6,7 +6,7 @@ from civiapi.api.declaration.spec import Action, Entity, Request, Result
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters.options import integer, is_empty
 from entities.actions import crud
-from entities.mailchimpsync.shared import DELETE, translate_sync_errors
+from entities.mailchimpsync.shared import DELETE
 from sync.store import tables
 
 
@@ -15,8 +15,7 @@ async def process_completed(request: Request, ctx: Context) -> Result:
     row_id = integer(request.params.get("id"))
     if not row_id:
         raise ApiError("MailchimpsyncBatch.processCompleted requires id parameter")
-    with translate_sync_errors():
-        await ctx.sync.process_completed(row_id, force=not is_empty(request.params.get("force")))
+    await ctx.sync.process_completed(row_id, force=not is_empty(request.params.get("force")))
     found = await ctx.call(request.entity.name, "get", {"id": row_id, "sequential": 1})
     return Result(found["values"])
 

@@ -25,7 +25,7 @@ from civiapi.store.databases.compiled_query import Binder, CompiledQuery
 from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import subscription_history
 from entities.actions import crud
-from entities.mailchimpsync.shared import DELETE, translate_sync_errors
+from entities.mailchimpsync.shared import DELETE
 from sync.audience import Privacy
 from sync.connections.config import Link
 from sync.model import SyncStatus
@@ -63,8 +63,7 @@ class _Values(Binder):
 def get(conn: Connection, request: Request) -> Result:
     """The rows of one audience that meet the filters; with ``is_count`` their number."""
     named = request.params.get(LIST_ID)
-    with translate_sync_errors():
-        link = search.find_link(conn, "" if is_empty(named) else named if isinstance(named, str) else "-")
+    link = search.find_link(conn, "" if is_empty(named) else named if isinstance(named, str) else "-")
     filters = _filters(conn, request)
     groups = query.or_groups(request, [one.path for one in filters])
     options, backwards = request.options, not is_empty(request.params.get(BACKWARDS))

@@ -3,30 +3,23 @@
 Additions to the extension's actions; all need ``administer CiviCRM`` and answer with native JSON types and site times.
 """
 
-from typing import Any
-
 from civiapi.api.context import Context
 from civiapi.api.declaration.fields import BOOLEAN, INT, Field
 from civiapi.api.declaration.spec import Action, Request, Result
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters.options import integer, is_empty
-from entities.mailchimpsync.shared import read_since, translate_sync_errors
-from entities.mailchimpsync.views import group_field, group_of
-
-DEFAULT_MAX_TIME = 300
+from entities.mailchimpsync.shared import group_field, group_of, max_time_of, read_since
 
 
 async def import_campaigns(request: Request, ctx: Context) -> Result:
     """Import the campaigns that Mailchimp sent as activities."""
     params = request.params
-    max_time: Any = params.get("max_time")
-    with translate_sync_errors():
-        done = await ctx.sync.import_campaigns(
-            group_id=group_of(request),
-            since=read_since(params.get("since"), request.clock),
-            figures=not is_empty(params.get("with_figures")),
-            max_time=DEFAULT_MAX_TIME if max_time in (None, "") else int(max_time),
-        )
+    done = await ctx.sync.import_campaigns(
+        group_id=group_of(request),
+        since=read_since(params.get("since"), request.clock),
+        figures=not is_empty(params.get("with_figures")),
+        max_time=max_time_of(request),
+    )
     return Result(done, key=None)
 
 
@@ -37,8 +30,7 @@ async def get_campaigns(request: Request, ctx: Context) -> Result:
     if contact_id is None and not is_empty(given):
         raise ApiError("contact_id is not a valid integer", 2001, error_field="contact_id")
     page = {"limit": options.limit, "offset": options.offset}
-    with translate_sync_errors():
-        found = await ctx.sync.get_campaigns(group_id=group_of(request), contact_id=contact_id, **page)
+    found = await ctx.sync.get_campaigns(group_id=group_of(request), contact_id=contact_id, **page)
     return Result(found, key=None)
 
 

@@ -14,10 +14,9 @@ from civiapi.api.parameters.options import integer, is_empty
 from civiapi.store.text.php import as_json
 from entities.mailchimpsync import campaigns, merge_fields, people, runs, views
 from entities.mailchimpsync import plan as plans
-from entities.mailchimpsync.shared import read_since, translate_sync_errors
+from entities.mailchimpsync.shared import max_time_of, read_since
 from sync.store.runs.checkpoints import STAGES
 
-DEFAULT_MAX_TIME = 300
 PROBLEMS = (
     "brake", "stopped", "late", "interests_gone", "merge_fields_gone", "refused_for_now", "without_address",
     "not_to_be_mailed", "one_way",
@@ -28,19 +27,17 @@ PROBLEMS = (
 async def fetch_and_reconcile(request: Request, ctx: Context) -> Result:
     """Sync audiences and groups, as far as the time allows."""
     params = request.params
-    max_time: Any = params.get("max_time")
     group_id: Any = params.get("group_id")
-    with translate_sync_errors():
-        done = await ctx.sync.fetch_and_reconcile(
-            group_id=None if is_empty(group_id) else int(group_id),
-            max_time=DEFAULT_MAX_TIME if max_time in (None, "") else int(max_time),
-            since=read_since(params.get("since"), request.clock),
-            stop_on=_stage(params.get("stop_on")),
-            force_restart=not is_empty(params.get("force_restart")),
-            with_data=not is_empty(params.get("with_data")),
-            confirm=not is_empty(params.get("confirm")),
-            is_scheduled=request.caller.is_schedule,
-        )
+    done = await ctx.sync.fetch_and_reconcile(
+        group_id=None if is_empty(group_id) else int(group_id),
+        max_time=max_time_of(request),
+        since=read_since(params.get("since"), request.clock),
+        stop_on=_stage(params.get("stop_on")),
+        force_restart=not is_empty(params.get("force_restart")),
+        with_data=not is_empty(params.get("with_data")),
+        confirm=not is_empty(params.get("confirm")),
+        is_scheduled=request.caller.is_schedule,
+    )
     return Result(as_json(done), key=None)
 
 
@@ -54,15 +51,13 @@ def _stage(value: Any) -> str | None:
 
 async def abort_sync(request: Request, ctx: Context) -> Result:
     """Stop a sync and cancel the batches in flight."""
-    with translate_sync_errors():
-        await ctx.sync.abort(int(request.params["group_id"]))
+    await ctx.sync.abort(int(request.params["group_id"]))
     return Result([], key=None)
 
 
 async def get_status(request: Request, ctx: Context) -> Result:
     """Stage, log, balance and health of every linked audience."""
-    with translate_sync_errors():
-        shown = await ctx.sync.get_status(batches=not is_empty(request.params.get("batches")))
+    shown = await ctx.sync.get_status(batches=not is_empty(request.params.get("batches")))
     if is_empty(request.params.get("health")):
         shown = {list_id: _compatible(status) for list_id, status in shown.items()}
     return Result(as_json(shown))
@@ -80,28 +75,25 @@ def _compatible(status: Mapping[str, Any]) -> dict[str, Any]:
 
 async def fetch_account_info(request: Request, ctx: Context) -> Result:
     """The audiences and webhooks that a Mailchimp key gives access to."""
-    with translate_sync_errors():
-        return Result(as_json(await ctx.sync.fetch_account_info(str(request.params["api_key"]))))
+    return Result(as_json(await ctx.sync.fetch_account_info(str(request.params["api_key"]))))
 
 
 async def update_config(request: Request, ctx: Context) -> Result:
     """Store the configuration; answers the cleaned one."""
     digest = request.params.get("digest")
-    with translate_sync_errors():
-        changed = await ctx.sync.update_config(request.params["config"], None if digest is None else str(digest))
+    changed = await ctx.sync.update_config(request.params["config"], None if digest is None else str(digest))
     return Result({"config": changed})
 
 
 async def update_webhook(request: Request, ctx: Context) -> Result:
     """Add or delete a webhook at Mailchimp."""
     params = request.params
-    with translate_sync_errors():
-        config = await ctx.sync.update_webhook(
-            process=str(params["process"]),
-            api_key=str(params["api_key"]),
-            list_id=str(params.get("list_id") or ""),
-            hook_id=str(params.get("id") or ""),
-        )
+    config = await ctx.sync.update_webhook(
+        process=str(params["process"]),
+        api_key=str(params["api_key"]),
+        list_id=str(params.get("list_id") or ""),
+        hook_id=str(params.get("id") or ""),
+    )
     return Result({"config": config})
 
 
@@ -127,8 +119,7 @@ def read_contact_ids(value: Any) -> list[int]:
 
 async def submit_batches(request: Request, ctx: Context) -> Result:
     """Send queued updates to Mailchimp: list id → number of updates."""
-    with translate_sync_errors():
-        return Result(await ctx.sync.submit_batches())
+    return Result(await ctx.sync.submit_batches())
 
 
 _KEY_DESCRIPTION = "The Mailchimp API key. Over REST it must travel inside the json parameter."

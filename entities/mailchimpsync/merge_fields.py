@@ -4,26 +4,23 @@ from civiapi.api.context import Context
 from civiapi.api.declaration.fields import BOOLEAN, TEXT, Field
 from civiapi.api.declaration.spec import Action, Request, Result
 from civiapi.api.parameters.options import is_empty
-from entities.mailchimpsync.shared import translate_sync_errors
-from entities.mailchimpsync.views import group_field
+from entities.mailchimpsync.shared import group_field
 
 
 async def get_merge_fields(request: Request, ctx: Context) -> Result:
     """The merge fields of an audience as Mailchimp describes them now, the rule of each, and what may fill them."""
-    with translate_sync_errors():
-        return Result(await ctx.sync.get_merge_fields(int(request.params["group_id"])))
+    return Result(await ctx.sync.get_merge_fields(int(request.params["group_id"])))
 
 
 async def set_merge_fields(request: Request, ctx: Context) -> Result:
     """Store the rules of a connection; answers like ``getmergefields``."""
     params = request.params
     names = params.get("names")
-    with translate_sync_errors():
-        found = await ctx.sync.set_merge_fields(
-            int(params["group_id"]),
-            rules=params.get("rules"),
-            names=None if names is None or names == "" else not is_empty(names),
-        )
+    found = await ctx.sync.set_merge_fields(
+        int(params["group_id"]),
+        rules=params.get("rules"),
+        names=None if names is None or names == "" else not is_empty(names),
+    )
     return Result(found)
 
 

@@ -11,25 +11,22 @@ from civiapi.api.declaration.spec import Action, Request, Result
 from civiapi.api.errors import ApiError, MandatoryMissing
 from civiapi.api.parameters.options import integer, is_empty
 from entities.mailchimpsync.cache import CACHE_ID, EXTRA_FILTERS, FIELDS, LIST_ID, matching
-from entities.mailchimpsync.shared import translate_sync_errors
-from entities.mailchimpsync.views import group_field, group_of
+from entities.mailchimpsync.shared import group_field, group_of
 from sync.connections.config import Link, read_config
 from sync.reports.people.search import find_link
 
 
 async def explain(request: Request, ctx: Context) -> Result:
     """One person in each connection: the state on both sides, the latest change, and what the next sync will do."""
-    with translate_sync_errors():
-        contact_id, email = _person(request)
-        found = await ctx.sync.explain(contact_id=contact_id, email=email, group_id=group_of(request))
+    contact_id, email = _person(request)
+    found = await ctx.sync.explain(contact_id=contact_id, email=email, group_id=group_of(request))
     return Result(found, key=None)
 
 
 async def sync_member(request: Request, ctx: Context) -> Result:
     """Sync one person now; answers like ``explain``."""
-    with translate_sync_errors():
-        contact_id, email = _person(request)
-        found = await ctx.sync.sync_member(int(request.params["group_id"]), contact_id=contact_id, email=email)
+    contact_id, email = _person(request)
+    found = await ctx.sync.sync_member(int(request.params["group_id"]), contact_id=contact_id, email=email)
     return Result(found, key=None)
 
 
@@ -51,11 +48,10 @@ async def include_matching(request: Request, ctx: Context) -> Result:
 
 def _read_where(conn: Connection, request: Request) -> tuple[Link, list[ColumnElement[bool]]]:
     group_id, list_id = group_of(request), request.params.get(LIST_ID)
-    with translate_sync_errors():
-        if group_id is not None:
-            link = read_config(conn).link_for_group(group_id)
-        else:
-            link = find_link(conn, list_id if isinstance(list_id, str) else "")
+    if group_id is not None:
+        link = read_config(conn).link_for_group(group_id)
+    else:
+        link = find_link(conn, list_id if isinstance(list_id, str) else "")
     return link, matching(conn, request, link)
 
 

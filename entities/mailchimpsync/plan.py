@@ -4,9 +4,7 @@ from civiapi.api.context import Context
 from civiapi.api.declaration.fields import BOOLEAN, Field
 from civiapi.api.declaration.spec import Action, Request, Result
 from civiapi.api.parameters.options import is_empty
-from civiapi.api.query import check_pattern
-from entities.mailchimpsync.shared import read_kinds, read_since, translate_sync_errors
-from entities.mailchimpsync.views import group_field
+from entities.mailchimpsync.shared import SEARCH, group_field, read_kinds, read_since, search_of
 from sync.reconcile.categories import KINDS, QUIET
 
 SHOWN = tuple(kind for kind in KINDS if kind not in QUIET)
@@ -15,21 +13,18 @@ SHOWN = tuple(kind for kind in KINDS if kind not in QUIET)
 async def plan(request: Request, ctx: Context) -> Result:
     """Preview a sync, or show another page of a preview (``plan_id``)."""
     params, options = request.params, request.options
-    search = "" if is_empty(params.get("search")) else str(params["search"]).strip()
-    check_pattern("search", search)
     plan_id = params.get("plan_id")
-    with translate_sync_errors():
-        found = await ctx.sync.plan(
-            int(params["group_id"]),
-            plan_id="" if is_empty(plan_id) else str(plan_id),
-            kept=not is_empty(params.get("kept")),
-            since=read_since(params.get("since"), request.clock),
-            with_data=not is_empty(params.get("with_data")),
-            kinds=read_kinds(params.get("kind"), SHOWN),
-            search=search,
-            limit=options.limit,
-            offset=options.offset,
-        )
+    found = await ctx.sync.plan(
+        int(params["group_id"]),
+        plan_id="" if is_empty(plan_id) else str(plan_id),
+        kept=not is_empty(params.get("kept")),
+        since=read_since(params.get("since"), request.clock),
+        with_data=not is_empty(params.get("with_data")),
+        kinds=read_kinds(params.get("kind"), SHOWN),
+        search=search_of(request),
+        limit=options.limit,
+        offset=options.offset,
+    )
     return Result(found)
 
 
@@ -51,7 +46,7 @@ ACTIONS = (
                 description="Show the newest plan that is kept and that no sync has followed; empty if there is none.",
             ),
             Field("kind", title="Kind", description=f"Only people of this kind, or of these. {_KINDS}."),
-            Field("search", title="Search", description="Only people with this in their name or address."),
+            SEARCH,
             Field("with_data", BOOLEAN, title="With data", description="Also what is sent of members: names, tags …"),
             Field("since", title="Since", description="As for fetchandreconcile: a date, or 'ever' for everything."),
         ),

@@ -6,10 +6,9 @@ from civiapi.api.context import Context
 from civiapi.api.declaration.fields import INT, Field
 from civiapi.api.declaration.spec import Action, Request, Result
 from civiapi.api.errors import ApiError
-from civiapi.api.parameters.options import integer, is_empty
+from civiapi.api.parameters.options import integer
 from civiapi.api.permissions import contacts_seen
-from civiapi.api.query import check_pattern
-from entities.mailchimpsync.shared import read_kinds, translate_sync_errors
+from entities.mailchimpsync.shared import SEARCH, read_kinds, search_of
 from sync.reports.run_view import KINDS, ChangeFilter
 from sync.store.tables import run_change
 from sync.undo.planning import KINDS as UNDO_KINDS
@@ -17,20 +16,17 @@ from sync.undo.planning import KINDS as UNDO_KINDS
 
 async def get_run(request: Request, ctx: Context) -> Result:
     """A run: what it did to whom, with reasons and Mailchimp's answers, its batches and its log."""
-    with translate_sync_errors():
-        return Result(await ctx.sync.get_run(_run_id(request), _shown(request, tuple(KINDS))))
+    return Result(await ctx.sync.get_run(_run_id(request), _shown(request, tuple(KINDS))))
 
 
 async def plan_undo(request: Request, ctx: Context) -> Result:
     """What undoing a run would do: numbers by kind, people with reasons."""
-    with translate_sync_errors():
-        return Result(await ctx.sync.plan_undo(_run_id(request), _shown(request, tuple(UNDO_KINDS))))
+    return Result(await ctx.sync.plan_undo(_run_id(request), _shown(request, tuple(UNDO_KINDS))))
 
 
 async def undo_run(request: Request, ctx: Context) -> Result:
     """Undo a run; answers what was done by kind, and the id of the undo's own run."""
-    with translate_sync_errors():
-        return Result(await ctx.sync.undo_run(_run_id(request)))
+    return Result(await ctx.sync.undo_run(_run_id(request)))
 
 
 def _run_id(request: Request) -> int:
@@ -43,10 +39,8 @@ def _run_id(request: Request) -> int:
 def _shown(request: Request, known: tuple[str, ...]) -> ChangeFilter:
     """The people that the call asks for and the caller may see."""
     params, options = request.params, request.options
-    search = "" if is_empty(params.get("search")) else str(params["search"]).strip()
-    check_pattern("search", search)
     seen: Any = tuple(contacts_seen(request, run_change.c.contact_id))
-    return ChangeFilter(read_kinds(params.get("kind"), known), search, options.limit, options.offset, seen)
+    return ChangeFilter(read_kinds(params.get("kind"), known), search_of(request), options.limit, options.offset, seen)
 
 
 def _run_field(*actions: str) -> Field:
@@ -59,8 +53,6 @@ def _run_field(*actions: str) -> Field:
     )
 
 
-_SEARCH = Field("search", title="Search", description="Only people with this in their name or address.")
-
 ACTIONS = (
     Action(
         "getrun",
@@ -69,7 +61,7 @@ ACTIONS = (
         params=(
             _run_field("getrun"),
             Field("kind", title="Kind", description=f"One or several of {', '.join(KINDS)}; default all."),
-            _SEARCH,
+            SEARCH,
         ),
     ),
     Action(
@@ -80,7 +72,7 @@ ACTIONS = (
         params=(
             _run_field("planundo"),
             Field("kind", title="Kind", description=f"One or several of {', '.join(UNDO_KINDS)}; default all."),
-            _SEARCH,
+            SEARCH,
         ),
     ),
     Action("undorun", run_async=undo_run, long_running=True, title="Undo a run", params=(_run_field("undorun"),)),

@@ -1,7 +1,6 @@
-"""Common to the entities of the sync: the ``since`` parameter, errors, and ``delete``."""
+"""Common to the entities of the sync: parameters that several have, and ``delete``."""
 
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -11,13 +10,46 @@ from civiapi.api.declaration.fields import INT, Field
 from civiapi.api.declaration.spec import Action, Request, Result
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters import dates
-from civiapi.api.parameters.options import is_empty
+from civiapi.api.parameters.options import integer, is_empty
+from civiapi.api.query import check_pattern
 from civiapi.store.clock import SiteClock
 from entities.actions import crud
-from sync.errors import SyncError
 
 EVER: Literal["ever"] = "ever"
+DEFAULT_MAX_TIME = 300  # seconds
+SEARCH = Field("search", title="Search", description="Only people with this in their name or address.")
 EARLIEST, LATEST = datetime(1970, 1, 2), datetime(9999, 12, 30)
+
+
+def group_of(request: Request) -> int | None:
+    """The group of the call, if any. Raises ``ApiError``."""
+    given: Any = request.params.get("group_id")
+    if is_empty(given):
+        return None
+    found = integer(given)
+    if found is None:
+        raise ApiError("group_id is not a valid integer", 2001, error_field="group_id")
+    return found
+
+
+def group_field(*actions: str) -> Field:
+    """The parameter that selects a connection; *actions* require it."""
+    text = "The group of the connection." if actions else "Only the connection of this group."
+    return Field("group_id", INT, title="Subscription group", description=text, required_by=frozenset(actions))
+
+
+def max_time_of(request: Request) -> int:
+    """How long the call may take, in seconds; 0: no limit."""
+    given: Any = request.params.get("max_time")
+    return DEFAULT_MAX_TIME if given in (None, "") else int(given)
+
+
+def search_of(request: Request) -> str:
+    """The part of a name or an address to look for, "" for none. Raises ``ApiError`` for a pattern that is too long."""
+    given = request.params.get("search")
+    search = "" if is_empty(given) else str(given).strip()
+    check_pattern("search", search)
+    return search
 
 
 def read_since(value: Any, clock: SiteClock) -> datetime | Literal["ever"] | None:
@@ -51,15 +83,6 @@ def read_kinds(value: Any, known: Collection[str]) -> tuple[str, ...]:
     if unknown:
         raise ApiError(f"kind must be one of: {', '.join(known)}", 2001, error_field="kind")
     return kinds
-
-
-@contextmanager
-def translate_sync_errors() -> Iterator[None]:
-    """Inside, a ``SyncError`` becomes the ``ApiError`` with its text."""
-    try:
-        yield
-    except SyncError as error:
-        raise ApiError(str(error)) from error
 
 
 def delete(conn: Connection, request: Request) -> Result:

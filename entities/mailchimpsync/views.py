@@ -3,45 +3,40 @@
 Additions to the extension's actions; all need ``administer CiviCRM`` and answer with native JSON types and site times.
 """
 
-from typing import Any
-
 from civiapi.api.context import Context
 from civiapi.api.declaration.fields import INT, Field
 from civiapi.api.declaration.spec import Action, Request, Result
 from civiapi.api.errors import ApiError
-from civiapi.api.parameters.options import integer, is_empty
-from entities.mailchimpsync.shared import read_date, read_kinds, translate_sync_errors
+from civiapi.api.parameters.options import integer
+from entities.mailchimpsync.shared import group_field, group_of, read_date, read_kinds
 from sync.reports.timeline import KINDS
 from sync.store.daily import DAYS, LONGEST
 
 
 async def get_progress(request: Request, ctx: Context) -> Result:
     """The progress of each sync, by list id."""
-    with translate_sync_errors():
-        return Result(await ctx.sync.get_progress(group_of(request)))
+    return Result(await ctx.sync.get_progress(group_of(request)))
 
 
 async def get_runs(request: Request, ctx: Context) -> Result:
     """The run log, newest first."""
     options = request.options
-    with translate_sync_errors():
-        found = await ctx.sync.get_runs(group_of(request), limit=options.limit, offset=options.offset)
+    found = await ctx.sync.get_runs(group_of(request), limit=options.limit, offset=options.offset)
     return Result(found, key=None)
 
 
 async def get_timeline(request: Request, ctx: Context) -> Result:
     """What happened to a connection, or to all, newest first."""
     params, options = request.params, request.options
-    with translate_sync_errors():
-        found = await ctx.sync.get_timeline(
-            group_id=group_of(request),
-            list_id=str(params.get("list_id") or ""),
-            kinds=read_kinds(params.get("kind"), KINDS),
-            since=read_date(params.get("since"), "since", request.clock),
-            before=read_date(params.get("before"), "before", request.clock),
-            limit=options.limit,
-            offset=options.offset,
-        )
+    found = await ctx.sync.get_timeline(
+        group_id=group_of(request),
+        list_id=str(params.get("list_id") or ""),
+        kinds=read_kinds(params.get("kind"), KINDS),
+        since=read_date(params.get("since"), "since", request.clock),
+        before=read_date(params.get("before"), "before", request.clock),
+        limit=options.limit,
+        offset=options.offset,
+    )
     return Result(found, key=None)
 
 
@@ -67,43 +62,22 @@ async def get_daily(request: Request, ctx: Context) -> Result:
     days = DAYS if asked in (None, "") else integer(asked)
     if days is None or not 1 <= days <= LONGEST:
         raise ApiError(f"days must be from 1 to {LONGEST}", error_field="days")
-    with translate_sync_errors():
-        return Result(await ctx.sync.get_daily(int(request.params["group_id"]), days), key=None)
+    return Result(await ctx.sync.get_daily(int(request.params["group_id"]), days), key=None)
 
 
 async def get_failures(request: Request, ctx: Context) -> Result:
     """The people of an audience who failed, grouped by cause, the most frequent first."""
-    with translate_sync_errors():
-        return Result(await ctx.sync.get_failures(int(request.params["group_id"])), key=None)
+    return Result(await ctx.sync.get_failures(int(request.params["group_id"])), key=None)
 
 
 async def get_permissions(request: Request, ctx: Context) -> Result:
     """The marketing permissions that members of an audience may give."""
-    with translate_sync_errors():
-        return Result(await ctx.sync.get_permissions(int(request.params["group_id"])), key=None)
+    return Result(await ctx.sync.get_permissions(int(request.params["group_id"])), key=None)
 
 
 async def count_removal(request: Request, ctx: Context) -> Result:
     """The number of rows that are deleted with a connection."""
-    with translate_sync_errors():
-        return Result(await ctx.sync.count_removal(int(request.params["group_id"])))
-
-
-def group_of(request: Request) -> int | None:
-    """The group of the call, if any."""
-    given: Any = request.params.get("group_id")
-    if is_empty(given):
-        return None
-    found = integer(given)
-    if found is None:
-        raise ApiError("group_id is not a valid integer", 2001, error_field="group_id")
-    return found
-
-
-def group_field(*actions: str) -> Field:
-    """The parameter that selects a connection; *actions* require it."""
-    text = "The group of the connection." if actions else "Only the connection of this group."
-    return Field("group_id", INT, title="Subscription group", description=text, required_by=frozenset(actions))
+    return Result(await ctx.sync.count_removal(int(request.params["group_id"])))
 
 
 ACTIONS = (

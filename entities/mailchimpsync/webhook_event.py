@@ -15,7 +15,6 @@ from civiapi.api.declaration.spec import Action, Entity, Request, Result
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters.params import NULL_TESTS
 from civiapi.store.clock import SiteClock
-from entities.mailchimpsync.shared import translate_sync_errors
 from sync.inbox.events import DONE, FAILED, IGNORED, NEW
 from sync.store.tables import webhook_event
 
@@ -76,8 +75,7 @@ def _show_times(row: dict[str, Any], clock: SiteClock) -> None:
 async def retry(request: Request, ctx: Context) -> Result:
     """Process an event again, as if it were new; answers the event."""
     params: Mapping[str, Any] = request.params
-    with translate_sync_errors():
-        found = await ctx.sync.retry_webhook_event(int(params["id"]))
+    found = await ctx.sync.retry_webhook_event(int(params["id"]))
     if not found:
         raise ApiError(f"No {request.entity.name} with id {params['id']}", "not-found")
     shown = await ctx.call(request.entity.name, "get", {"id": params["id"], "sequential": 1})
