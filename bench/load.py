@@ -1,13 +1,15 @@
-"""A load of HTTP requests over kept-open connections, cheap enough that the server is what is measured.
+"""HTTP requests over kept-open connections: as many as the server answers, or one at a time with the time of each.
 
-One thread, one epoll, blocking nothing; it reads no more of an answer than its length.
+Cheap enough that the server is what is measured: one thread, one epoll, and no more of an answer read than its length.
 """
 
 import math
 import select
 import socket
+import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 HEAD_END = b"\r\n\r\n"
@@ -70,6 +72,32 @@ def fire(
     for link in links.values():
         link.socket.close()
     return Load(done / (now - begun), refused)
+
+
+def latencies(
+    address: tuple[str, int], request: bytes, going_on: Callable[[], bool], pause: float = 0.005
+) -> list[float]:
+    """Seconds of each request sent one after another while *going_on* says so, *pause* seconds between."""
+    link = Link(address)
+    laps = []
+    while going_on():
+        begun = time.perf_counter()
+        link.socket.sendall(request)
+        while link.answer() is None:
+            read = link.socket.recv(262_144)
+            if not read:
+                raise SystemExit("the server closed the connection")
+            link.read += read
+        laps.append(time.perf_counter() - begun)
+        time.sleep(pause)
+    link.socket.shutdown(socket.SHUT_RDWR)
+    link.socket.close()
+    return laps
+
+
+def percentile(laps: list[float], share: int) -> float:
+    """The *share*-th percentile, in milliseconds."""
+    return round(statistics.quantiles(laps, n=100)[share - 1] * 1000, 2)
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import results
-from bench.bars import bars
+from bench.results import bars
 from bench.sync import TITLES
 
 PAGE = Path(__file__).parents[1] / "docs/performance.md"

@@ -22,10 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import results
-from bench.bars import bars
-from bench.load import post
-from bench.load_lag import latencies, percentile
+from bench.load import latencies, percentile, post
 from bench.measure import described
+from bench.results import bars
 from bench.surface import mariadb, running
 from bench.sync_site import Mailchimp, Site, emulator, let_all_be_contacts, let_all_be_known, new_site
 
