@@ -9,7 +9,7 @@ from rich.table import Table
 
 from civiapi.api.call import Call
 from civiapi.app import App, open_app
-from civiapi.http.plan_csv import COLUMNS, plan_row
+from civiapi.http.csv_rows import PLAN_COLUMNS, csv_row
 from civiapi.settings import Settings
 
 PAGE = 1000
@@ -29,7 +29,7 @@ async def write_plans(
     """
     writer = csv.writer(out) if out is not None else None
     if writer is not None:
-        writer.writerow(("group_id", *COLUMNS))
+        writer.writerow(("group_id", *PLAN_COLUMNS))
     listed = 0
     async with open_app(settings) as app:
         status = (await _call(app, "getprogress", {} if group is None else {"group_id": group}))["values"]
@@ -42,7 +42,7 @@ async def write_plans(
             async for one in _people(app, first, filters):
                 listed += 1
                 if writer is not None:
-                    writer.writerow((link["group_id"], *plan_row(one)))
+                    writer.writerow((link["group_id"], *csv_row(one, PLAN_COLUMNS)))
     return listed
 
 

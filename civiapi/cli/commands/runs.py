@@ -20,7 +20,7 @@ def run(
     json_: Json = False,
 ) -> None:
     """Show what a run did: numbers by kind, its batches and its log; each person as CSV."""
-    from civiapi.http.run_csv import COLUMNS, run_row
+    from civiapi.http.csv_rows import RUN_COLUMNS, csv_row
     from civiapi.runtime.private_files import open_private
 
     answer = _call(config, "getrun", {"run_id": run_id, "options": {"limit": PAGE}})
@@ -44,10 +44,10 @@ def run(
     try:
         with open_private(csv_file) as out:
             writer = csv.writer(out)
-            writer.writerow(COLUMNS)
+            writer.writerow(RUN_COLUMNS)
             offset, people = 0, found["people"]
             while people:
-                writer.writerows(run_row(one) for one in people)
+                writer.writerows(csv_row(one, RUN_COLUMNS) for one in people)
                 offset += len(people)
                 page = {"run_id": run_id, "options": {"limit": PAGE, "offset": offset}}
                 people = _values(_call(config, "getrun", page))["people"] if offset < found["count"] else []

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from civiapi.cli.rehearse.export_folder import LoadedExport
 from civiapi.cli.rehearse.rehearsal import Rehearsed, Stage, changes, failing
-from civiapi.http.plan_csv import COLUMNS, plan_row, safe_cell
+from civiapi.http.csv_rows import PLAN_COLUMNS, csv_row, safe_cell
 from civiapi.runtime.private_files import open_private
 from civiapi.ui.core.templates import many, number
 from civiapi.ui.status.tiles import ONE
@@ -47,11 +47,11 @@ class Report:
     async def _write_changes(self, stage: Stage, done: Sequence[Rehearsed]) -> None:
         with open_private(self.folder / CHANGES) as out:
             writer = csv.writer(out)
-            writer.writerow(("list_id", "group_id", *COLUMNS))
+            writer.writerow(("list_id", "group_id", *PLAN_COLUMNS))
             for one in done:
                 async for people in changes(stage, one):
                     pair = one.pair
-                    writer.writerows((pair.list_id, pair.group_id, *plan_row(person)) for person in people)
+                    writer.writerows((pair.list_id, pair.group_id, *csv_row(person, PLAN_COLUMNS)) for person in people)
 
     async def _write_failures(self, stage: Stage, done: Sequence[Rehearsed]) -> None:
         with open_private(self.folder / FAILURES) as out:

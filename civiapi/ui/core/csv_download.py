@@ -2,15 +2,20 @@
 
 import csv
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 import structlog
 from aiohttp import web
 
+from civiapi.http.csv_rows import csv_row
 from civiapi.http.messages import GUARDS
 from civiapi.ui.core.page import HEADERS, CallFailed, PageRequest
 
 log = structlog.get_logger(__name__)
+
+CSV_PAGE = 1000
+"""Rows that are read at a time."""
 
 Lines = Sequence[Sequence[str]]
 
@@ -35,6 +40,19 @@ async def send_csv(page: PageRequest, name: str, parts: AsyncIterator[Lines]) ->
         if page.request.transport is not None:
             page.request.transport.abort()  # the client must not take the part for the whole
     return response
+
+
+async def all_pages(
+    columns: Sequence[str], read: Callable[[int, int], Awaitable[Sequence[Mapping[str, Any]]]]
+) -> AsyncIterator[Lines]:
+    """The header, then the rows that *read* (limit, offset) finds: the parts of ``send_csv``, a page of rows each."""
+    offset, head = 0, [columns]
+    while True:
+        rows = await read(CSV_PAGE, offset)
+        yield [*head, *(csv_row(one, columns) for one in rows)]
+        offset, head = offset + len(rows), []
+        if len(rows) < CSV_PAGE:
+            return
 
 
 def _csv(lines: Lines) -> bytes:

@@ -191,6 +191,19 @@ class PageRequest:
         return response
 
 
+def query_link(fields: Mapping[str, Any]) -> Callable[..., str]:
+    """For templates: a function that gives the query string of *fields*, and of others in their place.
+
+    Fields without a value are left out; ``""`` where none has one.
+    """
+
+    def link(**other: Any) -> str:
+        given = {name: value for name, value in {**fields, **other}.items() if value}
+        return f"?{urlencode(given)}" if given else ""
+
+    return link
+
+
 Page = Callable[[PageRequest], Awaitable[web.StreamResponse]]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

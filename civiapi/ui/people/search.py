@@ -12,9 +12,9 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
-from civiapi.http.plan_csv import safe_cell
+from civiapi.http.csv_rows import safe_cell
 from civiapi.ui.config.model import StoredConfig, read_stored
-from civiapi.ui.core.csv_download import send_csv
+from civiapi.ui.core.csv_download import CSV_PAGE, Lines, send_csv
 from civiapi.ui.core.page import CallFailed, PageRequest
 from civiapi.ui.people.contact_import import form_if_empty
 from sync.model import GroupStatus, MemberStatus, SyncStatus
@@ -24,7 +24,6 @@ PATH = "/civicrm/mailchimpsync/people"
 PERSON = "/civicrm/mailchimpsync/person"
 PERMISSION = "administer CiviCRM"
 PAGE = 25
-CSV_PAGE = 1000
 COLUMNS = ("contact_id", "name", "email", "mailchimp_status", "civicrm_status", "sync_status", "reason")
 MAX_CONTACTS = 200  # contacts taken into account for a name or an address
 NO_CONTACTS = [0]  # matches no contact
@@ -215,7 +214,7 @@ async def _show(
         after=after,
         before=before,
         wrong=wrong,
-        person=_person_link,
+        person_link=person_link,
         reason=label_of,
         path=PATH,
     )
@@ -266,11 +265,9 @@ async def _addresses(page: PageRequest, rows: list[dict[str, Any]]) -> dict[str,
     return {row["contact_id"]: row["email"] for row in found if row.get("email")}
 
 
-def _person_link(row: dict[str, Any]) -> str:
-    """The URL of the person of a row."""
-    contact_id = row["civicrm_contact_id"]
-    who = {"contact_id": contact_id} if contact_id else {"email": row["mailchimp_email"]}
-    return f"{PERSON}?{urlencode(who)}"
+def person_link(contact_id: Any, email: str) -> str:
+    """The URL of a person: a contact, or without one (empty) whom the address belongs to."""
+    return f"{PERSON}?{urlencode({'contact_id': contact_id} if contact_id else {'email': email})}"
 
 
 async def download(page: PageRequest) -> web.StreamResponse:
@@ -281,7 +278,7 @@ async def download(page: PageRequest) -> web.StreamResponse:
     return await send_csv(page, f"people-{search.list_id}.csv", _lines(page, await filters(page, search)))
 
 
-async def _lines(page: PageRequest, asked: dict[str, Any]) -> AsyncIterator[list[list[str]]]:
+async def _lines(page: PageRequest, asked: dict[str, Any]) -> AsyncIterator[Lines]:
     """The cells of the CSV, a page at a time, the header first."""
     head, after = [list(COLUMNS)], ""
     while True:

@@ -4,16 +4,15 @@ Calculating it may take minutes, so that is a posted form, or the page's script 
 (``Mailchimpsync.plan``); its ``plan_id`` then shows it filtered, page by page, and as CSV.
 """
 
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import web
 
-from civiapi.http.plan_csv import COLUMNS, plan_row
-from civiapi.ui.core.csv_download import send_csv
-from civiapi.ui.core.page import CallFailed, PageRequest
-from civiapi.ui.people.search import CIVICRM, PERSON
+from civiapi.http.csv_rows import PLAN_COLUMNS
+from civiapi.ui.core.csv_download import all_pages, send_csv
+from civiapi.ui.core.page import CallFailed, PageRequest, query_link
+from civiapi.ui.people.search import CIVICRM, person_link
 from civiapi.ui.status import pages
 from civiapi.ui.status.model import ConnectionView, find_connection
 from civiapi.ui.status.tiles import ONE, make_tiles
@@ -21,7 +20,6 @@ from civiapi.ui.status.tiles import ONE, make_tiles
 PATH = pages.AUDIENCE + "/preview"
 PERMISSION = pages.PERMISSION
 SHOWN = 25
-CSV_PAGE = 1000
 NO_PLAN = "No preview is kept: calculate one first."
 
 
@@ -55,7 +53,15 @@ async def download(page: PageRequest) -> web.StreamResponse:
     one = await _connection(page)
     if one is None:
         return pages.no_connection(page, page.request.match_info["list_id"])
-    return await send_csv(page, f"preview-{one.list_id}.csv", _rows(page, one))
+
+    async def people(limit: int, offset: int) -> list[dict[str, Any]]:
+        plan = await _plan(page, one, limit, offset)
+        if not plan:
+            raise CallFailed(NO_PLAN, "Mailchimpsync", "plan")
+        found: list[dict[str, Any]] = plan["people"]
+        return found
+
+    return await send_csv(page, f"preview-{one.list_id}.csv", all_pages(PLAN_COLUMNS, people))
 
 
 async def _connection(page: PageRequest) -> ConnectionView | None:
@@ -70,20 +76,6 @@ async def _plan(page: PageRequest, one: ConnectionView, limit: int, offset: int)
     return plan
 
 
-async def _rows(page: PageRequest, one: ConnectionView) -> AsyncIterator[list[list[str]]]:
-    """The cells of the CSV, a page at a time, the header first."""
-    offset, head = 0, [list(COLUMNS)]
-    while True:
-        plan = await _plan(page, one, CSV_PAGE, offset)
-        if not plan:
-            raise CallFailed(NO_PLAN, "Mailchimpsync", "plan")
-        people = plan["people"]
-        yield head + [plan_row(person) for person in people]
-        offset, head = offset + len(people), []
-        if len(people) < CSV_PAGE:
-            return
-
-
 def _page(
     page: PageRequest,
     one: ConnectionView,
@@ -92,11 +84,6 @@ def _page(
     status_code: int = 200,
 ) -> web.Response:
     sought = {name: page.field(name) for name in ("kind", "search")}
-
-    def link(**other: Any) -> str:
-        fields = {"plan_id": plan["plan_id"] if plan else "", **sought, **other}
-        return f"?{urlencode({name: value for name, value in fields.items() if value})}"
-
     return page.render(
         "status/preview.html",
         status_code,
@@ -105,21 +92,15 @@ def _page(
         tiles=make_tiles(plan["summary"]) if plan else [],
         words=ONE,
         statuses=CIVICRM,
-        person_link=_person_link,
+        person_link=person_link,
         wrong=wrong,
         sought=sought,
-        link=link,
+        link=query_link({"plan_id": plan["plan_id"] if plan else "", **sought}),
         offset=page.offset,
         size=SHOWN,
         path=pages.PATH,
         here=f"{pages.PATH}/audience/{one.list_id}/preview",
     )
-
-
-def _person_link(person: dict[str, Any]) -> str:
-    """The URL of the person of a plan."""
-    who = {"contact_id": person["contact_id"]} if person["contact_id"] else {"email": person["email"]}
-    return f"{PERSON}?{urlencode(who)}"
 
 
 async def _sends_data(page: PageRequest, list_id: str) -> bool:

@@ -6,21 +6,19 @@ it. Both are API calls (``Mailchimpsync.planundo`` and ``undorun``).
 
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urlencode
 
 from aiohttp import web
 
-from civiapi.http.run_csv import COLUMNS, run_row
-from civiapi.ui.core.csv_download import send_csv
-from civiapi.ui.core.page import CallFailed, PageRequest
-from civiapi.ui.people.search import PERSON
+from civiapi.http.csv_rows import RUN_COLUMNS, csv_row
+from civiapi.ui.core.csv_download import Lines, all_pages, send_csv
+from civiapi.ui.core.page import CallFailed, PageRequest, query_link
+from civiapi.ui.people.search import person_link
 from civiapi.ui.status import pages
 from civiapi.ui.status.model import find_connection
 
 PATH = pages.PATH + "/run/{run_id:[0-9]{1,18}}"
 PERMISSION = pages.PERMISSION
 SHOWN = 25
-CSV_PAGE = 1000
 WORDS = {
     "new_contact": "contact made",
     "join_group": "joined a group",
@@ -75,7 +73,12 @@ async def act(page: PageRequest) -> web.Response:
 
 async def download(page: PageRequest) -> web.StreamResponse:
     """What the run did, filtered or whole, as CSV."""
-    return await send_csv(page, f"run-{page.request.match_info['run_id']}.csv", _rows(page))
+
+    async def people(limit: int, offset: int) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = (await _read(page, limit, offset))["people"]
+        return found
+
+    return await send_csv(page, f"run-{page.request.match_info['run_id']}.csv", all_pages(RUN_COLUMNS, people))
 
 
 async def download_plan(page: PageRequest) -> web.StreamResponse:
@@ -91,20 +94,10 @@ async def _read(page: PageRequest, limit: int, offset: int) -> dict[str, Any]:
     return found
 
 
-async def _rows(page: PageRequest) -> AsyncIterator[list[list[str]]]:
-    offset, head = 0, [list(COLUMNS)]
-    while True:
-        people = (await _read(page, CSV_PAGE, offset))["people"]
-        yield head + [run_row(one) for one in people]
-        offset, head = offset + len(people), []
-        if len(people) < CSV_PAGE:
-            return
-
-
-async def _plan_rows(page: PageRequest) -> AsyncIterator[list[list[str]]]:
+async def _plan_rows(page: PageRequest) -> AsyncIterator[Lines]:
     asked = {"run_id": page.request.match_info["run_id"], "options": {"limit": 0}}
     plan = await page.api_values("Mailchimpsync", "planundo", asked)
-    yield [list(COLUMNS)] + [run_row(one) for one in plan["people"]]
+    yield [RUN_COLUMNS, *(csv_row(one, RUN_COLUMNS) for one in plan["people"])]
 
 
 async def _page(
@@ -112,10 +105,6 @@ async def _page(
 ) -> web.Response:
     here = f"{pages.PATH}/run/{run['id']}"
     sought = {name: page.field(name) for name in ("kind", "search")}
-
-    def link(**other: Any) -> str:
-        fields = {name: value for name, value in {**sought, **other}.items() if value}
-        return f"?{urlencode(fields)}" if fields else ""
 
     return page.render(
         "status/run.html",
@@ -126,19 +115,13 @@ async def _page(
         words=WORDS,
         wrong=wrong,
         sought=sought,
-        link=link,
+        link=query_link(sought),
         offset=page.offset,
         size=SHOWN,
-        person_link=_person_link,
+        person_link=person_link,
         path=pages.PATH,
         here=here,
     )
-
-
-def _person_link(person: dict[str, Any]) -> str:
-    """The URL of a person."""
-    who = {"contact_id": person["contact_id"]} if person["contact_id"] else {"email": person["email"]}
-    return f"{PERSON}?{urlencode(who)}"
 
 
 ROUTES = (

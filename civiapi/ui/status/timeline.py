@@ -3,16 +3,14 @@
 A form narrows it by connection, kind and date; the same entries are there as CSV.
 """
 
-from collections.abc import AsyncIterator
 from datetime import date, timedelta
+from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
 from aiohttp import web
 
-from civiapi.http.plan_csv import safe_cell
-from civiapi.ui.core.csv_download import send_csv
-from civiapi.ui.core.page import CallFailed, PageRequest
+from civiapi.ui.core.csv_download import all_pages, send_csv
+from civiapi.ui.core.page import CallFailed, PageRequest, query_link
 from civiapi.ui.status import pages
 from civiapi.ui.status.model import ConnectionView, read_connections
 from sync.reports.timeline import KINDS
@@ -20,7 +18,6 @@ from sync.reports.timeline import KINDS
 PATH = pages.PATH + "/timeline"
 PERMISSION = pages.PERMISSION
 SHOWN = 50
-CSV_PAGE = 1000
 COLUMNS = ("at", "list_id", "group_id", "kind", "sentence", "by", "outcome", "severity")
 LABELS = {
     "run": "run",
@@ -39,35 +36,24 @@ async def show(page: PageRequest) -> web.Response:
     connections = await read_connections(page)
     try:
         entries = await _entries(page, SHOWN + 1, page.offset)
-    except (CallFailed, ValueError) as failed:
-        wrong = failed.message if isinstance(failed, CallFailed) else "A date is not valid."
-        return _page(page, connections, [], wrong)
+    except CallFailed as failed:
+        return _page(page, connections, [], failed.message)
     return _page(page, connections, entries)
 
 
 async def download(page: PageRequest) -> web.StreamResponse:
     """The same entries, all pages of them, as CSV."""
-    return await send_csv(page, "timeline.csv", _lines(page))
-
-
-async def _lines(page: PageRequest) -> AsyncIterator[list[list[str]]]:
-    offset, head = 0, [list(COLUMNS)]
-    while True:
-        try:
-            entries = await _entries(page, CSV_PAGE, offset)
-        except ValueError as error:
-            raise CallFailed("A date is not valid.", "Mailchimpsync", "gettimeline") from error
-        yield head + [[safe_cell(one[name]) for name in COLUMNS] for one in entries]
-        offset, head = offset + len(entries), []
-        if len(entries) < CSV_PAGE:
-            return
+    return await send_csv(page, "timeline.csv", all_pages(COLUMNS, partial(_entries, page)))
 
 
 async def _entries(page: PageRequest, limit: int, offset: int) -> list[dict[str, Any]]:
-    """Raises ``CallFailed``, and ``ValueError`` for a last day that is no date."""
+    """The entries that the form asks for. Raises ``CallFailed``, also for a last day that is no date."""
     asked: dict[str, Any] = {name: page.field(name) for name in ("list_id", "kind", "since") if page.field(name)}
     if until := page.field("until"):
-        asked["before"] = _day_after(until)
+        try:
+            asked["before"] = _day_after(until)
+        except ValueError as error:
+            raise CallFailed("A date is not valid.", "Mailchimpsync", "gettimeline") from error
     asked["options"] = {"limit": limit, "offset": offset}
     found: list[dict[str, Any]] = await page.api_values("Mailchimpsync", "gettimeline", asked)
     return found
@@ -84,10 +70,6 @@ def _page(
 ) -> web.Response:
     sought = {name: page.field(name) for name in FIELDS}
 
-    def link(**other: Any) -> str:
-        fields = {name: value for name, value in {**sought, **other}.items() if value}
-        return f"?{urlencode(fields)}" if fields else ""
-
     names = {one.list_id: f"{one.group} {one.arrow} {one.audience}" for one in connections}
     return page.render(
         "status/timeline.html",
@@ -100,7 +82,7 @@ def _page(
         kinds={kind: LABELS[kind] for kind in KINDS},
         sought=sought,
         is_filtered=any(sought[name] for name in FIELDS if name != "list_id"),
-        link=link,
+        link=query_link(sought),
         offset=page.offset,
         size=SHOWN,
         wrong=wrong,
