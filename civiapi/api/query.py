@@ -95,9 +95,7 @@ BuildQuery = Callable[[Binder], tuple[Select[Any], tuple[str, ...]]]
 _compiled_queries: dict[Hashable, CompiledQuery] = {}
 
 
-def compiled_query(
-    conn: Connection, shape: Hashable, build: Callable[[Binder], tuple[Select[Any], tuple[str, ...]]]
-) -> CompiledQuery:
+def compiled_query(conn: Connection, shape: Hashable, build: BuildQuery) -> CompiledQuery:
     """The compiled query of this shape, built at its first use. *shape* must hold everything *build* depends on.
 
     It is kept unless it is long: a caller chooses which names are filtered by, returned and sorted by.

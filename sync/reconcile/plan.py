@@ -73,9 +73,7 @@ def plan(facts: RowFacts, audience: Audience) -> Plan:
     stays = decision in (Decision.JOIN_GROUP, Decision.SUBSCRIBE) or (
         decision is Decision.IN_SYNC and facts.member is not None and facts.member.status in RECEIVES_MAIL
     )
-    changes, interests = (
-        _plan_interests(facts, audience, decision) if stays and facts.interests else ((), _NO_INTERESTS)
-    )
+    changes, interests = _plan_interests(facts, audience) if stays and facts.interests else ((), _NO_INTERESTS)
     operation = _operation(facts, decision, stays, interests, audience)
     changes = (*_subscription_change(facts, decision, audience), *changes)
     if operation is not None and facts.refusal is not None and _was_refused(facts.refusal, operation):
@@ -310,9 +308,7 @@ def _side(body: Mapping[str, object]) -> bool | None:
 # ── Interests ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _plan_interests(
-    facts: RowFacts, audience: Audience, decision: Decision
-) -> tuple[tuple[GroupChange, ...], Mapping[str, bool]]:
+def _plan_interests(facts: RowFacts, audience: Audience) -> tuple[tuple[GroupChange, ...], Mapping[str, bool]]:
     """What is to be done about interests: in their groups, and at Mailchimp (interest id → wanted)."""
     if facts.member is None:
         return (), {one.interest_id: True for one in facts.interests if _is_in(one)}

@@ -104,7 +104,6 @@ class Hook:
     sources: dict[str, bool] = field(default_factory=dict)
     enabled: bool = True
     disabled_by_failures: bool = False
-    failed_deliveries: int = 0
     signing_secret: str = ""
 
 

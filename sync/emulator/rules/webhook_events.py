@@ -123,12 +123,9 @@ def settle(state: EmulatorState, delivery: Delivery, status: int) -> None:
     delivery.attempts += 1
     delivery.last_status = status
     account = state.account(delivery.account_id)
-    hook = find_hook(account, delivery.hook_id)
     if 200 <= status < 300:
         delivery.state = "delivered"
         state.queued.pop(delivery.id, None)
-        if hook is not None:
-            hook.failed_deliveries = 0
         return
     gaps = account.options.webhook_retry_gaps
     if delivery.attempts <= len(gaps):
@@ -136,8 +133,7 @@ def settle(state: EmulatorState, delivery: Delivery, status: int) -> None:
         return
     delivery.state = "failed"
     state.queued.pop(delivery.id, None)
-    if hook is not None:
-        hook.failed_deliveries += 1
+    if (hook := find_hook(account, delivery.hook_id)) is not None:
         hook.enabled, hook.disabled_by_failures = False, True
 
 

@@ -25,7 +25,6 @@ from sync.reconcile import categories, reasons
 from sync.reconcile.decide import LONG_AGO, InterestFacts, RowFacts, Standing, mailchimp_changed_last
 from sync.reconcile.facts import ECHO_METHOD, SMART_METHOD
 from sync.reconcile.matching import PersonQuery, contacts_of, match_row
-from sync.reconcile.plan import Plan
 from sync.reconcile.planning import plan_rows
 from sync.reports.people.troubleshoot import last_updates
 from sync.runs.stages.civi_only import make_rows, without_row
@@ -148,7 +147,7 @@ def _explain_row(conn: Connection, audience: Audience, row: _Row, plugins: DataP
         "kind": kind,
         "reason": decided.reason,
         "due": due,
-        "next_sync": _next(decided, kind, due),
+        "next_sync": _next(kind, due),
         "data": _data(conn, audience, row.id, plugins),
         "cache": _shown(row.kept),
         "updates": last_updates(conn, [row.id], UPDATES)[row.id],
@@ -323,7 +322,7 @@ def _is_unread(conn: Connection, audience: Audience, history: Sequence[Mapping[s
     return any(one["id"] > read and one["method"] != ECHO_METHOD for one in history)
 
 
-def _next(decided: Plan, kind: str, due: bool) -> str:
+def _next(kind: str, due: bool) -> str:
     """What the next sync will do about the person."""
     if kind == categories.IN_STEP:
         return "Nothing: both sides agree."
