@@ -113,6 +113,7 @@ class Context:
 
     @property
     def clock(self) -> SiteClock:
+        """The clock of the site, with its time zone."""
         return self.api.store.clock
 
     async def call(self, entity: str, action: str, parameters: Mapping[str, Any]) -> Any:

@@ -6,12 +6,13 @@ with its session or basic credentials, so these two flows require ``X-Requested-
 
 from typing import Any
 
-from civiapi.api.call import Call, Caller, Responder
-from civiapi.auth.authenticator import Auth, AuthenticationFailed
+from civiapi.api.call import Call, Caller
+from civiapi.auth.authenticator import AuthenticationFailed
 from civiapi.endpoints.authx import identify, refused
 from civiapi.endpoints.rest import (
     NO_TARGET,
     UNKNOWN_FUNCTION,
+    ApiEndpoint,
     NoTarget,
     allowed_by,
     destructive_get,
@@ -31,15 +32,8 @@ MAX_CALLS = 1000  # of one request
 BAD_FORMAT = 'invalid json format: ?{"param_with_double_quote":"value"}'
 
 
-class Ajax:
+class Ajax(ApiEndpoint):
     """The endpoint of CRM.api3 and of most libraries."""
-
-    max_body: int | None = None
-    raw_body = False
-
-    def __init__(self, api: Responder, auth: Auth) -> None:
-        self._api = api
-        self._auth = auth
 
     async def answer(self, incoming: HttpRequest) -> HttpResponse:
         try:

@@ -27,6 +27,7 @@ from civiapi.api.bounds.bounded_json import NotRead, read_json
 from civiapi.api.call import Call, Caller, Responder
 from civiapi.api.envelope import UNKNOWN_ERROR
 from civiapi.auth.authenticator import Auth, AuthenticationFailed, Credentials
+from civiapi.endpoints.rest import ApiEndpoint
 from civiapi.http import forms
 from civiapi.http.body_budget import SMALL
 from civiapi.http.messages import JSON, HttpRequest, HttpResponse, credentials_of, refuse
@@ -95,15 +96,10 @@ class Methods(dict[str, Callable[..., Any]]):
         return Method(lambda session, params: _entity_action(session, entity, action, params))
 
 
-class JsonRpc:
+class JsonRpc(ApiEndpoint):
     """The HTTP endpoint."""
 
-    max_body: int | None = None
     raw_body = True
-
-    def __init__(self, api: Responder, auth: Auth) -> None:
-        self._api = api
-        self._auth = auth
 
     async def answer(self, incoming: HttpRequest) -> HttpResponse:
         if incoming.method != "POST":

@@ -1,6 +1,6 @@
 """``extern/rest.php`` at any prefix: query and form become one call.
 
-Also what the AJAX paths share with it: the call of a request, and the calls allowed to a GET. Errors have HTTP status
+Also what other endpoints share with it: the call of a request, and the calls allowed to a GET. Errors have HTTP status
 200 too: CiviCRM's clients read the body.
 """
 
@@ -28,8 +28,8 @@ class NoTarget(Exception):
         self.message = message
 
 
-class Rest:
-    """CiviCRM's REST endpoint."""
+class ApiEndpoint:
+    """What the endpoints that answer API calls share."""
 
     max_body: int | None = None
     raw_body = False
@@ -37,6 +37,10 @@ class Rest:
     def __init__(self, api: Responder, auth: Auth) -> None:
         self._api = api
         self._auth = auth
+
+
+class Rest(ApiEndpoint):
+    """CiviCRM's REST endpoint."""
 
     async def answer(self, incoming: HttpRequest) -> HttpResponse:
         fields = incoming.fields

@@ -52,6 +52,7 @@ class EndpointTable:
 
     @classmethod
     def of(cls, by_ending: Mapping[str, Endpoint]) -> "EndpointTable":
+        """The table of endpoints by path ending; they answer at any prefix."""
         endings = "|".join(re.escape(ending) for ending in by_ending)
         return cls(by_ending, re.compile(rf"(?:^|/)({endings})/?$"))
 

@@ -7,9 +7,9 @@ empty results are ``[]``, and ``values`` is always a list.
 from typing import Any
 
 from civiapi.api.bounds.bounded_json import NotRead, read_json
-from civiapi.api.call import Call, Caller, Responder
-from civiapi.auth.authenticator import Auth, AuthenticationFailed
-from civiapi.endpoints.rest import allowed_by, destructive_get
+from civiapi.api.call import Call, Caller
+from civiapi.auth.authenticator import AuthenticationFailed
+from civiapi.endpoints.rest import ApiEndpoint, allowed_by, destructive_get
 from civiapi.http import forms
 from civiapi.http.messages import HttpRequest, HttpResponse, credentials_of, refuse
 from civiapi.http.rendering import XML, encode, off_loop, wrap
@@ -19,15 +19,8 @@ NOT_PARAMETERS = frozenset({"entity", "action", "key", "api_key"})
 TARGET = ("entity", "action")
 
 
-class WordPress:
+class WordPress(ApiEndpoint):
     """The endpoint of the WordPress plugin."""
-
-    max_body: int | None = None
-    raw_body = False
-
-    def __init__(self, api: Responder, auth: Auth) -> None:
-        self._api = api
-        self._auth = auth
 
     async def answer(self, incoming: HttpRequest) -> HttpResponse:
         fields = incoming.fields

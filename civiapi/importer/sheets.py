@@ -70,6 +70,7 @@ class Sheet:
 
     @property
     def file(self) -> str:
+        """The name of its file."""
         return f"{self.name}.csv"
 
     @property

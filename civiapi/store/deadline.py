@@ -25,6 +25,7 @@ class Deadline:
 
     @property
     def has_passed(self) -> bool:
+        """Whether no time is left."""
         return time.monotonic() >= self.at
 
 

@@ -1,7 +1,7 @@
-"""What a change of the configuration did to each connection, in sentences without secrets. Pure.
+"""The differences between two configurations, as sentences for each connection, without secrets. Pure.
 
-``facts_of`` keeps of a configuration what people decide, and none of its secrets: a key is its last four characters and
-a hash, by which two keys that end alike are told apart.
+Configurations are compared as *facts* (``facts_of``): the values that people set, and no secret. A key is reduced to
+its last four characters, which are shown, and a hash, which distinguishes keys with the same ending.
 """
 
 import hashlib
@@ -16,10 +16,10 @@ from sync.mailchimp.wire import PERMISSION
 
 SHOWN_OF_KEY = 4
 SITE = ""
-"""Stands for the list id where a change belongs to no connection."""
+"""In place of a list id: changes that concern no connection."""
 
 SHAPE = 1
-"""Of the facts. Those of another shape cannot be compared: a version that keeps more raises the number."""
+"""The version of the facts. Facts of different versions are not compared; raise it when a fact is added."""
 
 _OF_A_LINK = {"apiKey", "subscriptionGroup", "interests", "interestsGone", "brake", "trustOverride"}
 _OF_A_LINK |= {"mergeFields", "permissions", "sendNames"}
@@ -30,7 +30,7 @@ Facts = dict[str, Any]
 
 
 def facts_of(raw: Mapping[str, Any]) -> Facts:
-    """What is kept of a configuration, to compare it with a later one."""
+    """The facts of a configuration."""
     accounts, names, interests = {}, {}, {}
     for key, value in as_map(raw.get("accounts")).items():
         account = as_map(value)
@@ -73,18 +73,18 @@ def _link(link: Mapping[str, Any], name: str, known: Mapping[str, Any]) -> dict[
 
 
 def _name(interest_id: str, *names: Mapping[str, Any]) -> str:
-    """The first of *names* that there is for an interest, else its id at Mailchimp."""
+    """The name of an interest in the first of *names* that has one, else its id at Mailchimp."""
     return str(next((one[interest_id] for one in names if one.get(interest_id)), interest_id.removeprefix(PERMISSION)))
 
 
 def _source(rule: Any) -> str:
-    """Where a merge field is filled from; of a fixed text only that it is one."""
+    """The source of a merge field; a fixed text itself is not shown."""
     kind, _, name = str(rule.get("source") if isinstance(rule, dict) else rule).partition(":")
     return "a fixed text" if kind == "text" else f"{kind}:{name}"[:64]
 
 
 def changes(before: Facts, after: Facts) -> dict[str, list[str]]:
-    """What changed, in sentences, for each connection concerned; `SITE` has what concerns none."""
+    """The differences as sentences, by list id, and by `SITE` for those that concern no connection."""
     found: dict[str, list[str]] = {}
     old, new = before["lists"], after["lists"]
     for list_id in (*old, *(one for one in new if one not in old)):
@@ -102,9 +102,9 @@ def changes(before: Facts, after: Facts) -> dict[str, list[str]]:
 
 
 def regrouped(before: Facts, after: Facts) -> Iterator[tuple[str, str]]:
-    """What is linked with another group than before, or with none before: list id and interest id.
+    """The links whose group is new or changed, of connections that existed before: list id and interest id.
 
-    The interest id ``""`` stands for the subscription itself.
+    The interest id is ``""`` for the group of the audience itself.
     """
     for list_id, link in after["lists"].items():
         old = before["lists"].get(list_id)
@@ -169,7 +169,7 @@ def _of_interests(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[st
 
 
 def _of_accounts(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Each changed account, by the hash of its key, with a sentence."""
+    """The hash of the key of each changed account, with a sentence."""
     for key in _differing(old, new):
         was, now = old.get(key), new.get(key)
         shown = (now or was or {})["name"]

@@ -46,6 +46,7 @@ class ResultContext:
 
     @property
     def operation(self) -> MemberOperation:
+        """What the update was to do at Mailchimp."""
         return self.update.operation
 
 

@@ -124,7 +124,7 @@ def _is_old(conn: Connection, list_id: str, now: datetime) -> bool:
 
 
 def release_batch(conn: Connection, lease: Lease, pending: PendingBatch) -> None:
-    """Delete a batch that Mailchimp refused; its updates wait again."""
+    """Delete a batch that Mailchimp refused, and queue its updates again. Raises LeaseLost."""
     conn.execute(
         change(update).where(update.c.mailchimpsync_batch_id == pending.row_id).values(mailchimpsync_batch_id=None)
     )
@@ -132,11 +132,13 @@ def release_batch(conn: Connection, lease: Lease, pending: PendingBatch) -> None
 
 
 def delete_batch(conn: Connection, lease: Lease, pending: PendingBatch) -> None:
+    """Delete a batch that was not sent; its updates are not touched. Raises LeaseLost."""
     conn.execute(delete(batch).where(batch.c.id == pending.row_id, batch.c.status == SUBMITTING))
     leases.check(conn, lease)
 
 
 def record_sent(conn: Connection, lease: Lease, pending: PendingBatch, sent: Batch, clock: SiteClock) -> None:
+    """Store Mailchimp's id and status of a batch that it accepted. Raises LeaseLost."""
     conn.execute(
         change(batch)
         .where(batch.c.id == pending.row_id, batch.c.status == SUBMITTING)
@@ -166,6 +168,7 @@ def was_sent_again(conn: Connection, pending: PendingBatch, sent: Batch) -> bool
 
 
 def close_batch(conn: Connection, row_id: int, at: str) -> None:
+    """Store that a batch was aborted at *at* (site time); it has no results to apply."""
     conn.execute(
         change(batch).where(batch.c.id == row_id).values(status=ABORTED, response_processed=PROCESSED, completed_at=at)
     )
@@ -176,6 +179,7 @@ def _link(conn: Connection, update_ids: Sequence[int], row_id: int) -> None:
 
 
 def known_batch_ids(conn: Connection, batch_ids: Sequence[str]) -> set[str]:
+    """Those of Mailchimp's batch ids that are stored."""
     return set(
         conn.execute(select(batch.c.mailchimp_batch_id).where(in_list(batch.c.mailchimp_batch_id, batch_ids))).scalars()
     )

@@ -25,6 +25,7 @@ from sync.store.updates import read_body, was_overtaken
 
 
 def read_persons(conn: Connection, audience: Audience, rows: Sequence[RowFacts]) -> dict[int, Person]:
+    """The contacts of these rows as ``decide`` needs them, by cache row id; rows without a contact are left out."""
     ids = list({one.contact_id for one in rows if one.contact_id is not None})
     columns = (contact.c.id, contact.c.first_name, contact.c.last_name, *(contact.c[name] for name, _, _ in OBJECTIONS))
     contacts = {row.id: row for row in conn.execute(select(*columns).where(in_list(contact.c.id, ids))).all()}

@@ -17,7 +17,7 @@ from sync.model import RECEIVES_MAIL, GroupStatus, MemberStatus, OperationKind, 
 
 TIMEOUT_S = 120.0
 RULES = {"JOBTITLE": {"source": "contact:job_title"}, "VOLUNTEER": {"source": "tag:1"}}
-"""What fills the audience's merge fields: the job of the contact, and whether it has the tag Volunteer."""
+"""The sources of the audience's merge fields: the job title of the contact, and whether it has the tag Volunteer."""
 
 
 async def play(folder: Path, *, once: bool, port: int, console: Console) -> bool:
@@ -40,8 +40,8 @@ async def play(folder: Path, *, once: bool, port: int, console: Console) -> bool
 
 
 async def link_audience(site: Site, console: Console) -> str:
-    groups = await site.call("Group", "get", title=GROUP, sequential=1)
-    group_id = groups["values"][0]["id"]
+    """Link the group with the emulator's audience, with webhooks and merge fields; returns the audience's id."""
+    group_id = await _group_id(site, GROUP)
     by_post = await site.call("Group", "create", title=POST_GROUP)
     key = site.emulator.key
     account = (await site.call("Mailchimpsync", "fetchaccountinfo", api_key=key))["values"]
@@ -62,7 +62,7 @@ async def link_audience(site: Site, console: Console) -> str:
 
 
 async def first_sync(site: Site, list_id: str, console: Console) -> int:
-    """The first sync with progress bars; returns how many contacts were created."""
+    """Run the first sync with progress bars; returns how many contacts were created."""
     before = await _contacts(site)
     with stage_bars(site.app.sync, console):
         await site.call("Mailchimpsync", "fetchandreconcile", since="ever", with_data=1, max_time=0)
@@ -78,6 +78,11 @@ async def _wait_until_idle(site: Site, list_id: str) -> None:
             if not stats["mailchimp_updates_pending"] and not stats["todo"]:
                 return
             await asyncio.sleep(0.1)
+
+
+async def _group_id(site: Site, title: str) -> str:
+    [group] = (await site.call("Group", "get", title=title, sequential=1))["values"]
+    return str(group["id"])
 
 
 async def _status(site: Site, list_id: str) -> dict[str, Any]:
@@ -106,8 +111,8 @@ async def _summary(site: Site, list_id: str, created: int, console: Console) -> 
     console.print(
         f"\n{len(joined)} people joined the group, {created} of them as new contacts: {_listed(joined)}.\n"
         f"{len(left)} left it: {_listed(left)}.\n"
-        f"{updates['result']} changes were sent to Mailchimp, among them the job and the volunteering of "
-        f"{described.get(OperationKind.FIELDS, 0)} people, in merge fields. "
+        f"{updates['result']} changes were sent to Mailchimp, including the merge fields JOBTITLE and VOLUNTEER of "
+        f"{described.get(OperationKind.FIELDS, 0)} people. "
         f"Now {stats['subscribed_at_mailchimp']} are subscribed there, {stats['subscribed_at_civicrm']} in CiviCRM.",
         highlight=False,
     )
@@ -141,6 +146,7 @@ def _listed(names: list[str]) -> str:
 
 
 async def _a_change_on_each_side(site: Site, list_id: str, console: Console) -> None:
+    """A member unsubscribes at Mailchimp, and a contact joins the group in CiviCRM; each reaches the other side."""
     leaver = await find_synced_member(site, list_id)
     console.print(f"\nAt Mailchimp, {leaver['mailchimp_email']} clicks “unsubscribe” …")
     site.emulator.person("unsubscribe", leaver["mailchimp_email"], list_id)
@@ -157,8 +163,7 @@ async def _a_change_on_each_side(site: Site, list_id: str, console: Console) -> 
             email="nell.byrne@members.example.org",
         )
     )["id"]
-    groups = await site.call("Group", "get", title=GROUP, sequential=1)
-    await site.call("GroupContact", "create", contact_id=joiner, group_id=groups["values"][0]["id"])
+    await site.call("GroupContact", "create", contact_id=joiner, group_id=await _group_id(site, GROUP))
     console.print("In CiviCRM, Nell Byrne is added to the group …")
     await site.call("Mailchimpsync", "fetchandreconcile", max_time=0)
     await _wait_until_idle(site, list_id)
@@ -172,19 +177,18 @@ async def _a_permission(site: Site, list_id: str, console: Console) -> None:
     console.print(f"\nAt Mailchimp, {giver['mailchimp_email']} ticks “Direct mail” …")
     given = [{"marketing_permission_id": BY_POST, "enabled": True}]
     site.emulator.person("edit_profile", giver["mailchimp_email"], list_id, marketing_permissions=given)
-    [group] = (await site.call("Group", "get", title=POST_GROUP, sequential=1))["values"]
-    await _wait_until_in_group(site, giver["civicrm_contact_id"], GroupStatus.ADDED, group_id=group["id"])
+    group_id = await _group_id(site, POST_GROUP)
+    await _wait_until_in_group(site, giver["civicrm_contact_id"], GroupStatus.ADDED, group_id=group_id)
     console.print(f"  … and the webhook event changes CiviCRM: [bold]Added[/] to “{POST_GROUP}”.")
 
 
 async def _an_undo(site: Site, list_id: str, console: Console) -> None:
-    """Somebody is taken out of the group by mistake and unsubscribed by a sync, which is taken back."""
+    """A contact is removed from the group by mistake, and a sync unsubscribes it; then that run is undone."""
     person = await find_synced_member(site, list_id)
     contact_id, address = person["civicrm_contact_id"], person["mailchimp_email"]
-    [group] = (await site.call("Group", "get", title=GROUP, sequential=1))["values"]
-    membership = {"contact_id": contact_id, "group_id": group["id"]}
+    membership = {"contact_id": contact_id, "group_id": await _group_id(site, GROUP)}
 
-    async def told() -> str:
+    async def at_mailchimp() -> str:
         await _wait_until_idle(site, list_id)
         member = site.emulator.member(address, list_id)
         return f"[bold]{member.status if member else 'missing'}[/] at Mailchimp"
@@ -192,14 +196,14 @@ async def _an_undo(site: Site, list_id: str, console: Console) -> None:
     console.print(f"\nIn CiviCRM, {address} is removed from the group by mistake …")
     await site.call("GroupContact", "create", **membership, status=GroupStatus.REMOVED)
     await site.call("Mailchimpsync", "fetchandreconcile", max_time=0)
-    console.print(f"  … the next sync does the same on the other side: {await told()}.")
+    console.print(f"  … the next sync makes the same change on the other side: {await at_mailchimp()}.")
     await site.call("Mailchimpsync", "undorun", run_id=(await _latest_run(site))["id"])
-    console.print(f"  … that run is undone: {await told()}, and no later sync changes that.")
+    console.print(f"  … that run is undone: {await at_mailchimp()}, and no later sync changes that.")
     await site.call("GroupContact", "create", **membership, status=GroupStatus.ADDED)
 
 
 async def _a_failed_sync_alerts(site: Site, console: Console) -> None:
-    """Mailchimp refuses the key, and an e-mail says so; the key is valid again, and another says that it is over."""
+    """The API key is revoked: an alert is e-mailed. It is valid again: another e-mail says that the problem is over."""
     user = site.emulator.world.default_account.users[0]
     keys, user.keys = user.keys, []
     console.print("\nAt Mailchimp, somebody revokes the API key, so that the next sync fails …")
@@ -213,7 +217,7 @@ async def _a_failed_sync_alerts(site: Site, console: Console) -> None:
 
 
 async def _check_alerts(site: Site, console: Console) -> None:
-    """What the server's scheduler does every minute, now; the mails that arrive."""
+    """Check for alerts, as the scheduler does every minute, and print the e-mails that arrive."""
     before = len(site.mail.mails)
     await alert_watch(site.app).check()
     for mail in site.mail.mails[before:]:
@@ -221,6 +225,7 @@ async def _check_alerts(site: Site, console: Console) -> None:
 
 
 async def find_synced_member(site: Site, list_id: str) -> dict[str, Any]:
+    """The cache row of a subscribed member whose contact is in the group."""
     rows = await site.call(
         "MailchimpsyncCache",
         "get",
@@ -235,7 +240,7 @@ async def find_synced_member(site: Site, list_id: str) -> dict[str, Any]:
 
 
 async def _wait_until_in_group(site: Site, contact_id: str, status: GroupStatus, **group: str) -> None:
-    """Wait until a webhook event has given a contact this status: in its latest group, or in the one named."""
+    """Wait until the latest group change of a contact has this status; *group*: only changes of that ``group_id``."""
     asked = {"contact_id": contact_id, **group, "sequential": 1, "options": {"limit": 1, "sort": "id DESC"}}
     async with asyncio.timeout(TIMEOUT_S):
         while True:
@@ -246,7 +251,7 @@ async def _wait_until_in_group(site: Site, contact_id: str, status: GroupStatus,
 
 
 async def _a_campaign(site: Site, list_id: str, console: Console) -> None:
-    """Mailchimp sends a campaign, three people open it, one clicks; it becomes an activity."""
+    """Mailchimp sends a campaign, three people open it, one clicks a link; it is imported as an activity."""
     world, link = site.emulator.world, "https://example.org/donate"
     sent = campaigns.send(world, "Thank you for a good year", list_id, links=[link])
     readers = [one.email for one in sent.recipients.values()][:3]
@@ -258,7 +263,7 @@ async def _a_campaign(site: Site, list_id: str, console: Console) -> None:
     await site.call("Mailchimpsync", "importcampaigns", with_figures=1)
     [imported] = (await site.call("Mailchimpsync", "getcampaigns"))["values"]
     console.print(
-        f"  … and it is an activity “{imported['subject']}” with {imported['targets']} people, of whom "
+        f"  … and it is imported as activity “{imported['subject']}” with {imported['targets']} people, of whom "
         f"{imported['opened_by']} opened it.",
         highlight=False,
     )
@@ -274,10 +279,8 @@ async def sides_agree(site: Site, list_id: str, console: Console) -> bool:
         for member in site.emulator.audience(list_id).members
         if member.status in RECEIVES_MAIL
     }
-    groups = await site.call("Group", "get", title=GROUP, sequential=1)
-    found = await site.call(
-        "GroupContact", "get", group_id=groups["values"][0]["id"], sequential=1, options={"limit": 0}
-    )
+    group_id = await _group_id(site, GROUP)
+    found = await site.call("GroupContact", "get", group_id=group_id, sequential=1, options={"limit": 0})
     in_group = {row["contact_id"] for row in found["values"]}
     differing = (at_mailchimp ^ in_group) - failed
     if differing:

@@ -26,6 +26,7 @@ class Tick:
 
     @property
     def percent(self) -> float:
+        """Its place from the top, in percent of the height."""
         return round(100 * self.y / HEIGHT, 2)
 
 

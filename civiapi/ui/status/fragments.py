@@ -32,6 +32,7 @@ class Part:
 
     @property
     def mark(self) -> str:
+        """A hash of the HTML: it differs if the part has changed."""
         return hashlib.sha256(self.html.encode()).hexdigest()[:10]
 
 

@@ -69,6 +69,7 @@ class ConnectionView:
 
     @property
     def stats(self) -> dict[str, Any]:
+        """The counts of people on both sides, by name."""
         found: dict[str, Any] = self.status["stats"]
         return found
 
@@ -100,6 +101,7 @@ class ConnectionView:
 
     @property
     def is_running(self) -> bool:
+        """Whether a process syncs it at this moment."""
         return bool(self.progress["running"])
 
     @property
@@ -125,10 +127,12 @@ class ConnectionView:
 
     @property
     def was_ever_synced(self) -> bool:
+        """Whether a sync has finished."""
         return self.status["lastSyncTime"] is not None
 
     @property
     def was_ever_run(self) -> bool:
+        """Whether a sync has begun."""
         return self.was_ever_synced or bool(self.status["log"])
 
     @property
@@ -144,6 +148,7 @@ class ConnectionView:
 
     @property
     def state(self) -> ConnectionState:
+        """What its card shows: label, tone and sentence."""
         return _state(self)
 
     @property

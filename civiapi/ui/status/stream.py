@@ -69,6 +69,7 @@ class Streams:
 
     @property
     def count(self) -> int:
+        """How many streams are open."""
         return self._by_user.total()
 
 
@@ -142,6 +143,7 @@ class Watcher:
 
     @property
     def is_running(self) -> bool:
+        """Whether a sync runs that the page shows."""
         return any(one.is_running for one in self._known)
 
     async def poll(self) -> list[bytes]:

@@ -67,10 +67,12 @@ class Tile:
 
     @property
     def is_removal(self) -> bool:
+        """Whether people lose something by it."""
         return self.sign == "−"
 
     @property
     def lists_people(self) -> bool:
+        """Whether the preview lists the people of this kind."""
         return self.kind not in kinds.QUIET
 
 

@@ -139,6 +139,7 @@ def _recent(conn: Connection, step: Step, cursor: dict[str, Any]) -> Found:
 
 
 def without_row(conn: Connection, audience: Audience, contact_ids: list[int]) -> list[int]:
+    """Those of these contacts that are in the group and have no cache row of the audience."""
     wanted = _added(audience, among=list(dict.fromkeys(contact_ids))).where(~_has_row(audience))
     return list(conn.execute(wanted).scalars()) if contact_ids else []
 
