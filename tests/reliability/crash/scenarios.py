@@ -17,19 +17,18 @@ from sqlalchemy import Connection, select
 from sqlalchemy import update as change
 from time_machine import Traveller
 
-from civiapi.store.schema.tables import contact, email, entity_tag, tag
-from sync.emulator.model.records import Interest, InterestCategory
+from civiapi.store.schema.tables import email
 from sync.emulator.server.running import Emulator, running_emulator
 from sync.emulator.world import World
 from sync.outbox.pending_batches import unconfirmed_batches
 from sync.store.tables import batch
 from tests.reliability.crash.child import OPERATIONS_A_BATCH
 from tests.support.databases import copy_of, database_at
-from tests.support.linked_site import TREES_GROUP, Site, a_site, link, sync_settings
+from tests.support.linked_site import TREES_GROUP, Site, a_site, sync_settings
+from tests.support.small_changes import TREES, give_tag, replace_address, trash, with_trees
 
 NOON = datetime(2026, 1, 9, 12, 0, tzinfo=UTC)
 BEFORE, LATER = NOON - timedelta(days=1), NOON + timedelta(days=1)
-TREES = "9143cf3bd1"
 
 Prepare = Callable[[Site, Traveller], Awaitable[None]]
 
@@ -71,10 +70,7 @@ async def prepare_site(folder: Path, clock: Traveller, *prepare: Prepare) -> Pre
 
 async def people_at_both_ends(site: Site, _clock: Traveller) -> None:
     """Nothing was ever synced."""
-    category = InterestCategory("c" * 10, "Topics")
-    category.interests[TREES] = Interest(TREES, category.id, "Trees")
-    site.emulator.audience().categories[category.id] = category
-    await site.store.write(link, site.emulator.key, site.list_id, {TREES: str(TREES_GROUP)})
+    await with_trees(site)
     for number in range(3):
         site.joined(f"there{number}@example.org", interests={TREES: number == 1})
         await site.person(f"both{number}@example.org", at=BEFORE if number % 2 else LATER)
@@ -169,37 +165,10 @@ async def people_acted_at_mailchimp(site: Site, _clock: Traveller) -> None:
     site.emulator.person("edit_profile", "here0@example.org", merge_fields={"FNAME": "Adele"})
 
 
-# ── Small changes in CiviCRM ────────────────────────────────────────────────────────────────────────────────────────
+# ── Who is who ────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def owner(site: Site, address: str) -> int:
     """The contact with this address."""
     wanted = select(email.c.contact_id).where(email.c.email == address).order_by(email.c.contact_id).limit(1)
     return await site.store.read(lambda conn: int(conn.execute(wanted).scalar_one()))
-
-
-async def touch(site: Site, contact_id: int) -> None:
-    """What CiviCRM does to a contact whose address or record changed."""
-    noted = change(contact).where(contact.c.id == contact_id).values(modified_date=site.store.clock.now())
-    await site.store.write(lambda conn: conn.execute(noted).rowcount)
-
-
-async def trash(site: Site, contact_id: int) -> None:
-    binned = change(contact).where(contact.c.id == contact_id).values(is_deleted=1)
-    await site.store.write(lambda conn: conn.execute(binned).rowcount)
-    await touch(site, contact_id)
-
-
-async def replace_address(site: Site, contact_id: int, address: str) -> None:
-    moved = change(email).where(email.c.contact_id == contact_id).values(email=address)
-    await site.store.write(lambda conn: conn.execute(moved).rowcount)
-    await touch(site, contact_id)
-
-
-async def give_tag(site: Site, contact_id: int, name: str) -> None:
-    def give(conn: Connection) -> None:
-        found = conn.execute(select(tag.c.id).where(tag.c.name == name)).scalar()
-        tag_id = found or conn.execute(tag.insert().values(name=name, label=name)).lastrowid
-        conn.execute(entity_tag.insert().values(entity_table="civicrm_contact", entity_id=contact_id, tag_id=tag_id))
-
-    await site.store.write(give)

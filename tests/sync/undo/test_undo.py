@@ -19,9 +19,9 @@ from sync.reconcile.requeue import include_contacts
 from sync.store.members.cache import absorb
 from sync.store.tables import cache, hold, run_change, run_log
 from sync.undo.engine import Undone, preview_undo, undo_run
-from tests.reliability.crash.scenarios import give_tag
 from tests.support.databases import database_at
 from tests.support.linked_site import TREES_GROUP, Site, a_site, link
+from tests.support.small_changes import give_tag
 
 LATER = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%d %H:%M:%S")
 
