@@ -39,6 +39,7 @@ CASES = (
     "webhook",
     "first_data",
     "no_new_data",
+    "undo",
     "lag",
 )
 SLOW_CASES = ("known", "new", "push", "nothing_changed", "incremental")
@@ -55,6 +56,7 @@ TITLES = {
     "incremental": "100 changes",
     "first_data": "first data of everybody, with results",
     "no_new_data": "with data, nothing changed",
+    "undo": "a first sync taken back",
     "reads": "questions",
     "webhook": "a webhook",
     "lag": "Contact.get while a full sync runs",
@@ -124,6 +126,10 @@ def measure(folder: Path, size: int, latency: int, cases: Sequence[str]) -> Iter
 def measure_mariadb(folder: Path, size: int, latency: int, cases: Sequence[str]) -> Iterator[Row]:
     """Measure first syncs of an audience of *size* on MariaDB, and the runs right after one, each on a new database."""
     with emulator(size, latency) as mailchimp:
+        if "undo" in cases:
+            with mariadb() as url:
+                undone = _run("sync_cases", "undo", _on_mariadb(folder / "undone", mailchimp, url, "undo"))
+            yield {"members": size, "latency_ms": latency, "case": "undo", "ours": undone}
         for case in [case for case in ("known", "new") if case in cases]:
             with mariadb() as url:
                 floor = _run("floor_sync", case, _on_mariadb(folder / f"floor-{case}", mailchimp, url, case))
@@ -146,7 +152,9 @@ def _on_mariadb(folder: Path, mailchimp: Mailchimp, url: str, case: str) -> Site
 def _with_members(folder: Path, mailchimp: Mailchimp, cases: Sequence[str]) -> Iterator[Row]:
     if "new" in cases:
         yield _beside_floor(folder, "new", _filled(folder, mailchimp, "nobody", 0))
-    if not set(cases) - {"new", "push"}:
+    if "undo" in cases:
+        yield {"case": "undo", "ours": _run("sync_cases", "undo", _filled(folder, mailchimp, "undone", 0))}
+    if not set(cases) - {"new", "undo", "push"}:
         return
     before = _filled(folder, mailchimp, "known", None)
     if "lag" in cases:

@@ -158,6 +158,18 @@ async def no_new_data(given: dict[str, Any]) -> Found:
         return shown(took, 1, own_ms=own * 1000)
 
 
+async def undo(given: dict[str, Any]) -> Found:
+    """A first sync that made everybody a contact is taken back; before it, the first page of the undo's plan."""
+    async with opened(given) as site:
+        await site.sync(since="ever")
+        [run] = await site.ask("Mailchimpsync", "getruns", group_id=1, options={"limit": 1})
+        with measuring() as planned:
+            await site.ask("Mailchimpsync", "planundo", run_id=run["id"], options={"limit": 25})
+        with measuring() as took:
+            done = await site.ask("Mailchimpsync", "undorun", run_id=run["id"])
+        return shown(took, sum(one["count"] for one in done["summary"]), plan_ms=planned.wall * 1000)
+
+
 async def reads(given: dict[str, Any]) -> Found:
     """Questions of the status and search pages, each the middle of several and the slowest of them, milliseconds."""
     async with opened(given) as site:
@@ -266,6 +278,7 @@ CASES: dict[str, Callable[[dict[str, Any]], Awaitable[Found]]] = {
     "nothing_changed": nothing_changed,
     "first_data": first_data,
     "no_new_data": no_new_data,
+    "undo": undo,
     "incremental": incremental,
     "full_again": full_again,
     "reads": reads,

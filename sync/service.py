@@ -47,7 +47,7 @@ from sync.reports.health import Health
 from sync.reports.people.explain import explain
 from sync.reports.people.search import read_failures
 from sync.reports.preview import PlanFilter, find_kept, forget_old_plans, make_plan, read_plan
-from sync.reports.run_view import ChangeFilter, list_of_run, read_run, show_undo, summarize
+from sync.reports.run_view import ChangeFilter, UndoPreview, list_of_run, read_run, summarize
 from sync.reports.timeline import TimelineFilter, read_timeline
 from sync.runs import progress
 from sync.runs.engine import RunOutcome
@@ -252,9 +252,9 @@ class SyncService:
     async def plan_undo(self, run_id: int, shown: ChangeFilter) -> dict[str, Any]:
         """What an undo of a run would do, worked out now. Raises SyncError as `undo_run` does."""
         link = await self._link_of_run(run_id)
-        plans = await preview_undo(self.ctx, self.ctx.audience(link), run_id)
-        about = {"run_id": run_id, "list_id": link.list_id, "group_id": link.group_id}
-        return about | await self._store.read(show_undo, plans, shown)
+        preview = UndoPreview(shown)
+        await preview_undo(self.ctx, self.ctx.audience(link), run_id, preview.add)
+        return {"run_id": run_id, "list_id": link.list_id, "group_id": link.group_id} | preview.as_values()
 
     async def undo_run(self, run_id: int) -> dict[str, Any]:
         """Take back a run as far as nobody changed it since; the undo's own run, and what it did by kind.

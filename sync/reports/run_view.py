@@ -192,28 +192,41 @@ def _batches(conn: Connection, run_id: int) -> list[dict[str, Any]]:
 # ── The preview of an undo ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def show_undo(conn: Connection, plans: Sequence[UndoPlan], shown: ChangeFilter) -> dict[str, Any]:
-    """What an undo would do: numbers by kind, and the people selected."""
-    seen = _seen_changes(conn, plans, shown) if shown.seen or shown.search else None
-    visible = plans if seen is None else [one for one in plans if one.change.id in seen]
-    chosen = [one for one in visible if not shown.kinds or one.kind in shown.kinds]
-    part = chosen[shown.offset : shown.offset + (shown.limit or len(chosen))]
-    rows = {row.id: row for row in conn.execute(_of_changes([one.change.id for one in part])).all()}
+class UndoPreview:
+    """What an undo would do, gathered from its units: numbers by kind, and the people selected."""
+
+    def __init__(self, shown: ChangeFilter) -> None:
+        self._shown = shown
+        self._counts: Counter[str] = Counter()
+        self._count = 0
+        self._people: list[dict[str, Any]] = []
+
+    def add(self, conn: Connection, plans: Sequence[UndoPlan]) -> None:
+        """The plans of one unit."""
+        shown = self._shown
+        seen = _seen_changes(conn, plans, shown) if shown.seen or shown.search else None
+        visible = plans if seen is None else [one for one in plans if one.change.id in seen]
+        chosen = [one for one in visible if not shown.kinds or one.kind in shown.kinds]
+        begin = max(shown.offset - self._count, 0)
+        part = chosen[begin : begin + shown.limit - len(self._people)] if shown.limit else chosen[begin:]
+        rows = {row.id: row for row in conn.execute(_of_changes([one.change.id for one in part]))} if part else {}
+        self._people += [_undone_person(one, rows[one.change.id]) for one in part if one.change.id in rows]
+        self._counts.update(one.kind for one in visible)
+        self._count += len(chosen)
+
+    def as_values(self) -> dict[str, Any]:
+        """What the API answers."""
+        return {"summary": summarize(self._counts), "count": self._count, "people": self._people}
+
+
+def _undone_person(plan: UndoPlan, row: Any) -> dict[str, Any]:
     return {
-        "summary": summarize(Counter(one.kind for one in visible)),
-        "count": len(chosen),
-        "people": [
-            {
-                "contact_id": one.change.contact_id,
-                "name": rows[one.change.id].display_name or "",
-                "email": rows[one.change.id].address or "",
-                "kind": one.kind,
-                "group_id": one.change.group_id,
-                "reason": one.reason,
-            }
-            for one in part
-            if one.change.id in rows
-        ],
+        "contact_id": plan.change.contact_id,
+        "name": row.display_name or "",
+        "email": row.address or "",
+        "kind": plan.kind,
+        "group_id": plan.change.group_id,
+        "reason": plan.reason,
     }
 
 

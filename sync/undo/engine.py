@@ -12,7 +12,7 @@ sent by it, by the watcher or by the next sync. `preview_undo` does all of it bu
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -76,8 +76,11 @@ async def undo_run(ctx: SyncContext, audience: Audience, run_id: int, by: Author
             return await _undo_recorded(ctx, usable, lease, run_id, by)
 
 
-async def preview_undo(ctx: SyncContext, audience: Audience, run_id: int) -> list[UndoPlan]:
-    """What `undo_run` would do at this moment, in its order. Writes nothing but members that changed at Mailchimp.
+async def preview_undo(
+    ctx: SyncContext, audience: Audience, run_id: int, show: Callable[[Connection, Sequence[UndoPlan]], None]
+) -> None:
+    """Give *show* what `undo_run` would do at this moment, unit by unit in its order: a run of a million is never whole
+    in memory. Writes nothing but members that changed at Mailchimp.
 
     Raises as `undo_run` does.
     """
@@ -88,12 +91,15 @@ async def preview_undo(ctx: SyncContext, audience: Audience, run_id: int) -> lis
         usable = await ctx.store.read(with_usable_groups, audience)
         with _translated(audience):
             await _fetch_changes(ctx, usable, lease)
-        found: list[UndoPlan] = []
+
+        def show_some(conn: Connection, after: int) -> int | None:
+            plans, following = _plan_some(conn, usable, run_id, after, ctx.sizes.reconciled_rows_per_unit)
+            show(conn, [one for one in plans if one.kind])
+            return following
+
         after: int | None = 0
         while after is not None:
-            plans, after = await ctx.store.read(_plan_some, usable, run_id, after, ctx.sizes.reconciled_rows_per_unit)
-            found += [one for one in plans if one.kind]
-        return found
+            after = await ctx.store.read(show_some, after)
 
 
 @contextmanager

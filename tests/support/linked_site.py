@@ -35,6 +35,8 @@ from sync.runs.engine import RunOutcome, run_audience
 from sync.runs.run import RunRequest
 from sync.store.tables import batch, cache, update, webhook_event
 from sync.store.updates import queue
+from sync.undo.engine import preview_undo
+from sync.undo.planning import UndoPlan
 from tests.support.emulators import InProcessEmulator, in_process_emulator
 
 GROUP = 12
@@ -178,6 +180,12 @@ class Site:
     async def run(self, **request: Any) -> RunOutcome:
         """One run of the engine."""
         return await run_audience(self.ctx, await self.audience(), RunRequest(**request))
+
+    async def plan_undo(self, run_id: int) -> list[UndoPlan]:
+        """What undoing a run would do now."""
+        plans: list[UndoPlan] = []
+        await preview_undo(self.ctx, await self.audience(), run_id, lambda _, part: plans.extend(part))
+        return plans
 
     async def settle(self) -> None:
         """Wait until nothing is under way."""

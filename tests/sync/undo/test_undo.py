@@ -16,6 +16,7 @@ from sync.connections.config import read_config
 from sync.connections.config_update import update_config
 from sync.errors import SyncError
 from sync.reconcile.requeue import include_contacts
+from sync.reports.run_view import ChangeFilter, UndoPreview
 from sync.store.members.cache import absorb
 from sync.store.tables import cache, hold, run_change, run_log
 from sync.undo.engine import Undone, preview_undo, undo_run
@@ -175,7 +176,7 @@ async def test_who_changed_since_is_left_with_a_reason(site: Site) -> None:
     three = (await site.row("three@example.org")).civicrm_contact_id
     noted = insert(note).values(entity_table="civicrm_contact", entity_id=two, note="A call.", contact_id=None)
     await site.store.write(lambda conn: conn.execute(noted) and None)
-    plans = await preview_undo(site.ctx, await site.audience(), run_id)
+    plans = await site.plan_undo(run_id)
     assert [(plan.change.contact_id, plan.kind) for plan in plans] == [
         (two, "left"),
         (three, "trash_contact"),
@@ -190,6 +191,27 @@ async def test_who_changed_since_is_left_with_a_reason(site: Site) -> None:
     assert [one.id for one in await site.contacts()] == [one, two, here]
 
 
+@pytest.mark.parametrize("asked", [{}, {"kinds": ("group_out",)}, {"search": "t"}], ids=["all", "a kind", "a search"])
+@pytest.mark.parametrize("per_unit", [1, 2, 500])
+async def test_the_pages_of_a_preview_are_together_the_whole_wherever_its_units_end(
+    site: Site, per_unit: int, asked: dict[str, Any]
+) -> None:
+    site.joined(*(f"{name}@example.org" for name in ("one", "two", "three", "thirteen", "six")))
+    await site.sync()
+    ctx = replace(site.ctx, sizes=replace(site.ctx.sizes, reconciled_rows_per_unit=per_unit))
+
+    async def preview(limit: int, offset: int) -> dict[str, Any]:
+        shown = UndoPreview(ChangeFilter(**asked, limit=limit, offset=offset))
+        await preview_undo(ctx, await site.audience(), 1, shown.add)
+        return shown.as_values()
+
+    whole = await preview(0, 0)
+    assert whole["count"] == len(whole["people"]) > 3
+    pages = [await preview(3, offset) for offset in range(0, whole["count"] + 3, 3)]
+    assert [person for page in pages for person in page["people"]] == whole["people"]
+    assert {(page["count"], str(page["summary"])) for page in pages} == {(whole["count"], str(whole["summary"]))}
+
+
 async def test_a_second_undo_is_refused_and_an_undo_is_not_undone(site: Site) -> None:
     await site.person("here@example.org")
     await site.sync()
@@ -201,7 +223,7 @@ async def test_a_second_undo_is_refused_and_an_undo_is_not_undone(site: Site) ->
     with pytest.raises(SyncError, match="is the undo of run"):
         await undo_run(site.ctx, audience, await last_run(site))
     with pytest.raises(SyncError, match="There is no run 4711"):
-        await preview_undo(site.ctx, audience, 4711)
+        await site.plan_undo(4711)
 
 
 async def link_with(site: Site, group_id: int, trees: int = TREES_GROUP) -> None:

@@ -11,7 +11,7 @@ from civiapi.store.schema.tables import contact
 from sync.emulator.model.records import Interest, InterestCategory, Member
 from sync.model import RECEIVES_MAIL
 from sync.store.tables import run_log
-from sync.undo.engine import preview_undo, undo_run
+from sync.undo.engine import undo_run
 from tests.support.databases import database_at
 from tests.support.linked_site import TREES_GROUP, Site, a_site, link
 
@@ -129,7 +129,7 @@ async def test_sync_undo_sync_leaves_the_untouched_as_before(tmp_path: Path, see
             member = site.emulator.member(address)
             if member is not None and member.status == "subscribed":
                 site.emulator.person("unsubscribe", address)
-        plans = await preview_undo(site.ctx, await site.audience(), run_id)
+        plans = await site.plan_undo(run_id)
         done = await undo_run(site.ctx, await site.audience(), run_id)
         await site.settle()
         assert sum(done.counts.values()) == len(plans)
