@@ -13,7 +13,7 @@ from civiapi.auth.authenticator import KEY_HOLDER_PERMISSIONS
 from civiapi.settings import UserSettings
 from civiapi.store.clock import SITE_FORMAT, SiteClock
 from civiapi.store.databases import dialect, expressions
-from civiapi.store.schema.live_columns import absent_columns
+from civiapi.store.schema.live_columns import absent_columns, demanded_columns
 from civiapi.store.schema.tables import contact, email, group, group_contact, subscription_history, uf_match
 from sync.reports.checks import Finding, Severity, check
 from sync.store.tables import batch, cache, status, update
@@ -36,7 +36,13 @@ NEEDED = {
 
 
 def columns(conn: Connection) -> Iterator[Finding]:
-    """The columns that this version of CiviCRM does not have."""
+    """The columns that this version of CiviCRM does not have, and those that civiapi does not know and must fill."""
+    for table, demanded in sorted(demanded_columns(conn).items()):
+        named = ", ".join(f"{table}.{name}" for name in sorted(demanded))
+        sentence = f"New rows need a value for {named}, which civiapi does not know: it makes none."
+        stops = table in NEEDED
+        remedy = "A sync makes such rows: give the column a default, or use a civiapi that knows it." if stops else ""
+        yield Finding(f"demanded:{table}", Severity.ERROR if stops else Severity.INFO, sentence, remedy)
     for table, absent in sorted(absent_columns(conn).items()):
         for name in sorted(absent):
             column = f"{table}.{name}"

@@ -15,7 +15,7 @@ from civiapi.api.errors import ApiError
 from civiapi.api.parameters.options import is_empty
 from civiapi.api.permissions import CONTACT_TABLE, check_edit, check_new_owner, check_old_owner
 from civiapi.store.databases.compiled_query import Binder
-from civiapi.store.schema.live_columns import live_values
+from civiapi.store.schema.live_columns import demanded_columns, live_values
 from civiapi.store.text.encoded_text import decode, is_encoded
 
 # Stores a row: (conn, request, values by column, id of the row to update or None) → the row's id.
@@ -107,6 +107,7 @@ def store(conn: Connection, request: Request, given: Mapping[str, Any], row_id: 
     """Insert a row, or update the one with this id. Raises ``ApiError`` if there is no such row."""
     table = table_of(request.entity)
     if row_id is None:
+        check_insert(conn, table)
         key = conn.execute(insert(table), without_nulls(conn, table, given)).inserted_primary_key
         return int(key[0]) if key else 0
     if conn.execute(select(table.c.id).where(table.c.id == row_id)).first() is None:
@@ -114,6 +115,15 @@ def store(conn: Connection, request: Request, given: Mapping[str, Any], row_id: 
     if values := without_nulls(conn, table, given, zero=True):
         conn.execute(update(table).where(table.c.id == row_id).values(values))
     return row_id
+
+
+def check_insert(conn: Connection, table: Any) -> None:
+    """Raise ``ApiError`` where new rows need a value for a column that no declaration has: CiviCRM makes them."""
+    if unknown := demanded_columns(conn).get(table.name):
+        names = ", ".join(sorted(unknown))
+        raise ApiError(
+            f"New rows of {table.name} need a value for {names}, which only CiviCRM knows; create them there"
+        )
 
 
 def without_nulls(conn: Connection, table: Any, given: Mapping[str, Any], *, zero: bool = False) -> dict[str, Any]:

@@ -55,6 +55,8 @@ async def test_a_database_handed_back_has_no_lease_and_no_lock_and_says_what_com
     said = "\n".join(await hand_back(theirs.settings))
     assert f"Audience {theirs.list_id}: the extension continues at readyToCleanUpDuplicates." in said
     assert "scheduled job" in said
+    found = [one.sentence for section in await survey_database(theirs.settings) for one in section.findings]
+    assert "civiapi handed this database back" in found
     assert changed(before, rows_of(theirs.url)) <= {"civicrm_mailchimpsync_status"}
     assert theirs.extension.starts()
     store = await open_store(theirs.url, ZONE)

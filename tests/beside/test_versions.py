@@ -9,7 +9,9 @@ from sqlalchemy import select
 
 from civiapi.api.call import Call, Caller
 from civiapi.api.dispatch import Api
+from civiapi.auth.authenticator import Auth, Credentials
 from civiapi.maintenance.adopt import survey_database
+from civiapi.settings import UserSettings
 from civiapi.store.schema.live_columns import absent_columns
 from civiapi.store.schema.tables import contact
 from entities import catalogue
@@ -49,6 +51,25 @@ async def test_a_database_of_this_version_is_adopted_synced_and_called(theirs: T
         assert await _names(site.store) == {"Zoë" if version == "5.39" else SMILING}
         api = Api(site.store, catalogue(await site.store.read(absent_columns)))
         await _call_everything(api, version)
+
+
+async def test_a_civicrm_that_has_its_own_users_gets_none_of_ours_and_answers_ours(tmp_path: Path) -> None:
+    """CiviCRM Standalone: each row of ``civicrm_uf_match`` needs a user name to log in with."""
+    async with their_site(tmp_path, then=VERSIONS["5.75"]) as theirs:
+        [said] = [
+            one.sentence
+            for section in await survey_database(theirs.settings)
+            for one in section.findings
+            if one.code.startswith("demanded:")
+        ]
+        assert "civicrm_uf_match.username" in said
+        async with theirs.taken_over() as site:
+            auth = Auth(site.store, "site-key", (UserSettings("officer", "key-of-the-officer", frozenset({"*"})),))
+            caller = await auth.by_key(Credentials("192.0.2.1", "site-key", "key-of-the-officer"))
+            api = Api(site.store, catalogue(await site.store.read(absent_columns)))
+            account = {"uf_id": 9, "uf_name": "x", "contact_id": caller.contact_id}
+            answer = await api.respond(Call("UFMatch", "create", account, caller))
+            assert "need a value for username, which only CiviCRM knows" in answer["error_message"]
 
 
 async def _names(store: Any) -> set[str]:

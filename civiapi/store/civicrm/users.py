@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, exists, func, insert, select, upda
 from civiapi.store.civicrm.contact_names import INDIVIDUAL, conventions, new_contact_columns
 from civiapi.store.civicrm.contacts import PART_LIMIT, new_hash
 from civiapi.store.databases.dialect import insert_new
+from civiapi.store.schema.live_columns import demanded_columns
 from civiapi.store.schema.tables import contact, domain, session_epoch, uf_match, user
 from civiapi.store.text.encoded_text import cut
 
@@ -99,7 +100,10 @@ def _make_contact(conn: Connection, name: str, now: str) -> int:
 
 
 def _make_account(conn: Connection, name: str, contact_id: int) -> None:
-    """Give the contact a user account, unless the accounts belong to a CMS, which assigns their numbers."""
+    """Give the contact a user account, unless the accounts belong to a CMS, which assigns their numbers, or to a
+    CiviCRM that is its own (Standalone), whose accounts have names and passwords to log in with."""
+    if uf_match.name in demanded_columns(conn):
+        return
     ours = select(user.c.contact_id)
     foreign = conn.execute(select(uf_match.c.id).where(uf_match.c.contact_id.not_in(ours)).limit(1)).first()
     domain_id = conn.execute(select(func.min(domain.c.id))).scalar()

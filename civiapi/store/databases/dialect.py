@@ -235,14 +235,20 @@ def last_row_id(conn: Connection, table: Table) -> int:
     return int(found or 1) - 1
 
 
-def foreign_columns(conn: Connection) -> dict[str, set[str]]:
-    """The columns of each table, where others may have made them; nothing on SQLite, whose tables are all ours."""
+def foreign_columns(conn: Connection) -> dict[str, dict[str, bool]]:
+    """The columns of each table, where others may have made them; nothing on SQLite, whose tables are all ours.
+
+    True: a new row must have a value for it.
+    """
     if conn.dialect.name == "sqlite":
         return {}
-    found: dict[str, set[str]] = {}
-    wanted = "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE()"
-    for table, column in conn.exec_driver_sql(wanted):
-        found.setdefault(table, set()).add(column)
+    found: dict[str, dict[str, bool]] = {}
+    wanted = (
+        "SELECT table_name, column_name, is_nullable = 'NO' AND column_default IS NULL AND extra NOT LIKE '%%auto%%' "
+        "AND extra NOT LIKE '%%generated%%' FROM information_schema.columns WHERE table_schema = DATABASE()"
+    )
+    for table, column, is_demanded in conn.exec_driver_sql(wanted):
+        found.setdefault(table, {})[column] = bool(is_demanded)
     return found
 
 

@@ -12,22 +12,38 @@ from sqlalchemy import Column, Connection, Engine, Table
 from civiapi.store.databases import dialect
 from civiapi.store.schema.tables import METADATA
 
-Absent = Mapping[str, frozenset[str]]
-_known: "WeakKeyDictionary[Engine, Absent]" = WeakKeyDictionary()
+Columns = Mapping[str, frozenset[str]]
+_known: "WeakKeyDictionary[Engine, tuple[Columns, Columns]]" = WeakKeyDictionary()
 _names: "WeakKeyDictionary[Engine, frozenset[str]]" = WeakKeyDictionary()
 
 
-def absent_columns(conn: Connection) -> Absent:
+def absent_columns(conn: Connection) -> Columns:
     """The declared columns that tables of this database lack, by table; tables that lack none are left out."""
+    return _differences(conn)[0]
+
+
+def demanded_columns(conn: Connection) -> Columns:
+    """The columns that are not declared and that a new row must have a value for, by table, likewise."""
+    return _differences(conn)[1]
+
+
+def _differences(conn: Connection) -> tuple[Columns, Columns]:
     found = _known.get(conn.engine)
     if found is None:
-        there = dialect.foreign_columns(conn)
-        lacking = {
-            name: frozenset(table.c.keys()) - there[name] for name, table in METADATA.tables.items() if name in there
-        }
-        found = {name: columns for name, columns in lacking.items() if columns}
+        absent, demanded = {}, {}
+        for name, there in dialect.foreign_columns(conn).items():
+            if (table := METADATA.tables.get(name)) is not None:
+                absent[name] = frozenset(table.c.keys()) - frozenset(there)
+                demanded[name] = frozenset(column for column, needed in there.items() if needed) - frozenset(
+                    table.c.keys()
+                )
+        found = _filled(absent), _filled(demanded)
         _known[conn.engine] = found
     return found
+
+
+def _filled(columns: Columns) -> Columns:
+    return {table: names for table, names in columns.items() if names}
 
 
 def absent_names(conn: Connection) -> frozenset[str]:

@@ -7,7 +7,7 @@ members from Mailchimp.
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, select
+from sqlalchemy import Connection, Row, delete, insert, select
 from sqlalchemy import update as change
 
 from civiapi.store.databases.bulk import update_rows
@@ -90,6 +90,25 @@ def merge_into(conn: Connection, loser_id: int, keeper_id: int) -> None:
     if fields != ours:
         update_rows(conn, cache, ("mailchimp_data",), [(encode(fields), keeper_id)])
     absorb(conn, loser_id, keeper_id)
+
+
+def keep_one(conn: Connection, list_id: str, rows: Sequence[Row[Any]]) -> Row[Any]:
+    """Make several rows of one member one, as two processes of CiviCRM's extension leave them; returns it.
+
+    The first with a contact is kept. The contact of another one gets a row without a member, unless it has a row.
+    """
+    kept = min(rows, key=lambda row: (row.civicrm_contact_id is None, row.id))
+    others = [row for row in rows if row.id != kept.id]
+    for row in others:
+        merge_into(conn, row.id, kept.id)
+    contacts = {row.civicrm_contact_id for row in others} - {None}
+    mine = cache.c.mailchimp_list_id == list_id, cache.c.civicrm_contact_id.in_(contacts)
+    known = set(conn.execute(select(cache.c.civicrm_contact_id).where(*mine)).scalars())
+    for contact_id in sorted(contacts - known):
+        values = {"mailchimp_list_id": list_id, "civicrm_contact_id": contact_id, "sync_status": SyncStatus.TODO}
+        conn.execute(insert(cache).values(values))
+    conn.execute(change(cache).where(cache.c.id == kept.id).values(sync_status=SyncStatus.TODO))
+    return lock_rows(conn, {kept.id})[kept.id]
 
 
 def lock_rows(conn: Connection, cache_ids: Collection[int]) -> dict[int, Row[Any]]:

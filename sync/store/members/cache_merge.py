@@ -20,7 +20,7 @@ from civiapi.store.databases.expressions import in_list, unindexed
 from sync.audience import Audience, compacted
 from sync.mailchimp.wire import Member
 from sync.model import RECEIVES_MAIL, MemberOperation, MemberStatus, OpenUpdate, OperationKind, SyncStatus
-from sync.store.members.cache import ROW, absorb, lock_rows, wake_siblings
+from sync.store.members.cache import ROW, absorb, keep_one, lock_rows, wake_siblings
 from sync.store.members.consents import note_consents
 from sync.store.members.email_changes import follow_member
 from sync.store.members.member_codec import decode, encode, encode_new, interests_entry
@@ -335,14 +335,16 @@ def _possible_renames(conn: Connection, list_id: str, unknown: Sequence[MemberSn
 
 
 def _rows_by_member(conn: Connection, list_id: str, member_ids: Sequence[str]) -> dict[str, Row[Any]]:
+    """The row of each of these members; where one has several, they are one from here on."""
     found: dict[str, Row[Any]] = {}
+    several: dict[str, list[Row[Any]]] = {}
     wanted = select(*ROW).where(cache.c.mailchimp_list_id == list_id, in_list(cache.c.mailchimp_member_id, member_ids))
     rows: Sequence[Any] = conn.execute(wanted).all()
     for row in rows:
-        other = found.get(row.mailchimp_member_id)
-        if other is None or row.id < other.id:  # of two rows the older one counts
-            found[row.mailchimp_member_id] = row
-    return found
+        other = found.setdefault(row.mailchimp_member_id, row)
+        if other is not row:
+            several.setdefault(row.mailchimp_member_id, [other]).append(row)
+    return found | {member_id: keep_one(conn, list_id, theirs) for member_id, theirs in several.items()}
 
 
 def _moved_rows(conn: Connection, moved: Mapping[str, int]) -> dict[str, Row[Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, delete, insert, literal, select
 
 from civiapi.store.schema.tables import contact, email
 from sync.mailchimp.archive import read_archive, write_archive
@@ -17,6 +17,7 @@ from sync.mailchimp.decoding import decode
 from sync.mailchimp.wire import read_member, subscriber_hash
 from sync.store.members.cache_merge import merge_page
 from sync.store.members.member_codec import decode as decode_data
+from sync.store.tables import cache
 from tests.support.databases import KINDS, a_database
 from tests.support.linked_site import Site, a_site
 
@@ -45,6 +46,34 @@ async def test_half_an_emoji_in_a_batch_result_is_a_success_like_any_other(site:
     assert site.at_mailchimp("ann@example.org") == "subscribed"
     assert [one.error_response for one in await site.updates()] == [None]
     assert (await site.row("ann@example.org")).sync_status == "ok"
+
+
+async def test_several_rows_of_one_member_become_one_and_each_contact_keeps_a_row(site: Site) -> None:
+    """Two processes of CiviCRM's extension that work at once leave such rows; both would send the member's data."""
+    first, second = [await site.person("ann@example.org", first_name=name) for name in ("Ann", "Anne")]
+    site.joined("ann@example.org")
+    await site.run(since="ever")
+    await site.settle()
+    kept = await site.row("ann@example.org")
+
+    def double(conn: Connection) -> None:
+        others = cache.c.civicrm_contact_id != kept.civicrm_contact_id
+        conn.execute(delete(cache).where(others))
+        columns = [one for one in cache.c if one.name not in ("id", "civicrm_contact_id")]
+        for contact_id in (None, first, second):
+            names = [*(one.name for one in columns), "civicrm_contact_id"]
+            again = select(*columns, literal(contact_id)).where(cache.c.id == kept.id)
+            conn.execute(insert(cache).from_select(names, again))
+
+    await site.store.write(double)
+    await site.run(since="ever", with_data=True)
+    await site.settle()
+    rows = {row.civicrm_contact_id: row.mailchimp_member_id for row in await site.rows()}
+    assert rows == {
+        kept.civicrm_contact_id: kept.mailchimp_member_id,
+        ({first, second} - {kept.civicrm_contact_id}).pop(): None,
+    }
+    assert site.at_mailchimp("ann@example.org") == "subscribed"
 
 
 GOOD: dict[str, Any] = {
