@@ -2,8 +2,8 @@
 
 A rule names its source as ``KIND:NAME``: ``contact:job_title``, ``address:city``, ``address:all``, ``phone:phone``,
 ``email:email``, ``custom:12``, ``membership:end_date``, ``contribution:last_amount``, ``group:7``, ``tag:3``,
-``text:A fixed text``. Beside it stands what Mailchimp last said of the field (name, type, choices), so that values can
-be checked where Mailchimp is not asked.
+``text:A fixed text``. It is stored with Mailchimp's latest description of the field (name, type, choices), so that
+values can be checked without a request.
 """
 
 import re
@@ -110,7 +110,7 @@ class MergeField:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """As it is stored beside its rule, and answered."""
+        """The field as it is stored with its rule, and shown."""
         options: dict[str, Any] = {"choices": list(self.choices)} if self.choices else {}
         options |= {"phone_format": self.phone_format} if self.phone_format else {}
         shown: dict[str, Any] = {"tag": self.tag, "name": self.name, "type": self.type, "required": self.required}

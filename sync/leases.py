@@ -170,10 +170,10 @@ def _unlock(conn: Connection, checkpoint: Checkpoint) -> bool:
 
 
 def hand_over(conn: Connection, checkpoint: Checkpoint) -> None:
-    """Store a checkpoint of ours in the way in which the extension, too, may go on from it without losing anybody.
+    """Store a checkpoint of ours so that the extension can continue from it without missing a member.
 
-    A fetch of ours that is not complete is in an order of its own: the extension begins its own, since the last sync,
-    or goes on with its own.
+    An incomplete fetch of ours cannot be continued by the extension, because its order differs. The extension repeats
+    the fetch since the last sync, or continues the one that it began.
     """
     checkpoint.is_held = False
     if checkpoint.stage == READY_TO_FETCH and checkpoint.parameters is not None:

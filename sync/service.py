@@ -44,8 +44,8 @@ from sync.reconcile.matching import PersonQuery
 from sync.reports import campaigns, status
 from sync.reports.background_counts import BackgroundCounts
 from sync.reports.health import Health
+from sync.reports.people.causes import read_failures
 from sync.reports.people.explain import explain
-from sync.reports.people.search import read_failures
 from sync.reports.preview import PlanFilter, find_kept, forget_old_plans, make_plan, read_plan
 from sync.reports.run_view import ChangeFilter, UndoPreview, list_of_run, read_run, summarize
 from sync.reports.timeline import TimelineFilter, read_timeline
@@ -355,7 +355,7 @@ class SyncService:
         Raises UnknownGroup.
         """
         [link] = await self._links(group_id)
-        return await self._store.read(read_failures, link)
+        return await self._store.read(read_failures, link.list_id)
 
     async def explain(
         self, *, contact_id: int | None = None, email: str = "", group_id: int | None = None

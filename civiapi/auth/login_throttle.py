@@ -7,8 +7,8 @@ and an answer that comes at once discloses nothing. Attempts that cannot be deci
 
 A client that shares its address with an attacker waits in the same queue. An exception for credentials that were right
 before would answer the attacker's right guess at once. Signed tokens and sessions are not throttled, because they
-cannot be guessed: a client that has to work beside an attacker uses these. Behind a proxy that ``trusted_proxies`` does
-not name, all callers have one address.
+cannot be guessed: a client that shares its address with an attacker can use these. Behind a proxy that
+``trusted_proxies`` does not name, all callers have one address.
 """
 
 import asyncio

@@ -224,10 +224,10 @@ def _audience_name(conn: Connection, list_id: str) -> str:
 
 
 def _next_cursor(cursor: Mapping[str, Any], page: ReportPage) -> dict[str, Any] | None:
-    """Where the walk over recipients goes on after this page; None after the last.
+    """The cursor of the next page of recipients; None after the last.
 
-    Members who are deleted for good during the walk move the others up, of whom some may be missed: then the walk is
-    repeated, which adds those.
+    When members are deleted for good meanwhile, later recipients move to earlier pages and some may be missed. Then all
+    pages are read once more, which adds those.
     """
     total = cursor.get("total", page.total_items)
     if page.following is not None:

@@ -38,7 +38,7 @@ GONE = "The campaign, or its report, is gone at Mailchimp."
 
 @dataclass(frozen=True, slots=True)
 class KnownCampaign:
-    """A campaign that is to be imported, or whose opens and clicks are to be read; *cursor* is where to go on."""
+    """A campaign that is to be imported, or whose opens and clicks are to be read; *cursor* is where to continue."""
 
     id: int
     campaign_id: str
@@ -123,7 +123,7 @@ def _as_known(row: Row[Any]) -> KnownCampaign:
 
 
 def move(conn: Connection, one: KnownCampaign, cursor: Mapping[str, Any] | None, **values: Any) -> None:
-    """Store where the walk goes on, with other columns."""
+    """Store the cursor of the next page, with other columns."""
     text = orjson.dumps(cursor).decode() if cursor else None
     conn.execute(update(campaign).where(campaign.c.id == one.id).values(cursor=text, **values))
 
@@ -132,7 +132,7 @@ def move(conn: Connection, one: KnownCampaign, cursor: Mapping[str, Any] | None,
 
 
 def begin(conn: Connection, one: KnownCampaign, audience_name: str, clock: SiteClock) -> KnownCampaign:
-    """Make the activity of a campaign, without targets; returns the campaign as it is then."""
+    """Make the activity of a campaign, without targets; returns the changed campaign."""
     row = conn.execute(select(campaign).where(campaign.c.id == one.id).with_for_update()).one()
     if row.state != NEW:
         return _as_known(row)

@@ -1,7 +1,7 @@
-"""The merge fields of an audience beside the rules that fill them: shown, and stored in the configuration.
+"""The merge fields of an audience with the rules that fill them: shown, and stored in the configuration.
 
-Mailchimp is asked each time, so that a rule is stored only for a merge field that is there; how Mailchimp describes it
-is stored with the rule (``sync/field_rules.py``).
+The fields are fetched from Mailchimp each time, so that a rule is stored only for one that exists; its description is
+stored with the rule (``sync/field_rules.py``).
 """
 
 from collections.abc import Iterable, Mapping

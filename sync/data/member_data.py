@@ -295,8 +295,8 @@ def _is_in_flight(opened: Sequence[OpenUpdate], tag: str, value: Any) -> bool:
 def _tags_to_send(facts: _Facts, names: set[str], wishes: Mapping[str, MemberData]) -> dict[str, bool]:
     """The tags to add (True) and to take off, besides what is in flight.
 
-    A tag that nobody asks for any more is taken off if it is ours. One that a source asks to take off is, whoever put
-    it there, once.
+    A tag that no source wants any more is taken off if a sync added it. One that a source wants taken off is taken off
+    once, even if a sync did not add it.
     """
     asked = {name: on for one in wishes.values() for name, on in one.tags.items()}
     wanted = (names | {name for name, on in asked.items() if on}) - {name for name, on in asked.items() if not on}

@@ -71,7 +71,7 @@ def read_sent_tags(conn: Connection, stored: Mapping[int, Mapping[str, Any]]) ->
 
 
 def read_taken_off(data: Mapping[str, Any]) -> set[str]:
-    """The tags that were taken off because a source asked for it, though they were not ours."""
+    """The tags that were taken off because a source wanted it, although no sync had added them."""
     kept = data.get(TAGS)
     return {str(name) for name, tag_id in kept.items() if not tag_id} if isinstance(kept, dict) else set()
 
@@ -114,9 +114,9 @@ def is_sent_to(data: Mapping[str, Any]) -> bool:
 
 
 def with_wishes(data: Mapping[str, Any], wishes: Mapping[str, MemberData], *, is_all: bool = True) -> dict[str, Any]:
-    """``civicrm_data`` with what our plugins ask for now; what they asked for before, and do not any more, is empty.
+    """``civicrm_data`` with what our plugins want to send now; sources that want nothing any more become empty.
 
-    Not *is_all*: a plugin failed, so what is not asked for now stays.
+    Not *is_all*: a plugin failed, so sources that are missing now stay.
     """
     changed = dict(data)
     before = [name for name in data if is_all and name not in wishes and _source(data, name).get(BY_PLUGIN)]

@@ -109,8 +109,10 @@ def apply_plans(conn: Connection, audience: Audience, plans: Sequence[Plan], at:
 
 
 def _forget_vain_retries(conn: Connection, plans: Sequence[Plan]) -> None:
-    """Do not ask Mailchimp again, now that the time has come, for whom something else is in the way by now; once that
-    is over, it is asked at once."""
+    """Forget the refusals of rows that are due for a retry but cannot be sent for another reason by now.
+
+    Once that reason is gone, the update is sent at once instead of at the next retry.
+    """
     failed = [plan.facts.cache_id for plan in plans if plan.sync_status == SyncStatus.FAIL and plan.operation is None]
     if due := due_of(conn, failed, now_s()):
         forget_refusals(conn, in_list(cache.c.id, due))

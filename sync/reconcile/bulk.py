@@ -1,10 +1,10 @@
-"""Settle plain rows together: a first sync has a million of them, all with the same outcome.
+"""Settle plain rows as sets: a first sync may have a million of them, all with the same outcome.
 
 A row is plain when only the two statuses matter: no update is open, no undo holds it, no failure is noted, the contact
 has the member's address and is not to be unsubscribed because it objects to mail, and no interests are linked. Two
-cases of these have the same plan whatever the dates are, and are settled here by conditions: both sides agree (the row
-is at rest), or the contact of a member in the audience was never in the group (the contact joins). The tests hold these
-conditions against `plan_rows`, which plans every other row, and all rows where a preview is asked for.
+cases of these have the same plan whatever the dates are, and are settled here by conditions: both sides agree, or the
+contact of a member in the audience was never in the group (the contact joins). The tests compare these conditions with
+`plan_rows`, which plans every other row, and all rows of a preview.
 """
 
 from collections.abc import Sequence

@@ -47,8 +47,8 @@ class Range:
 def drop_dead_contacts(conn: Connection, audience: Audience, rows: Range) -> tuple[int, int]:
     """Unlink rows whose contact is missing or in the trash, and delete those left with neither member nor contact.
 
-    A row with updates stays, because they would go with it: what was owed is not deleted without a trace. Returns how
-    many were unlinked and how many deleted.
+    A row with updates stays, because they would be deleted with it. Returns how many were unlinked and how many
+    deleted.
     """
     alive = select(contact.c.id).where(contact.c.id == cache.c.civicrm_contact_id, contact.c.is_deleted == 0)
     dead = select(cache.c.id).where(

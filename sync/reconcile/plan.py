@@ -141,8 +141,8 @@ def _move_address(facts: RowFacts, base: Plan, best: str) -> Plan:
 
 
 def _decide(facts: RowFacts, audience: Audience) -> Decision:
-    """`decide`, except that a member whose contact objects to mail is unsubscribed where the settings say so, and that
-    what an undo holds is left as it is."""
+    """`decide`, with two exceptions: a member whose contact objects to mail is unsubscribed where the settings say so,
+    and a row that an undo holds is not changed."""
     if _is_unwanted(facts, audience):
         return Decision.UNSUBSCRIBE
     if STATUS in facts.held:
@@ -212,7 +212,7 @@ def _member_obstacle(facts: RowFacts, audience: Audience) -> str | None:
 def _operation(
     facts: RowFacts, decision: Decision, stays: bool, interests: Mapping[str, bool], audience: Audience
 ) -> MemberOperation | None:
-    """What Mailchimp is to be asked for; None: nothing.
+    """The update to send to Mailchimp; None: nothing.
 
     An unsubscription because of an objection is dated long ago: it is no change of the person's mind, so it neither
     removes the contact from the group nor outlasts the objection.
@@ -292,7 +292,7 @@ def _put(
 
 
 def _was_refused(refusal: Refusal, operation: MemberOperation) -> bool:
-    """True when the same was asked for the same word of CiviCRM before, and Mailchimp said no."""
+    """Whether Mailchimp refused the same update before, sent because of the same change in CiviCRM."""
     if refusal.cause is None or operation.cause is None:
         return False
     then, now = refusal.body, operation.body

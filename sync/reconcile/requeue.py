@@ -39,7 +39,8 @@ def include_matching(
 
 
 def forget_refusals(conn: Connection, rows: ColumnElement[bool]) -> None:
-    """Send what Mailchimp refused once more, as soon as it is wanted: that is no mere repetition."""
+    """Forget that Mailchimp refused updates of these rows, so that the next sync that decides the same sends them
+    again."""
     forget_retries(conn, list(conn.execute(select(retry.c.cache_id).join(cache).where(rows)).scalars()))
     completed = (
         select(update.c.id)

@@ -1,7 +1,7 @@
-"""What ``Mailchimpsync.getstatus`` says of each linked audience: stage, log, balance, and whether something is amiss.
+"""The status of each linked audience (``Mailchimpsync.getstatus``): stage, log, balance, and problems.
 
 Reads only. Times in and out are site times. Asking Mailchimp about unfinished batches is a separate step, done
-without a transaction: ``ask_about_batches``; when Mailchimp does not answer, what we last knew is shown.
+without a transaction: ``ask_about_batches``; when Mailchimp does not answer, the stored state is shown.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from sync.mailchimp.errors import MailchimpError
 from sync.model import BatchRow
 from sync.reports.campaigns import read_last_import
 from sync.reports.health import is_late, judge
-from sync.reports.people.unmailable import count_unmailable
+from sync.reports.people.causes import count_unmailable
 from sync.runs.brake import show_brake
 from sync.runs.engine import FAILED, FINISHED
 from sync.store.balance import Balance, read_balance
@@ -140,7 +140,7 @@ def _data(conn: Connection, link: Link, clock: SiteClock) -> dict[str, Any]:
 
 
 def _source(conn: Connection, link: Link, clock: SiteClock) -> dict[str, Any]:
-    """The smart group of a connection that is one way: its state, and what becomes of who leaves it."""
+    """The smart group of a one-way connection: its state, and what the sync does about those who leave it."""
     leavers = "archive" if link.archives_leavers else "unsubscribe"
     return {**show_source(conn, link.group_id, clock), "leavers": leavers}
 
@@ -166,7 +166,7 @@ def _not_to_be_mailed(balance: Balance, privacy: Privacy) -> dict[str, Any] | bo
 
 
 def shown_position(conn: Connection, list_id: str, now: datetime) -> dict[str, Any]:
-    """How far a sync has got, as callers are shown it: ``busy`` while somebody is at work, the stage otherwise."""
+    """The checkpoint as callers see it: ``busy`` while a process syncs the audience, the stage otherwise."""
     return _shown(conn, load(conn, list_id), now)
 
 
@@ -225,7 +225,7 @@ def find_crash(
 
 
 def find_failure(conn: Connection, list_id: str) -> str:
-    """Why the last run could not go on, in a sentence that names the next step; empty where it could."""
+    """Why the last run failed, in a sentence that names the next step; empty where it did not."""
     last = conn.execute(
         select(run_log.c.outcome, run_log.c.error)
         .where(run_log.c.list_id == list_id, run_log.c.undoes.is_(None))

@@ -5,7 +5,7 @@ asking again; a braked run that is started again without a confirmation fetches 
 """
 
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import Connection
 
@@ -25,9 +25,7 @@ async def check_brake(run: Run) -> None:
         impact = await estimate_impact(run, limits)
         kind = impact.exceeds(limits)
         if kind is not None:
-            sentence = _sentence(kind, impact, limits, run.audience)
-            await run.commit(engage, kind, impact, limits, sentence)
-            raise SyncBraked(f"Audience {run.audience.list_id} stopped at {run.checkpoint.stage}: {sentence}")
+            await stop_run(run, kind, impact, limits, _sentence(kind, impact, limits, run.audience))
     if run.checkpoint.brake is not None:
         await run.commit(_release)
 
@@ -69,8 +67,13 @@ def _release(conn: Connection, step: Step) -> None:
         record(conn, BRAKE, step.audience.list_id, "The brake is off: the sync is within the limits again.")
 
 
-def engage(conn: Connection, step: Step, kind: str, impact: Impact, limits: Limits, sentence: str) -> None:
-    """Store the brake, with why it is on."""
+async def stop_run(run: Run, kind: str, impact: Impact, limits: Limits, sentence: str) -> NoReturn:
+    """Store the brake, with why it is on. Raises SyncBraked with that *sentence*."""
+    await run.commit(_engage, kind, impact, limits, sentence)
+    raise SyncBraked(f"Audience {run.audience.list_id} stopped at {run.checkpoint.stage}: {sentence}")
+
+
+def _engage(conn: Connection, step: Step, kind: str, impact: Impact, limits: Limits, sentence: str) -> None:
     since = (step.checkpoint.brake or {}).get("since") or step.site_time
     if (step.checkpoint.brake or {}).get("sentence") != sentence:  # else it is the same brake, met once more
         record(conn, BRAKE, step.audience.list_id, sentence)

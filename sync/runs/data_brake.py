@@ -11,8 +11,7 @@ from sync.audience import Audience
 from sync.data.changes import RULES, fingerprint
 from sync.data.member_data import plan_data, select_members
 from sync.data.plugins import DataPlugins
-from sync.errors import SyncBraked
-from sync.runs.brake import engage
+from sync.runs.brake import stop_run
 from sync.runs.impact import DATA, Impact, Limits
 from sync.runs.run import Run
 from sync.store.runs.data_due import read_marks
@@ -37,15 +36,14 @@ async def check_data_brake(run: Run) -> None:
         changed, members = changed + more, members + seen
     impact = Impact(data_changes=changed, audience_size=members)
     if impact.exceeds(limits) == DATA:
-        sentence = _sentence(impact, limits)
-        await run.commit(engage, DATA, impact, limits, sentence)
-        raise SyncBraked(f"Audience {run.audience.list_id} stopped at {run.checkpoint.stage}: {sentence}")
+        await stop_run(run, DATA, impact, limits, _sentence(impact, limits))
 
 
 def count_changed(
     conn: Connection, audience: Audience, plugins: DataPlugins, after: int, size: int
 ) -> tuple[int, int, int | None]:
-    """How many of the next members a mapped field would be sent of, how many they are, and after which row to go on."""
+    """Of the next members: for how many a mapped field would be sent, how many they are, and the row to continue
+    after."""
     rows = conn.execute(select_members(audience).where(cache.c.id > after).order_by(cache.c.id).limit(size)).all()
     plans = plan_data(conn, audience, rows, plugins).plans
     changed = sum(not one.mapped.isdisjoint(one.fields) for one in plans)

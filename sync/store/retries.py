@@ -1,8 +1,8 @@
-"""What Mailchimp refused for now: when it is asked again. One row for each cache row and kind of update.
+"""Updates that failed for now, and when they are sent again. One row for each cache row and kind of update.
 
-A temporary refusal (`errors.is_temporary`), a server error that came back at every try, or results that never came are
-no last word. The same change is sent again after a day, three days, a week, and so on: at most once a day. A change of
-mind in CiviCRM has another cause, is sent at once, and begins the count again; so does ``includecontact``.
+An update is retried after a temporary refusal (`errors.is_temporary`), a server error at every try, or results that
+never came. The same change is sent again after a day, three days, a week, and so on: at most once a day. A
+later change in CiviCRM has another cause: it is sent at once and begins the count again; so does ``includecontact``.
 """
 
 import time
@@ -62,7 +62,8 @@ def put_off(conn: Connection, cache_id: int, kind_group: str, cause_s: int | Non
 
 
 def forget_retries(conn: Connection, cache_ids: Sequence[int], kind_group: str | None = None) -> None:
-    """Begin the count again for these rows: what they asked for was done, refused for good, or is asked by a person."""
+    """Begin the count of retries again for these rows: the update was carried out, refused for good, or requested by a
+    person."""
     if cache_ids:
         mine = in_list(retry.c.cache_id, cache_ids)
         conn.execute(delete(retry).where(mine if kind_group is None else mine & (retry.c.kind == kind_group)))

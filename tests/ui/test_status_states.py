@@ -8,11 +8,11 @@ from jinja2 import Environment
 from markupsafe import Markup
 
 from civiapi.store.clock import site_clock
-from civiapi.ui.core.problems import of_failed_sync
 from civiapi.ui.core.templates import add_globals, template_options
 from civiapi.ui.core.times import Times
 from civiapi.ui.status.fragments import announcement, module_context
 from civiapi.ui.status.model import ConnectionView, SyncSchedule
+from civiapi.ui.status.problems import of_failed_sync
 from sync.store.balance import Balance
 from sync.store.runs.checkpoints import STAGE_TITLES, STAGES
 

@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 
 from civiapi.ui.config.model import group_titles, read_stored
 from civiapi.ui.core.page import PageRequest
-from civiapi.ui.core.problems import Problem, of_failed_sync
 from civiapi.ui.core.templates import many
 from civiapi.ui.jobs.pages import title_of
+from civiapi.ui.status.problems import Problem, of_failed_sync
 from sync.reports.checks import audience_of
 from sync.reports.health import UNHEALTHY, Health
 from sync.store.balance import MANY

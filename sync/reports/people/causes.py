@@ -1,16 +1,19 @@
-"""Why people failed, in groups: each cause with a label, what to do, and the condition that finds its rows.
+"""Why people failed, in groups: each cause with a label, what to do, the condition that finds its rows, and numbers.
 
 The first cause whose part is in the stored text counts, so that every failed row has one cause.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, case, func, literal_column, null
+from sqlalchemy import ColumnElement, Connection, FromClause, case, func, literal_column, not_, null, or_, select
 
-from sync.model import SyncStatus
-from sync.store.tables import cache
+from civiapi.store.databases.expressions import loose_text
+from sync.model import RECEIVES_MAIL, GroupStatus, SyncStatus
+from sync.store.balance import MANY
+from sync.store.sources import members_of
+from sync.store.tables import cache, update
+from sync.store.updates import was_overtaken
 
 RESUBSCRIBE = "Only the person can subscribe again, with a signup form of Mailchimp's."
 NOTHING = "Nothing needs doing: they get no mail. Remove them from the group if it should not list them."
@@ -61,18 +64,66 @@ def label_of(text: str) -> str:
     return next((one.label for one in CAUSES if one.part in text), "")
 
 
-def cause_of(words: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The label of a cache row's cause, by its *words* (``failure_words``); NULL where the row has not failed."""
+def failure_words() -> ColumnElement[Any]:
+    """All that is kept of why a row failed: what the sync noted, and Mailchimp's answer to the last update."""
+    refusal = (
+        select(update.c.error_response)
+        .where(update.c.mailchimpsync_cache_id == cache.c.id, not_(was_overtaken()))
+        .order_by(update.c.id.desc())
+        .limit(1)
+        .correlate(cache)
+        .scalar_subquery()
+    )
+    return loose_text(cache.c.civicrm_data, refusal)
+
+
+def cause_of_row() -> ColumnElement[Any]:
+    """The label of a cache row's cause; NULL where the row has not failed."""
 
     def text(value: str) -> ColumnElement[Any]:
         return literal_column(f"'{value}'")  # no parameters: it is part of statements that are kept
 
+    words = failure_words()
     known = [(func.instr(words, text(one.part)) > literal_column("0"), text(one.label)) for one in CAUSES]
     of_failed = case(*known, else_=text(OTHER.label))
     return case((cache.c.sync_status == text(SyncStatus.FAIL), of_failed), else_=null())
 
 
-def most_frequent(counts: Mapping[str, int]) -> list[Cause]:
-    """The causes of these counts by label, the most frequent first, other reasons last."""
-    ordered = sorted(counts, key=lambda label: (label == OTHER.label, -counts[label], label))
-    return [BY_LABEL[label] for label in ordered]
+def read_failures(conn: Connection, list_id: str) -> list[dict[str, Any]]:
+    """The failed rows of an audience by cause: ``cause``, ``count``, ``remedy``, and the ``filter`` that finds them.
+
+    The filter is one of ``MailchimpsyncCache.get`` and ``Mailchimpsync.includematching``.
+    """
+    its = {"mailchimp_list_id": list_id, "sync_status": SyncStatus.FAIL.value}
+    return [
+        {"cause": one.label, "count": count, "remedy": one.remedy, "filter": its | {"cause": one.label}}
+        for one, count in _count_failures(conn, cache, list_id)
+    ]
+
+
+def count_unmailable(conn: Connection, list_id: str, group_id: int, expected: int) -> list[dict[str, str | int]]:
+    """How many people of the group cannot be subscribed, by reason: ``label``, ``why`` (a part of the text), ``count``.
+
+    *expected*: how many they are; none or very many are not read.
+    """
+    if not 0 < expected <= MANY:
+        return []
+    members = members_of(conn, group_id)
+    theirs = (members.c.contact_id == cache.c.civicrm_contact_id) & (members.c.group_id == group_id)
+    no_member = or_(cache.c.mailchimp_status.is_(None), cache.c.mailchimp_status.not_in(sorted(RECEIVES_MAIL)))
+    found = _count_failures(
+        conn, cache.join(members, theirs), list_id, members.c.status == GroupStatus.ADDED, no_member
+    )
+    return [{"label": one.label, "why": one.part, "count": count} for one, count in found]
+
+
+def _count_failures(
+    conn: Connection, rows: FromClause, list_id: str, *where: ColumnElement[bool]
+) -> list[tuple[Cause, int]]:
+    """The causes of failed cache rows with their numbers, the most frequent first, other reasons last."""
+    label = cause_of_row()
+    of_failed = (cache.c.mailchimp_list_id == list_id, cache.c.sync_status == SyncStatus.FAIL, *where)
+    counted = select(label, func.count()).select_from(rows).where(*of_failed).group_by(label)
+    counts = {str(name): int(count) for name, count in conn.execute(counted)}
+    ordered = sorted(counts, key=lambda one: (one == OTHER.label, -counts[one], one))
+    return [(BY_LABEL[one], counts[one]) for one in ordered]

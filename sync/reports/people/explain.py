@@ -84,7 +84,7 @@ def _names(conn: Connection, config: Config, link: Link) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Row:
-    """A cache row as the next sync will have it, and as it is kept now (None: it has no row yet)."""
+    """A cache row: its id once the next sync has prepared it, and its stored columns (None: it has no row yet)."""
 
     id: int
     kept: Mapping[str, Any] | None
@@ -196,7 +196,7 @@ def _data(conn: Connection, audience: Audience, cache_id: int, plugins: DataPlug
 
 
 def _explain_nobody(conn: Connection, audience: Audience, query: PersonQuery) -> dict[str, Any]:
-    """Somebody who has no row and will not get one."""
+    """The explanation of a person who has no row and gets none."""
     contact_id = next(iter(contacts_of(conn, query)), None)
     history = _history(conn, audience, contact_id)
     own = [one for one in history if one["group_id"] == audience.group_id]
@@ -232,7 +232,7 @@ _NOBODY: dict[str, Any] = {"status": None, "since": None, "source": None}
 
 
 def _civicrm(audience: Audience, standing: Standing | None, history: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Where they stand in the group. An echo is dated by the Mailchimp word that it repeats."""
+    """The status in the group. A change by the sync has the time of the Mailchimp change that it mirrors."""
     if standing is None:
         return dict(_NOBODY)
     own = next((one for one in history if one["group_id"] == audience.group_id), None)
@@ -241,7 +241,7 @@ def _civicrm(audience: Audience, standing: Standing | None, history: Sequence[Ma
 
 
 def _mailchimp(conn: Connection, audience: Audience, facts: RowFacts) -> dict[str, Any]:
-    """Where they stand at Mailchimp; the word is the sync's own where an update that was done bears its date."""
+    """The status at Mailchimp; its source is the sync where an update that was carried out has the same time."""
     member = facts.member
     if member is None:
         return {**_NOBODY, "email": "", "member_id": "", "last_changed": None}

@@ -1,6 +1,6 @@
 """Finding cache rows of one audience: what ``MailchimpsyncCache.get`` and ``getcount`` show.
 
-A row comes with ``status``, CiviCRM's latest word on the contact and the subscription group (from the subscription
+A row comes with ``status``, the status of the contact's latest change in the subscription group (from the subscription
 history, empty where there is none). Conditions are Core expressions over ``columns``; how callers spell them is the
 API's business. Order is by id, or against it. Ids are found first, in whatever index serves, and only one page of rows
 is read.
@@ -10,20 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, Select, case, func, literal_column, not_, select
+from sqlalchemy import BindParameter, ColumnElement, Connection, Select, case, func, literal_column, select
 
-from civiapi.store.databases.expressions import loose_text, unindexed
+from civiapi.store.databases.expressions import unindexed
 from civiapi.store.schema.tables import subscription_history
 from sync.connections.config import Link, read_config
 from sync.errors import BadConfig, SyncError
-from sync.model import SyncStatus
-from sync.reports.people.causes import cause_of, most_frequent
+from sync.reports.people.causes import cause_of_row, failure_words
 from sync.store.members.blobs import data_as_json
 from sync.store.members.consents import given_permissions
 from sync.store.members.privacy import not_to_be_mailed
 from sync.store.sources import members_of
-from sync.store.tables import cache, source_contact, update
-from sync.store.updates import was_overtaken
+from sync.store.tables import cache, source_contact
 
 Where = Sequence[ColumnElement[bool]]
 Value = int | str | BindParameter[Any]
@@ -56,47 +54,15 @@ def columns(group_id: Value) -> Mapping[str, ColumnElement[Any]]:
         **own,
         "civicrm_status": latest_status(group_id),
         "why_failed": failure_words(),
-        "cause": cause_of(failure_words()),
+        "cause": cause_of_row(),
         "permissions": given_permissions(),
         "not_to_be_mailed": case((not_to_be_mailed(), literal_column("1")), else_=literal_column("0")),
     }
 
 
-def failure_words() -> ColumnElement[Any]:
-    """All that is kept of why a row failed: what the sync noted, and Mailchimp's answer to the last update."""
-    refusal = (
-        select(update.c.error_response)
-        .where(update.c.mailchimpsync_cache_id == cache.c.id, not_(was_overtaken()))
-        .order_by(update.c.id.desc())
-        .limit(1)
-        .correlate(cache)
-        .scalar_subquery()
-    )
-    return loose_text(cache.c.civicrm_data, refusal)
-
-
-def read_failures(conn: Connection, link: Link) -> list[dict[str, Any]]:
-    """The failed rows of an audience by cause: ``cause``, ``count``, ``remedy``, and the ``filter`` that finds them.
-
-    The filter is one of ``MailchimpsyncCache.get`` and ``Mailchimpsync.includematching``.
-    """
-    cause = cause_of(failure_words())
-    rows = conn.execute(
-        select(cause, func.count())
-        .where(cache.c.mailchimp_list_id == link.list_id, cache.c.sync_status == SyncStatus.FAIL)
-        .group_by(cause)
-    )
-    counts = {str(label): int(count) for label, count in rows}
-    its = {"mailchimp_list_id": link.list_id, "sync_status": SyncStatus.FAIL.value}
-    return [
-        {"cause": one.label, "count": counts[one.label], "remedy": one.remedy, "filter": its | {"cause": one.label}}
-        for one in most_frequent(counts)
-    ]
-
-
 def latest_status(group_id: Value) -> ColumnElement[Any]:
-    """CiviCRM's latest word on a row's contact: the status of its highest history row in the subscription group; of a
-    smart group, what the last sync read."""
+    """The status of the latest change of a row's contact in the subscription group: that of its highest history row; in
+    a smart group, what the last sync read."""
     known = source_contact.c
     as_source = (
         select(known.status)

@@ -55,8 +55,8 @@ def _add(conn: Connection, step: Step) -> None:
 
 
 def _add_from_source(conn: Connection, step: Step, cursor: dict[str, Any] | None) -> None:
-    """Read the next members of a smart group that CiviCRM computed: mark the rows of who joined and left, and give rows
-    to who has none. Then go on with contacts that changed since."""
+    """Read the next members of a smart group as CiviCRM computed it: mark the rows of those who joined or left, and
+    make rows for those without one. Contacts that changed since follow."""
     audience, group_id = step.audience, step.audience.group_id
     if cursor is not None and cursor["phase"] == "recent":
         ids, following = _recent(conn, step, cursor)

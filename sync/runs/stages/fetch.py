@@ -83,12 +83,12 @@ def _links_unread_permission(step: Step) -> bool:
 
 
 def _continue(step: Step, request: RunRequest, page: int) -> None:
-    """Go on with the fetch that the extension began.
+    """Continue the fetch that the extension began.
 
-    Its ``lastSyncTime`` is the start of that very fetch: since then would miss everybody after the offset for good. A
-    fetch of everybody goes on a page before the offset, because members move up when others leave. Changes since a date
-    are few, and in another order there: those are fetched from the first. ``lastSyncTime`` stays, so that the next sync
-    sees what changed before the offset meanwhile.
+    Its ``lastSyncTime`` is the start of that same fetch, so fetching changes since then would miss everybody after the
+    offset for good. A full fetch continues one page before the offset, because members move to earlier pages when
+    others leave. Changes since a date are few, and listed in another order there: they are fetched from the first one.
+    ``lastSyncTime`` stays, so that the next sync reads what changed before the offset meanwhile.
     """
     checkpoint = step.checkpoint
     since = _read_since(step, checkpoint.fetch.get("since"))

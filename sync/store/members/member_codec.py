@@ -1,11 +1,11 @@
-"""``mailchimp_data``: what we last knew of a member, each field with the time it last changed beside it.
+"""``mailchimp_data``: the last known fields of a member, each with the time of its last change.
 
 A PHP-serialized flat map: ``status``, ``first_name``, ``last_name`` and one ``interest-ID`` for each interest, each
 with its ``…@`` (site time, ``YYYYMMDDHHMMSS``). ``sent-status`` and ``sent-interest-ID`` note what was sent and,
 in their ``@``, the time of the CiviCRM change behind it: a change that echoes our own write is dated by its cause.
 ``echo-status@`` and ``echo-interest-ID@`` are the times of the Mailchimp changes that our latest group changes
 mirror. The extension of 2020 has names and a nested ``interests`` map, and changes no interest of a row without it:
-the map is written beside the flat entries, so that it always says the same. Where the two differ, the flat one counts.
+the map is written as well, with the same values. Where the two differ, the flat entry counts.
 Marketing permissions are flat entries only (``interest-permission:ID``), which the extension does not read: what it
 finds in the map are interests to it, and Mailchimp refuses one that it does not know.
 
