@@ -24,15 +24,10 @@ Save = Callable[[Connection, Request, dict[str, Any], int | None], int]
 Remove = Callable[[Connection, Request, int], None]
 
 
-def get(conn: Connection, request: Request) -> Result:
-    """The rows that meet the filters."""
-    return query.get(conn, request)
+GET = Action("get", run=query.get, short=True)
 
 
-GET = Action("get", run=get, short=True)
-
-
-def actions(save: Save | None = None, remove: Remove | None = None, *, get: Run = get) -> tuple[Action, ...]:
+def actions(save: Save | None = None, remove: Remove | None = None, *, get: Run = query.get) -> tuple[Action, ...]:
     """get, create and delete of an entity with a table; *save* and *remove* apply its own rules."""
     return (Action("get", run=get, short=True), create_action(save), delete_action(remove))
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select
 
+from civiapi.api import query
 from civiapi.api.declaration import option_lists as lists
 from civiapi.api.declaration.fields import (
     BOOLEAN,
@@ -54,7 +55,7 @@ def get(conn: Connection, request: Request) -> Result:
         params["id"] = {"IN": sorted(ids & _given_ids(params["id"]) if "id" in params else ids)}
         if not params["id"]["IN"]:
             return Result(0, unwrapped=True) if request.options.is_count else Result([])
-    found = crud.get(conn, request.with_only(params))
+    found = query.get(conn, request.with_only(params))
     wanted = [name for name in PARTIES if name in request.returns or (not request.returns and name in FIRST_PARTY)]
     if wanted and not request.options.is_count:
         _add_parties(conn, request, found.values, wanted)

@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, select
 
+from civiapi.api import query
 from civiapi.api.declaration import option_lists as lists
 from civiapi.api.declaration.fields import INT, Field, FixedOptions
 from civiapi.api.declaration.spec import Action, Entity, Request, Result
@@ -18,7 +19,6 @@ from civiapi.api.parameters.options import integer
 from civiapi.api.parameters.params import check_filter
 from civiapi.api.permissions import CONTACT_TABLE, check_edit, check_old_owner, unseen_contacts
 from civiapi.store.schema import tables
-from entities.actions import crud
 
 TABLES = FixedOptions.named(CONTACT_TABLE, "civicrm_activity", "civicrm_case", "civicrm_file")
 entity_tag = tables.entity_tag
@@ -30,7 +30,7 @@ def get(conn: Connection, request: Request) -> Result:
     if contact_id is not None:
         checked = check_filter(conn, request, ENTITY_ID, contact_id)
         request = request.with_params(entity_id=checked, entity_table=CONTACT_TABLE)
-    return crud.get(conn, request)
+    return query.get(conn, request)
 
 
 def create(conn: Connection, request: Request) -> Result:

@@ -24,14 +24,14 @@ def get(conn: Connection, request: Request) -> Result:
     """The rows that meet the filters; ``contact_id`` means those of a contact on either side."""
     contact_id = request.params.get("contact_id")
     if contact_id is None:
-        return crud.get(conn, request)
+        return query.get(conn, request)
     sides = ("contact_id_a", "contact_id_b")
     if any(request.params.get(name) is not None for name in sides):
         raise ApiError("Relationship is filtered by 'contact_id' or by one of its sides, not by both", 2000)
     either = {"or": [*query.or_options(request), sides]}
     options = replace(request.options, raw={**request.options.raw, **either})
     both = request.with_params(**dict.fromkeys(sides, contact_id), contact_id=None)
-    return crud.get(conn, replace(both, options=options))
+    return query.get(conn, replace(both, options=options))
 
 
 RELATIONSHIP_TYPE = Entity(

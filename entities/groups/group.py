@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, func, select, update
 
+from civiapi.api import query
 from civiapi.api.declaration.fields import BOOLEAN, INT, TEXT, TIMESTAMP, Field, FixedOptions, OptionGroup
 from civiapi.api.declaration.spec import Action, Entity, Request, Result
 from civiapi.api.errors import ApiError
@@ -27,7 +28,7 @@ group = tables.group
 
 def get(conn: Connection, request: Request) -> Result:
     """The groups that meet the filters, with ``member_count`` if it is among the columns asked for."""
-    found = crud.get(conn, request)
+    found = query.get(conn, request)
     if "member_count" in request.returns and isinstance(found.values, list):
         counts = _member_counts(conn, request, [int(row["id"]) for row in found.values])
         for row in found.values:

@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, and_, func, select
 
+from civiapi.api import query
 from civiapi.api.declaration import option_lists as lists
 from civiapi.api.declaration.fields import INT, Field, FixedOptions, OptionTable
 from civiapi.api.declaration.spec import Action, Entity, Request, Result
@@ -24,7 +25,6 @@ from civiapi.store.civicrm.group_membership import GroupStatus
 from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema import tables
 from civiapi.store.text.encoded_text import cut
-from entities.actions import crud
 
 STATUS = FixedOptions.named(GroupStatus.ADDED, GroupStatus.REMOVED, GroupStatus.PENDING)
 PREFIXES = {GroupStatus.ADDED: "in", GroupStatus.REMOVED: "out", GroupStatus.PENDING: "pending"}
@@ -172,7 +172,7 @@ def get(conn: Connection, request: Request) -> Result:
     """The rows that meet the filters; for one contact, its groups with date and method of joining."""
     contact_id = request.params.get("contact_id")
     if not isinstance(contact_id, int) or any("." in name for name in request.params):
-        return crud.get(conn, request)
+        return query.get(conn, request)
     rows = _groups_of(conn, request, contact_id)
     return Result(len(rows), unwrapped=True) if request.options.is_count else Result(rows)
 
@@ -184,7 +184,7 @@ def _other_filters(conn: Connection, request: Request) -> list[ColumnElement[boo
     odd = [one for name in _WANTED if isinstance(one := request.params.get(name), dict) and "IN" not in one]
     if not others and not odd:
         return []
-    found = crud.get(conn, replace(request, returns=("id",), options=Options(limit=0)))
+    found = query.get(conn, replace(request, returns=("id",), options=Options(limit=0)))
     return [in_list(member.c.id, [int(row["id"]) for row in found.values])]
 
 

@@ -23,7 +23,7 @@ def get(conn: Connection, request: Request) -> Result:
     if not is_empty(current):
         request = request.with_params(id=CURRENT)
     asked = request.returns
-    found = crud.get(conn, request)
+    found = query.get(conn, request)
     for row in found.values if isinstance(found.values, list) else ():  # a count has no rows
         more = _more(conn, request, int(row["id"]))
         if asked and "name" not in asked:

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from civiapi.api import query
 from civiapi.api.context import Context
 from civiapi.api.declaration.fields import BOOLEAN, INT, TEXT, TIMESTAMP, Field, FixedOptions, Option
 from civiapi.api.declaration.spec import Action, Entity, Request, Result
@@ -56,7 +57,7 @@ def clone(conn: Connection, request: Request) -> Result:
     fresh = {"name": cut(f"{row['name']} - Copy", 255), "last_run": None, "last_run_end": None}
     values: dict[str, Any] = {name: value for name, value in row.items() if name != "id"} | fresh
     new_id = crud.store(conn, request, values, None)
-    return crud.get(conn, request.with_params(id=new_id))
+    return query.get(conn, request.with_params(id=new_id))
 
 
 def get_schedule(conn: Connection, request: Request) -> Result:

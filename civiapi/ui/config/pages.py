@@ -43,11 +43,6 @@ HOOKS = {"add_webhook": "hooked", "add_batch_webhook": "hooked", "delete_webhook
 }
 
 
-async def index(page: PageRequest) -> web.Response:
-    """All accounts and connections; without any, the form that adds the first account."""
-    return await show_index(page)
-
-
 async def change(page: PageRequest) -> web.Response:
     """A posted form: ``do`` is ``add``, ``refresh``, ``rekey`` or a process of ``updatewebhook``."""
     do = page.field("do")
@@ -116,16 +111,11 @@ async def _replace_key(page: PageRequest, stored: StoredConfig, old: str) -> web
 # ── Removing ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def ask_removal(page: PageRequest) -> web.Response:
-    """What removing a connection (``list_id``) or an account (``account``) deletes, and the button that does it."""
-    return await _show_removal(page)
-
-
 async def remove(page: PageRequest) -> web.Response:
     """Remove the connection or account of the page."""
     stored = await read_stored(page)
     if stored.digest != page.field("digest"):
-        return await _show_removal(page, CHANGED, 409)
+        return await show_removal(page, CHANGED, 409)
     list_id, key = page.field("list_id"), stored.find_key(page.field("account"))
     accounts, lists = dict(as_map(stored.raw.get("accounts"))), dict(stored.lists)
     if list_id:
@@ -136,11 +126,13 @@ async def remove(page: PageRequest) -> web.Response:
     try:
         await save(page, stored.changed(accounts=accounts, lists=lists), stored.digest)
     except CallFailed as failed:
-        return await _show_removal(page, failed.message, 422)
+        return await show_removal(page, failed.message, 422)
     return done(page, "unlinked" if list_id else "removed")
 
 
-async def _show_removal(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
+async def show_removal(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
+    """What removing a connection (``list_id``) or an account (``account``) deletes, and the button that does it;
+    *wrong*: why the removal failed."""
     stored = await read_stored(page)
     account, list_id = _named(stored, page)
     if account is None:
@@ -171,7 +163,7 @@ async def _count(page: PageRequest, group_id: str) -> Mapping[str, Any]:
 
 
 async def show_index(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
-    """The page, with an error message."""
+    """All accounts and connections; without any, the form that adds the first account. *wrong*: an error message."""
     stored = await read_stored(page)
     connections = [one.connection for account in stored.accounts for one in account.linked]
     wanted = (group for one in connections if one for group in (one.group_id, *one.interests.values()))
@@ -190,8 +182,8 @@ async def show_index(page: PageRequest, wrong: str = "", status: int = 200) -> w
 
 
 ROUTES = (
-    ("GET", PATH, index),
+    ("GET", PATH, show_index),
     ("POST", PATH, change),
-    ("GET", REMOVE, ask_removal),
+    ("GET", REMOVE, show_removal),
     ("POST", REMOVE, remove),
 )

@@ -16,9 +16,10 @@ WRONG = "Wrong user name or API key."
 OWN_PAGE = re.compile(r"/civicrm/[\w./?&=%+~,:@*-]*", re.ASCII)
 
 
-async def show(page: PageRequest) -> web.Response:
-    """The form."""
-    return _form(page)
+async def show(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
+    """The form; *wrong*: why a log-in failed."""
+    anonymous = replace(page, caller=None)
+    return anonymous.render("core/login.html", status, wrong=wrong, user=page.field("user"), next=_next(page))
 
 
 async def log_in(page: PageRequest) -> web.Response:
@@ -29,8 +30,8 @@ async def log_in(page: PageRequest) -> web.Response:
         )
     except AuthenticationFailed as refusal:
         if refusal.retry_after:
-            return later(_form(page, refusal.message, 429), refusal)
-        return _form(page, WRONG, 403)
+            return later(await show(page, refusal.message, 429), refusal)
+        return await show(page, WRONG, 403)
     return page.redirect(_next(page), await page.site.auth.open_session(caller))
 
 
@@ -38,11 +39,6 @@ async def log_out(page: PageRequest) -> web.Response:
     """End every session of the user, in this browser and elsewhere."""
     await page.site.auth.end_sessions(page.incoming.session)
     return page.redirect(LOGIN, "")
-
-
-def _form(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
-    anonymous = replace(page, caller=None)
-    return anonymous.render("core/login.html", status, wrong=wrong, user=page.field("user"), next=_next(page))
 
 
 def _next(page: PageRequest) -> str:

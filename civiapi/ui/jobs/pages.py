@@ -40,11 +40,6 @@ def title_of(job: Mapping[str, Any]) -> str:
     return str(job["name"] or call)
 
 
-async def index(page: PageRequest) -> web.Response:
-    """Every job."""
-    return await _show(page)
-
-
 async def change(page: PageRequest) -> web.Response:
     """A posted form: ``do`` is ``run``, ``save``, ``enable`` or ``disable``, of the job ``id``."""
     job_id, do = page.field("id"), page.field("do")
@@ -62,9 +57,9 @@ async def change(page: PageRequest) -> web.Response:
             await page.call_api("Job", "create", {"id": job_id, **given})
             done = "saved"
         else:
-            return await _show(page, wrong="Unknown action.", status=400)
+            return await index(page, wrong="Unknown action.", status=400)
     except CallFailed as failed:
-        return await _show(page, wrong=failed.message, status=422)
+        return await index(page, wrong=failed.message, status=422)
     return page.redirect(f"{PATH}?{urlencode({'done': done, 'id': job_id})}#job-{job_id}")
 
 
@@ -117,7 +112,8 @@ def _is_sync(entry: Mapping[str, Any]) -> bool:
     return all(part in (entry["command"] or "").lower() for part in SYNC.split("."))
 
 
-async def _show(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
+async def index(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
+    """Every job; *wrong*: the message of a form that failed."""
     found = await page.rows("Job", {"options": {"limit": 0, "sort": "name"}})
     schedule = await page.api_values("Job", "getschedule", {"sequential": 1})
     last = {one["id"]: await _last_entry(page, one["id"]) for one in found}

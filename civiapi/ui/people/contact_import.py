@@ -30,11 +30,6 @@ ROWS = {
 """What a row of a file is, one and several."""
 
 
-async def show(page: PageRequest) -> web.Response:
-    """The form."""
-    return _render(page)
-
-
 async def upload(page: PageRequest) -> web.Response:
     """Import the posted files; shows what was imported, or each mistake."""
     try:
@@ -42,15 +37,15 @@ async def upload(page: PageRequest) -> web.Response:
     except (multipart.Broken, forms.TooMany) as error:
         raise BadBody(f"The form cannot be read: {error}.") from error
     if not files:
-        return _render(page, 422, wrong=NO_FILE)
+        return await show(page, 422, wrong=NO_FILE)
     try:
         imported = await page.api_values("Contact", "importcsv", {"files": files})
     except CallFailed as failed:
         rows = failed.answer.get("rows") or []
         more = "" if failed.answer.get("complete", 1) else "There may be more mistakes: reading stopped after these."
-        return _render(page, 422, wrong="" if rows else failed.message, mistakes=rows, more=more)
+        return await show(page, 422, wrong="" if rows else failed.message, mistakes=rows, more=more)
     connected = bool((await read_stored(page)).lists)
-    return _render(page, imported=imported, summary=_summary(imported), connected=connected)
+    return await show(page, imported=imported, summary=_summary(imported), connected=connected)
 
 
 def _read_files(page: PageRequest) -> dict[str, str]:
@@ -64,7 +59,8 @@ def _summary(imported: list[dict[str, Any]]) -> str:
     return ", ".join(many(one["loaded"], *ROWS[one["file"]]) for one in imported if one["loaded"])
 
 
-def _render(page: PageRequest, status: int = 200, **result: Any) -> web.Response:
+async def show(page: PageRequest, status: int = 200, **result: Any) -> web.Response:
+    """The form; *result*: what the template shows of an import."""
     nothing: dict[str, Any] = {
         "wrong": "",
         "mistakes": [],

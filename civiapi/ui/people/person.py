@@ -26,11 +26,6 @@ DONE = {
 }
 
 
-async def index(page: PageRequest) -> web.Response:
-    """The person."""
-    return await _show(page)
-
-
 async def change(page: PageRequest) -> web.Response:
     """A posted form: ``do`` is ``sync`` (in the connection ``group_id``) or ``include``."""
     do, person = page.field("do"), _person_params(page)
@@ -41,9 +36,9 @@ async def change(page: PageRequest) -> web.Response:
         elif do == "include":
             done = "included" if await _include(page, person) else "nobody"
         else:
-            return await _show(page, "Unknown action.", 400)
+            return await index(page, "Unknown action.", 400)
     except CallFailed as failed:
-        return await _show(page, failed.message, 422)
+        return await index(page, failed.message, 422)
     return page.redirect(f"{PATH}?{urlencode({**person, 'done': done})}")
 
 
@@ -67,7 +62,8 @@ def _person_params(page: PageRequest) -> dict[str, str]:
     return {name: value for name in ("contact_id", "email") if (value := page.field(name).strip())}
 
 
-async def _show(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
+async def index(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
+    """The person; *wrong*: the message of a form that failed."""
     person = _person_params(page)
     entries: list[dict[str, Any]] = []
     if person:

@@ -14,11 +14,6 @@ PERMISSION = "administer CiviCRM"
 SHOWN = 25
 
 
-async def index(page: PageRequest) -> web.Response:
-    """The imported campaigns, newest first, ``offset`` of them passed over."""
-    return await _show(page)
-
-
 async def change(page: PageRequest) -> web.Response:
     """The posted form: import what is not known yet, with opens and clicks if ``with_figures`` is ticked."""
     one = await find_connection(page, page.request.match_info["list_id"])
@@ -28,12 +23,13 @@ async def change(page: PageRequest) -> web.Response:
     try:
         [done] = await page.api_values("Mailchimpsync", "importcampaigns", asked)
     except CallFailed as failed:
-        return await _show(page, failed.message, 422)
+        return await index(page, failed.message, 422)
     query = urlencode({"outcome": done["outcome"], "count": done["campaigns"]})
     return page.redirect(f"{page.incoming.path}?{query}")
 
 
-async def _show(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
+async def index(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
+    """The imported campaigns, newest first, ``offset`` of them passed over; *wrong*: why an import failed."""
     list_id = page.request.match_info["list_id"]
     one = await find_connection(page, list_id)
     if one is None:
