@@ -1,7 +1,6 @@
 """JSON-RPC 2.0 over HTTP (contract/apiv3.md 10.2), ending with the specification's own printed examples."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -13,22 +12,11 @@ from civiapi.api.call import Caller
 from civiapi.auth.authenticator import Auth, Credentials
 from civiapi.endpoints.jsonrpc import MAX_BATCH, Method, Methods, Session, answer_text
 from civiapi.store.engine import Store
-from tests.support.http_server import ADMIN, ADMIN_KEY, KEYS, SITE_KEY, USERS, HttpServer, Mirror, Reply, serving
+from tests.support.http_server import ADMIN, ADMIN_KEY, KEYS, SITE_KEY, USERS, HttpServer, Mirror, Reply
 
 JSON = {"Content-Type": "application/json"}
 
 pytestmark = pytest.mark.sqlite_only("the API answers with the call; test_authx finds its users on both databases")
-
-
-@pytest.fixture
-def mirror() -> Mirror:
-    return Mirror()
-
-
-@pytest.fixture
-async def site(store: Store, mirror: Mirror) -> AsyncIterator[HttpServer]:
-    async with serving(store, mirror) as running:
-        yield running
 
 
 async def _rpc(site: HttpServer, body: Any, path: str = "/jsonrpc") -> Reply:

@@ -5,7 +5,6 @@ import random
 import socket
 import struct
 from collections.abc import AsyncIterator
-from typing import Any
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -21,17 +20,6 @@ GET_ERROR = "SECURITY: All requests that modify the database must be http POST, 
 UNDECODABLE = {"error_message": "Unable to decode supplied JSON.", "is_error": 1}
 
 pytestmark = pytest.mark.sqlite_only("the API answers with the call; test_authx finds its users on both databases")
-
-
-@pytest.fixture
-def mirror() -> Mirror:
-    return Mirror()
-
-
-@pytest.fixture
-async def site(store: Store, mirror: Mirror) -> AsyncIterator[HttpServer]:
-    async with serving(store, mirror) as running:
-        yield running
 
 
 def _url(path: str = REST, **fields: str) -> str:
@@ -441,66 +429,6 @@ async def test_the_older_ajax_path_wants_an_object(site: HttpServer, fields: dic
 async def test_the_older_ajax_path_is_always_sequential(site: HttpServer, mirror: Mirror) -> None:
     await site.post("/civicrm/api/json", data={**KEYS, "json": '{"entity":"Contact","action":"get","id":3}'})
     assert (mirror.last.entity, mirror.last.params["sequential"], mirror.last.params["id"]) == ("Contact", 1, 3)
-
-
-# ---- WordPress ----
-
-WP = "/wp-json/civicrm/v3/rest"
-
-
-@pytest.mark.parametrize(
-    ("fields", "status", "code", "message"),
-    [
-        ({"entity": "A", "action": "b"}, 401, "civicrm_rest_api_error", "Param api_key is not valid."),
-        ({"entity": "A", "action": "b", "api_key": "x"}, 401, "civicrm_rest_api_error", "Param key is not valid."),
-        ({**KEYS, "key": "no", "entity": "A", "action": "b"}, 400, "rest_invalid_param", "Invalid parameter(s): key"),
-        (
-            {**KEYS, "api_key": "no", "entity": "A", "action": "b"},
-            400,
-            "rest_invalid_param",
-            "Invalid parameter(s): api_key",
-        ),
-        ({**KEYS, "entity": "A", "action": "b", "json": "{x"}, 400, "rest_invalid_param", "Invalid parameter(s): json"),
-        (KEYS, 400, "rest_missing_callback_param", "Missing parameter(s): entity, action"),
-    ],
-)
-async def test_wordpress_words_its_errors_itself(
-    site: HttpServer, fields: dict[str, str], status: int, code: str, message: str
-) -> None:
-    reply = await site.post(WP, data=fields)
-    assert (reply.status, reply.json["code"], reply.json["message"]) == (status, code, message)
-    assert reply.json["data"]["status"] == status
-
-
-@pytest.mark.parametrize(
-    ("fields", "params"),
-    [
-        ({"json": "1", "id": "5"}, {"json": "1", "id": "5"}),
-        ({"id": "5"}, {"id": "5"}),
-        ({"json": '{"id":6}', "id": "5"}, {"id": 6}),
-    ],
-    ids=["A numeric json stays a parameter", "Without json: the fields", "An object is all there is"],
-)
-async def test_wordpress_reads_parameters_from_one_place(
-    site: HttpServer, mirror: Mirror, fields: dict[str, str], params: dict[str, Any]
-) -> None:
-    await site.post(WP, data={**KEYS, "entity": "Contact", "action": "get", **fields})
-    assert mirror.last.params == {**params, "version": 3, "check_permissions": True}
-
-
-@pytest.mark.parametrize(
-    ("value", "sent"),
-    [
-        (12, "12"),
-        (0, "[]"),
-        ("", "[]"),
-        ({"is_error": 0, "values": {"5": {"id": "5"}}}, '{"is_error":0,"values":[{"id":"5"}]}'),
-    ],
-)
-async def test_wordpress_sends_bare_scalars_and_lists(site: HttpServer, mirror: Mirror, value: Any, sent: str) -> None:
-    mirror.say = value
-    reply = await site.get(f"{WP}?{urlencode(KEYS)}&entity=A&action=getcount&json=1")
-    assert reply.text == sent
 
 
 # ---- whose address it is ----

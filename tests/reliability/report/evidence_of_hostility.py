@@ -36,10 +36,10 @@ HOSTILITY: dict[tuple[str, str, str], dict[str, str]] = {
         "An address in a webhook is never fetched, a results link never into a network of ours": """
             test_hostile_http.py::test_a_webhook_s_address_is_never_fetched
             test_events.py::TestBatchEvents::test_never_have_the_posted_address_fetched
-            test_client_faults.py::test_a_link_into_a_network_of_ours_is_not_followed
-            test_client_faults.py::test_a_download_is_led_on_only_to_where_a_link_may_lead
-            test_client_faults.py::test_a_download_that_is_led_on_forever_is_given_up
-            test_client_faults.py::test_a_download_carries_no_credentials_and_its_link_reaches_no_log""",
+            test_download.py::test_a_link_into_a_network_of_ours_is_not_followed
+            test_download.py::test_a_download_is_led_on_only_to_where_a_link_may_lead
+            test_download.py::test_a_download_that_is_led_on_forever_is_given_up
+            test_download.py::test_a_download_carries_no_credentials_and_its_link_reaches_no_log""",
     },
     (
         "clients",
@@ -75,7 +75,7 @@ HOSTILITY: dict[tuple[str, str, str], dict[str, str]] = {
             test_archive.py::test_any_bytes_at_all_give_results_or_a_bad_archive
             test_archive.py::test_any_damaged_byte_gives_results_or_a_bad_archive
             test_archive.py::test_member_names_are_never_paths
-            test_client_faults.py::test_a_download_larger_than_allowed_is_given_up_at_once""",
+            test_download.py::test_a_download_larger_than_allowed_is_given_up_at_once""",
         "Mistakes in settings are one sentence without a secret": """
             test_settings.py::test_settings_never_show_their_secrets""",
     },

@@ -111,8 +111,8 @@ TRAPS: dict[tuple[int, str], dict[str, str]] = {
         "A link to results lives ten minutes and takes no credentials": """
             test_client.py::test_a_fresh_link_is_fetched_right_before_each_download
             test_results.py::TestBatchesThatVanish::test_a_link_that_expired_is_asked_for_anew
-            test_client_faults.py::test_a_download_carries_no_credentials_and_its_link_reaches_no_log
-            test_client_faults.py::test_a_download_that_fails_is_repeated_with_a_fresh_link""",
+            test_download.py::test_a_download_carries_no_credentials_and_its_link_reaches_no_log
+            test_download.py::test_a_download_that_fails_is_repeated_with_a_fresh_link""",
         "Results expire after seven days": """
             test_results.py::TestBatchesThatVanish::test_results_that_expired_after_seven_days_are_sent_for_again
             test_traps_batches.py::TestGone::test_a_server_that_slept_for_longer_than_results_last_sends_again_what_it_cannot_know
@@ -140,7 +140,7 @@ TRAPS: dict[tuple[int, str], dict[str, str]] = {
             test_traps_batches.py::TestArchives::test_a_download_that_answers_html_is_tried_again_and_then_read
             test_archive.py::test_any_damaged_byte_gives_results_or_a_bad_archive""",
         "gzip is told by its magic bytes; a response may be empty": """
-            test_client_faults.py::test_gzip_is_told_by_its_magic_bytes
+            test_download.py::test_gzip_is_told_by_its_magic_bytes
             test_archive.py::test_how_a_response_is_read""",
         "Finished says nothing of the operations: any number may have failed, or met 429 or 5xx": """
             test_client.py::test_results_carry_refusals_that_the_predicates_read
