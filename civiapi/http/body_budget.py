@@ -75,11 +75,6 @@ class BodyBudget:
         self._held.add(body)
         return body
 
-    @property
-    def held_bytes(self) -> int:
-        """Bytes that there is room for now."""
-        return sum(body.room for body in self._held)
-
     async def take(self, body: HeldBody, size: int) -> None:
         """Give *body* room for *size* bytes instead of what it has. Raises ``NoRoom``."""
         self._pool_for(body.room).give_back(body.room)

@@ -218,8 +218,8 @@ def _note_all(conn: Connection, list_id: str, found: Sequence[SentCampaign]) -> 
 
 def _audience_name(conn: Connection, list_id: str) -> str:
     for account in read_config(conn).accounts.values():
-        if list_id in account.audiences and account.audiences[list_id].name:
-            return f"“{account.audiences[list_id].name}”"
+        if name := account.audiences.get(list_id):
+            return f"“{name}”"
     return list_id
 
 

@@ -104,25 +104,15 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownAudience:
-    """An audience as its account last showed it; *interests* (id → name) is None where they were never fetched."""
-
-    list_id: str
-    name: str
-    interests: Mapping[str, str] | None = None
-    webhook_found: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class AccountConfig:
-    """A Mailchimp account with the audiences it last showed."""
+    """A Mailchimp account."""
 
     api_key: str = field(repr=False)
     name: str
     secret: str = field(repr=False)
     """What Mailchimp must send with each webhook (``batchWebhookSecret``); empty: none is accepted."""
-    audiences: Mapping[str, KnownAudience] = field(default_factory=dict)
-    batch_webhook_found: bool = False
+    audiences: Mapping[str, str] = field(default_factory=dict)
+    """The names of the audiences that it had when it was last fetched, by list id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,19 +394,7 @@ def _account(api_key: str, value: dict[str, Any]) -> AccountConfig:
         api_key,
         name=str(value.get("account_name") or ""),
         secret=str(value.get("batchWebhookSecret") or ""),
-        audiences={key: _audience(key, as_map(shown)) for key, shown in audiences.items()},
-        batch_webhook_found=bool(value.get("batchWebhookFound")),
-    )
-
-
-def _audience(list_id: str, value: dict[str, Any]) -> KnownAudience:
-    interests = value.get("interests")
-    known = interests is not None and not isinstance(interests, str | bool | int)
-    return KnownAudience(
-        list_id,
-        name=str(value.get("name") or ""),
-        interests={key: str(name) for key, name in as_map(interests).items()} if known else None,
-        webhook_found=bool(value.get("webhookFound")),
+        audiences={key: str(as_map(shown).get("name") or "") for key, shown in audiences.items()},
     )
 
 

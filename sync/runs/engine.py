@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
 
 import structlog
 from sqlalchemy import Connection
@@ -44,7 +43,7 @@ from sync.runs.stages import STAGES
 from sync.store import daily
 from sync.store.events import BY_OTHERS, BY_SYNC
 from sync.store.runs import checkpoints
-from sync.store.runs.checkpoints import BUSY_ENTRY, READY_TO_FETCH, Checkpoint
+from sync.store.runs.checkpoints import BUSY_ENTRY, READY_TO_FETCH
 from sync.store.runs.run_log import RunEnd, close_entry, open_entry
 
 BUSY_TEXT = f"{BUSY_ENTRY} Will not do anything."
@@ -59,12 +58,11 @@ log = structlog.get_logger(__name__)
 class RunOutcome:
     """How a run ended: *outcome* is finished, paused (out of time), stopped (as asked) or busy.
 
-    *status* is what ``fetchandreconcile`` answers; *counts* what each stage did; *seconds* how long the run took.
+    *counts*: what each stage did; *seconds*: how long the run took.
     """
 
     audience: Audience
     outcome: str
-    status: dict[str, Any]
     counts: dict[str, dict[str, int]]
     seconds: float = 0.0
 
@@ -98,14 +96,14 @@ async def _run_under_lease(
 ) -> RunOutcome:
     async with hold_lease(ctx, audience.list_id) as lease:
         if lease is None:
-            checkpoint = await ctx.store.write(_log_busy, audience)
-            return RunOutcome(audience, BUSY, checkpoint.as_status(), {})
+            await ctx.store.write(_log_busy, audience)
+            return RunOutcome(audience, BUSY, {})
         usable = await ctx.store.read(with_usable_groups, audience)
         checkpoint = await ctx.store.read(checkpoints.load, audience.list_id)
         run = Run(ctx, usable, lease, request, checkpoint, on_progress)
         with bound_contextvars(list_id=audience.list_id):
             outcome = await _run_recorded(run)
-        return RunOutcome(audience, outcome, run.checkpoint.as_status(), run.plain_counts, run.seconds)
+        return RunOutcome(audience, outcome, run.plain_counts, run.seconds)
 
 
 async def _run_recorded(run: Run) -> str:
@@ -219,8 +217,7 @@ def _restart(conn: Connection, audience: Audience) -> None:
     checkpoints.save(conn, checkpoint)
 
 
-def _log_busy(conn: Connection, audience: Audience) -> Checkpoint:
+def _log_busy(conn: Connection, audience: Audience) -> None:
     checkpoint = checkpoints.load(conn, audience.list_id, for_update=True)
     checkpoint.add_log_line(audience.clock.now(), BUSY_TEXT)
     checkpoints.save(conn, checkpoint)
-    return checkpoint

@@ -25,10 +25,9 @@ _STORED = ("stop_on", "force_restart", "with_data", "confirm")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """An audience to be visited, until when (UTC milliseconds), and as what."""
+    """An audience to be visited, and as what."""
 
     list_id: str
-    until_ms: int
     request: RunRequest
 
 
@@ -56,7 +55,7 @@ def take(conn: Connection, list_ids: Iterable[str], taker: str, grace_s: float, 
             .values(state=TAKEN, taker=taker, taken_ms=max(at_ms, row.taken_ms + 1))
         )
         if taken.rowcount == 1:
-            return Turn(row.list_id, row.until_ms, _from_json(orjson.loads(row.request), row.until_ms, at_ms))
+            return Turn(row.list_id, _from_json(orjson.loads(row.request), row.until_ms, at_ms))
     return None
 
 

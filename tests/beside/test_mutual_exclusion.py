@@ -47,7 +47,7 @@ async def test_a_sync_is_answered_busy_while_the_extension_logs(theirs: Theirs) 
     async with theirs.taken_over() as site:
         theirs.extension.is_at_work(minutes_ago=2)
         outcome = await site.run()
-        assert (outcome.outcome, outcome.status["locks"]) == ("busy", {"fetchAndReconcile": "busy"})
+        assert (outcome.outcome, (await site.status())["locks"]) == ("busy", {"fetchAndReconcile": "busy"})
         assert await submit_if_free(site.ctx, await site.audience()) == 0
         assert theirs.extension.lock() == "busy"
         assert (await site.run()).outcome == "busy"  # our own line is no sign of its life, and none of ours
@@ -60,7 +60,7 @@ async def test_an_extension_that_was_killed_is_taken_over_and_the_log_says_so(th
         assert seen.is_held_elsewhere
         outcome = await site.run()
         assert outcome.outcome == "finished"
-        assert any("taken over" in one["message"] for one in outcome.status["log"])
+        assert any("taken over" in one["message"] for one in (await site.status())["log"])
     assert theirs.extension.starts()
 
 
@@ -73,8 +73,8 @@ async def test_the_minutes_after_which_it_counts_as_killed_are_a_setting(theirs:
 async def test_a_stage_that_the_extension_does_not_know_is_never_stored_at_rest(theirs: Theirs) -> None:
     async with theirs.taken_over() as site:
         theirs.extension.store(READY)
-        outcome = await site.run(stop_on="readyToProcessEmailChanges")
-        assert outcome.status["locks"] == {"fetchAndReconcile": "readyToProcessEmailChanges"}
+        await site.run(stop_on="readyToProcessEmailChanges")
+        assert (await site.status())["locks"] == {"fetchAndReconcile": "readyToProcessEmailChanges"}
         assert theirs.extension.lock() == "readyToCleanUpDuplicates"
         assert theirs.extension.starts()
         ours = await site.store.read(checkpoints.load, theirs.list_id)

@@ -118,6 +118,6 @@ async def test_every_stage_that_a_run_may_rest_at_is_one_that_the_extension_know
     async with theirs.taken_over() as site:
         for stage in ("readyToProcessEmailChanges", "readyToCheckForDataUpdates", "readyToReconcileQueue"):
             theirs.extension.store("readyToFetch")
-            outcome = await site.run(since="ever", with_data=True, stop_on=stage, force_restart=True)
-            assert outcome.status["locks"]["fetchAndReconcile"] == stage
+            await site.run(since="ever", with_data=True, stop_on=stage, force_restart=True)
+            assert (await site.status())["locks"]["fetchAndReconcile"] == stage
             assert theirs.extension.starts()

@@ -33,6 +33,7 @@ from sync.reconcile.matching import PersonQuery
 from sync.reports.people.explain import explain
 from sync.runs.engine import RunOutcome, run_audience
 from sync.runs.run import RunRequest
+from sync.store.runs import checkpoints
 from sync.store.tables import batch, cache, update, webhook_event
 from sync.store.updates import queue
 from sync.undo.engine import preview_undo
@@ -134,6 +135,10 @@ class Site:
             explain, config, links, self.store.clock, query, privacy=self.ctx.privacy, plugins=self.ctx.plugins
         )
         return shown
+
+    async def status(self) -> dict[str, Any]:
+        """The status as CiviCRM's extension stores it: stage, log, fetch."""
+        return (await self.store.read(checkpoints.load, self.list_id)).as_status()
 
     async def updates(self) -> list[Any]:
         return await self._all(select(update).order_by(update.c.id))

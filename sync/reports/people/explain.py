@@ -72,11 +72,10 @@ def explain(
 
 def _names(conn: Connection, config: Config, link: Link) -> dict[str, Any]:
     account = config.accounts.get(link.api_key)
-    known = account.audiences.get(link.list_id) if account else None
     title = conn.execute(select(group.c.title).where(group.c.id == link.group_id)).scalar_one_or_none()
     return {
         "list_id": link.list_id,
-        "list_name": known.name if known else "",
+        "list_name": account.audiences.get(link.list_id, "") if account else "",
         "group_id": link.group_id,
         "group_title": title or "",
     }

@@ -74,9 +74,10 @@ async def stored(site: Site) -> dict[str, Any]:
 
 
 async def log_of(site: Site, **request: Any) -> str:
-    outcome = await site.run(with_data=True, **request)
+    await site.run(with_data=True, **request)
+    log = (await site.status())["log"]
     await site.settle()
-    return "\n".join(one["message"] for one in outcome.status["log"])
+    return "\n".join(one["message"] for one in log)
 
 
 @pytest.mark.usefixtures("on_path")

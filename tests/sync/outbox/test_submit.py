@@ -283,9 +283,9 @@ class TestAbort:
     async def test_leaves_the_stage_at_the_start_and_says_so(self, site: Site) -> None:
         await site.run(stop_on="readyToReconcileQueue")
         await abort_sync(site.ctx, await site.audience())
-        outcome = await site.run(stop_on="readyToFetch")
-        assert outcome.status["locks"]["fetchAndReconcile"] == "readyToFetch"
-        assert "Abort!" in [entry["message"] for entry in outcome.status["log"]]
+        await site.run(stop_on="readyToFetch")
+        assert (await site.status())["locks"]["fetchAndReconcile"] == "readyToFetch"
+        assert "Abort!" in [entry["message"] for entry in (await site.status())["log"]]
 
     async def test_takes_the_lease_from_whoever_works_on_the_audience(self, site: Site) -> None:
         async with hold_lease(site.ctx, site.list_id) as mine:

@@ -48,9 +48,9 @@ async def test_stages_run_in_the_documented_order() -> None:
 async def test_a_run_ends_where_it_began_and_says_what_it_did(site: Site) -> None:
     outcome = await site.run(since="ever")
     assert outcome.outcome == "finished"
-    assert outcome.status["locks"] == {"fetchAndReconcile": "readyToFetch"}
-    assert outcome.status["fetch"] == {"since": "", "offset": 0}
-    assert messages(outcome.status)[0] == "Fetching all members."
+    assert (await site.status())["locks"] == {"fetchAndReconcile": "readyToFetch"}
+    assert (await site.status())["fetch"] == {"since": "", "offset": 0}
+    assert messages(await site.status())[0] == "Fetching all members."
     assert outcome.counts["readyToCreateNewContactsFromMailchimp"]["created"] == 1
     [entry] = await run_log_of(site)
     assert (entry.outcome, entry.error, entry.ended_s is not None) == ("finished", None, True)
@@ -61,8 +61,8 @@ async def test_a_run_ends_where_it_began_and_says_what_it_did(site: Site) -> Non
 async def test_it_stops_before_the_stage_it_is_told_and_goes_on_from_there(site: Site, stage: str) -> None:
     outcome = await site.run(since="ever", stop_on=stage, with_data=True)
     assert outcome.outcome == "stopped"
-    assert outcome.status["locks"]["fetchAndReconcile"] == stage
-    assert messages(outcome.status)[-1] == f"Stopped as requested at step {stage}"
+    assert (await site.status())["locks"]["fetchAndReconcile"] == stage
+    assert messages(await site.status())[-1] == f"Stopped as requested at step {stage}"
     assert (await site.run(since="ever")).outcome == "finished"
 
 
@@ -89,7 +89,7 @@ async def test_what_a_run_was_asked_is_answered_by_whoever_continues_it(site: Si
 async def test_out_of_time_it_pauses_after_a_bit_of_work_and_says_so(site: Site) -> None:
     outcome = await site.run(since="ever", max_time=1e-9)
     assert outcome.outcome == "paused"
-    assert messages(outcome.status)[-1].startswith("Out of time at ")
+    assert messages(await site.status())[-1].startswith("Out of time at ")
     [entry] = await run_log_of(site)
     assert entry.outcome == "paused"
 
@@ -98,7 +98,7 @@ async def test_a_second_run_beside_the_first_does_nothing_and_says_why(site: Sit
     async with hold_lease(site.ctx, site.list_id):
         outcome = await site.run(since="ever")
     assert outcome.outcome == "busy"
-    assert messages(outcome.status) == [BUSY_TEXT]
+    assert messages(await site.status()) == [BUSY_TEXT]
     assert await site.rows() == []
     assert await run_log_of(site) == []
 
@@ -116,7 +116,7 @@ async def test_force_restart_takes_the_audience_from_its_holder_and_begins_anew(
         assert outcome.outcome == "finished"
         with pytest.raises(leases.LeaseLost):
             await site.store.write(leases.check, first)
-    assert messages(outcome.status)[0] == "Fetching all members."
+    assert messages(await site.status())[0] == "Fetching all members."
 
 
 async def test_a_run_that_loses_its_lease_stops_without_writing(site: Site) -> None:

@@ -20,7 +20,7 @@ async def stop_before(site: Site, stage: str, **request: Any) -> None:
     """A run up to a stage."""
     outcome = await site.run(since=request.pop("since", "ever"), stop_on=stage, **request)
     assert outcome.outcome == "stopped"
-    assert outcome.status["locks"]["fetchAndReconcile"] == stage
+    assert (await site.status())["locks"]["fetchAndReconcile"] == stage
 
 
 def tags_at_mailchimp(site: Site, address: str = "ada@example.org") -> set[str]:
