@@ -43,7 +43,18 @@ def queue_many(conn: Connection, operations: Iterable[tuple[int, MemberOperation
     ``pending`` where that is queued: Mailchimp has refused the other. Data makes a row ``live`` only if it was ``ok``.
     Rows must exist; of several operations of one kind group for a row the last counts.
     """
-    return _queue_part(conn, list(operations))
+    part = list(operations)
+    cache_ids = list(dict.fromkeys(cache_id for cache_id, _ in part))
+    slots: dict[tuple[int, str], list[OpenUpdate]] = defaultdict(list)
+    for cache_id, opened in open_updates(conn, cache_ids).items():
+        for one in opened:
+            slots[cache_id, one.operation.kind_group].append(one)
+    changes = _Changes()
+    ids = [_place(changes, slots[cache_id, operation.kind_group], cache_id, operation) for cache_id, operation in part]
+    overtake(conn, changes.dropped, "a newer update of the same member, or one on its way, replaces it.")
+    known = _write_fresh(conn, list(changes.fresh.values()))
+    _set_live(conn, part)
+    return [known.get(one, one) for one in ids]
 
 
 def open_updates(
@@ -162,27 +173,15 @@ def _member_of(body: Mapping[str, Any], row: Row[Any]) -> str:
 
 @dataclass(slots=True)
 class _Changes:
-    """What operations do to the tables; *fresh* updates have a negative stand-in for an id, the key, until written."""
+    """What operations change: *fresh* updates by a negative number that stands for their id until they are inserted."""
 
     fresh: dict[int, OpenUpdate] = field(default_factory=dict)
     dropped: list[int] = field(default_factory=list)
 
 
-def _queue_part(conn: Connection, part: Sequence[tuple[int, MemberOperation]]) -> list[int]:
-    cache_ids = list(dict.fromkeys(cache_id for cache_id, _ in part))
-    slots: dict[tuple[int, str], list[OpenUpdate]] = defaultdict(list)
-    for cache_id, opened in open_updates(conn, cache_ids).items():
-        for one in opened:
-            slots[cache_id, one.operation.kind_group].append(one)
-    changes = _Changes()
-    ids = [_place(changes, slots[cache_id, operation.kind_group], cache_id, operation) for cache_id, operation in part]
-    known = _write(conn, changes)
-    _set_live(conn, part)
-    return [known.get(one, one) for one in ids]
-
-
 def _set_live(conn: Connection, part: Sequence[tuple[int, MemberOperation]]) -> None:
-    """Something is under way for these rows. Data alone puts no end to what else is to be thought about a row."""
+    """Mark these rows ``live``; one for which only data is queued, only if it was ``ok``: it may have to be
+    reconciled."""
     whole = {cache_id for cache_id, operation in part if not operation.is_data}
     data_only = {cache_id for cache_id, _ in part} - whole
     set_sync_status(conn, whole, SyncStatus.LIVE)
@@ -250,13 +249,8 @@ def _drop(changes: _Changes, opened: list[OpenUpdate], waiting: OpenUpdate) -> N
         changes.dropped.append(waiting.id)
 
 
-def _write(conn: Connection, changes: _Changes) -> dict[int, int]:
-    """Carry out the changes; returns stand-in → id of the fresh updates."""
-    overtake(conn, changes.dropped, "a newer update of the same member, or one on its way, replaces it.")
-    return _write_fresh(conn, list(changes.fresh.values()))
-
-
 def _write_fresh(conn: Connection, fresh: Sequence[OpenUpdate]) -> dict[int, int]:
+    """Insert these updates with their details; returns stand-in → id."""
     if not fresh:
         return {}
     newest = conn.execute(select(func.max(update.c.id))).scalar() or 0

@@ -67,7 +67,16 @@ class _JsonList(TypeDecorator[Any]):
         return orjson.dumps(encode_value(value) if is_encoded(self.of) else value).decode()
 
 
-class in_list(ColumnElement[bool]):
+class _Condition(ColumnElement[bool]):
+    """A condition that both databases take as it is, also beside others: SQLAlchemy would compare it with 1."""
+
+    type = Boolean()
+
+    def self_group(self, against: Any = None) -> "_Condition":
+        return self
+
+
+class in_list(_Condition):
     """The column's value is one of a list, however long.
 
     SQLite is given one JSON text: with parameters, SQLAlchemy writes the statement for every list and SQLite compiles
@@ -76,7 +85,6 @@ class in_list(ColumnElement[bool]):
     """
 
     inherit_cache = True
-    type = Boolean()
     _traverse_internals = [  # noqa: RUF012  SQLAlchemy's way of telling what a cached statement depends on
         ("column", InternalTraversal.dp_clauseelement),
         ("values", InternalTraversal.dp_clauseelement),
@@ -85,9 +93,6 @@ class in_list(ColumnElement[bool]):
     def __init__(self, column: ColumnElement[Any], values: Collection[Any]) -> None:
         self.column = column
         self.values = bindparam(None, list(values), type_=column.type, expanding=True)
-
-    def self_group(self, against: Any = None) -> "in_list":
-        return self
 
 
 @compiles(in_list)
@@ -109,22 +114,18 @@ def _in_json(column: ColumnElement[Any], listed: str, operator: str, compiler: S
     return f"{mine} {operator} (SELECT {theirs} FROM json_each({listed}))"  # noqa: S608  compiled, no value in it
 
 
-class in_values(ColumnElement[bool]):
+class in_values(_Condition):
     """The column's value is, or with *negated* is not, one of a list, which is one parameter.
 
     So the statement does not depend on the length of the list. ``fill_lists`` puts the list in when it is executed.
     """
 
     inherit_cache = False
-    type = Boolean()
 
     def __init__(self, column: ColumnElement[Any], values: BindParameter[Any], *, negated: bool = False) -> None:
         self.column = column
         self.values = bindparam(values.key, type_=column.type, required=True)
         self.negated = negated
-
-    def self_group(self, against: Any = None) -> "in_values":
-        return self
 
 
 _LIST = "/* list */"
@@ -155,7 +156,7 @@ def fill_lists(conn: Connection, text: str, values: list[Any]) -> tuple[str, tup
     return "".join([first, *filled]), tuple(flat)
 
 
-class same_address(ColumnElement[bool]):
+class same_address(_Condition):
     """Two email addresses are the same but for upper and lower case.
 
     CiviCRM's collation also holds addresses of different people to be equal (josé@ and jose@, straße@ and strasse@).
@@ -164,7 +165,6 @@ class same_address(ColumnElement[bool]):
     """
 
     inherit_cache = True
-    type = Boolean()
     _traverse_internals = [  # noqa: RUF012  SQLAlchemy's way of telling what a cached statement depends on
         ("column", InternalTraversal.dp_clauseelement),
         ("other", InternalTraversal.dp_clauseelement),
@@ -175,9 +175,6 @@ class same_address(ColumnElement[bool]):
         self.column = column
         self.by_index = by_index
         self.other = bindparam(None, other, type_=column.type) if isinstance(other, str) else other
-
-    def self_group(self, against: Any = None) -> "same_address":
-        return self
 
 
 @compiles(same_address)
@@ -237,17 +234,13 @@ def _with_likelihood(element: unlikely, compiler: SQLCompiler, **kw: Any) -> str
     return f"likelihood({compiler.process(element.clauses, **kw)}, 0.0001)"
 
 
-class is_undated(ColumnElement[bool]):
+class is_undated(_Condition):
     """A column for times or dates holds something that is none, such as ``0000-00-00 00:00:00``."""
 
     inherit_cache = False
-    type = Boolean()
 
     def __init__(self, column: ColumnElement[Any]) -> None:
         self.column = column
-
-    def self_group(self, against: Any = None) -> "is_undated":
-        return self
 
 
 @compiles(is_undated)
