@@ -77,8 +77,8 @@ def write_archive(results: Sequence[dict[str, Any]], *, files: int = 1, rng: Ran
 def read_archive(stream: IO[bytes], *, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[OperationResult]:
     """Yield every result in the archive that *stream* holds, in no promised order.
 
-    Raises BadArchive when it is broken, goes past *limits*, or holds anything but directories and JSON arrays of
-    objects; results yielded before that stand. Source: Mailchimp Marketing API, batch operations.
+    Raises BadArchive when it is broken, goes past *limits*, or holds anything but directories and JSON arrays; results
+    yielded before that stand. Source: Mailchimp Marketing API, batch operations.
     """
     try:
         yield from _read_archive(stream, limits)
@@ -136,8 +136,10 @@ def _read_entry(
 def split_array(read: Callable[[int], bytes], *, limit: int = MEGABYTE) -> Iterator[dict[str, Any]]:
     """Yield the objects of one JSON array as they come from *read*; nothing at all is an empty array.
 
+    One odd result must not take the others with it: as in ``lenient_json``, bytes that are not UTF-8 become U+FFFD and
+    numbers that are none null, and an element that is no object is left out: its operation has no result.
     Never holds more than one element of at most *limit* characters, and a chunk. Raises BadArchive or ValueError
-    for anything but an array of objects in UTF-8.
+    for anything but an array.
     """
     text = _Text(read, limit)
     opening = text.next_character()
@@ -148,9 +150,12 @@ def split_array(read: Callable[[int], bytes], *, limit: int = MEGABYTE) -> Itera
     if text.peek_character() == "]":
         text.next_character()
     else:
-        yield text.next_object()
-        while (separator := text.next_character()) == ",":
-            yield text.next_object()
+        separator = ","
+        while separator == ",":
+            element = text.next_value()
+            if isinstance(element, dict):
+                yield element
+            separator = text.next_character()
         if separator != "]":
             _refuse("a JSON array breaks off" if separator == "" else "a JSON array is malformed")
     if text.next_character() != "":
@@ -163,8 +168,8 @@ class _Text:
     def __init__(self, read: Callable[[int], bytes], limit: int) -> None:
         self._read = read
         self._limit = limit
-        self._decode = codecs.getincrementaldecoder("utf-8-sig")().decode
-        self._json = json.JSONDecoder(parse_constant=_refuse_constant)
+        self._decode = codecs.getincrementaldecoder("utf-8-sig")("replace").decode
+        self._json = json.JSONDecoder(parse_constant=lambda _: None, strict=False)
         self._text = ""
         self._at = 0
         self._ended = False
@@ -187,10 +192,11 @@ class _Text:
         self._at += len(character)
         return character
 
-    def next_object(self) -> dict[str, Any]:
-        """Return the JSON object that comes next."""
-        if self.peek_character() != "{":
-            _refuse("a JSON array holds something that is not an object")
+    def next_value(self) -> Any:
+        """Return the JSON value that comes next; None for a number or a word."""
+        if self.peek_character() not in '{["':
+            self._skip_word()
+            return None
         while True:
             try:
                 element, end = self._json.raw_decode(self._text, self._at)
@@ -202,7 +208,14 @@ class _Text:
             else:
                 self._check_length(end - self._at)
                 self._at = end
-                return cast("dict[str, Any]", element)  # it began with a brace
+                return element
+
+    def _skip_word(self) -> None:
+        """Consume what comes before the next separator: only that shows that a number has ended."""
+        if self.peek_character() in ",]":
+            _refuse("a JSON array is malformed")
+        while self.peek_character() not in ",]":
+            self._at += 1
 
     def _check_length(self, length: int) -> None:
         if length > self._limit:
@@ -304,10 +317,6 @@ def _response(response: object) -> dict[str, Any] | None:
         except ValueError:
             return None
     return repaired(response) if isinstance(response, dict) else None
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not JSON")
 
 
 def _refuse(reason: str) -> NoReturn:
