@@ -14,14 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from civiapi.store.address import SQLITE, trouble
 from civiapi.store.clock import site_clock
 
 PREFIX = "CIVIAPI_"
 ALL, WEB, WORKER = ROLES = ("all", "web", "worker")
 MIN_SECRET = 32  # characters of a signing secret
 MIN_SECONDS = 0.1  # of a time-out
-SQLITE = "sqlite:///"
-DATABASES = (SQLITE, "mysql://", "mariadb://", "mysql+asyncmy://", "mariadb+asyncmy://")
 
 
 class SettingsError(Exception):
@@ -299,7 +298,7 @@ def _rules(settings: Settings) -> Iterator[tuple[bool, str]]:
         yield not _is_network(proxy), f"[server] trusted_proxies: '{proxy}' is not an address or a network"
     for network in server.metrics_from:
         yield not _is_network(network), f"[server] metrics_from: '{network}' is not an address or a network"
-    yield not settings.database.url.startswith(DATABASES), "[database] url must begin with sqlite:/// or mysql://"
+    yield bool(wrong := trouble(settings.database.url)), f"[database] url {wrong}"
     yield not _is_web_address(mailchimp.base_url), "[mailchimp] base_url must begin with http:// or https://"
     yield not 1 <= mailchimp.batch_size <= 1000, "[mailchimp] batch_size must be from 1 to 1000"
     yield not 1 <= mailchimp.max_connections <= 10, "[mailchimp] max_connections must be from 1 to 10"

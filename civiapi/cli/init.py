@@ -6,7 +6,8 @@ import secrets
 from importlib.resources import files
 from pathlib import Path
 
-from civiapi.settings import DATABASES, SettingsError
+from civiapi.settings import SettingsError
+from civiapi.store.address import trouble
 
 
 def write_new_settings(path: Path, database: str = "") -> None:
@@ -14,8 +15,8 @@ def write_new_settings(path: Path, database: str = "") -> None:
 
     Raises ``SettingsError`` if it exists or the URL is none.
     """
-    if database and not database.startswith(DATABASES):
-        raise SettingsError(f"--database must begin with {' or '.join(DATABASES[:2])}")
+    if database and (wrong := trouble(database)):
+        raise SettingsError(f"--database {wrong}")
     text = _example()
     if database:
         text = re.sub(r"^url =.*$", lambda _: f"url = {database}", text, count=1, flags=re.M)

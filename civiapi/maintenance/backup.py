@@ -10,7 +10,7 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from civiapi.settings import SQLITE
+from civiapi.store.address import SQLITE
 from civiapi.store.errors import StoreUnusable
 from civiapi.store.text import collation
 

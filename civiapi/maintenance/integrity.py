@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Connection, ForeignKey, func, inspect, select
 
 import sync.store.tables  # noqa: F401  registers the sync's tables
-from civiapi.settings import SQLITE
+from civiapi.store.address import SQLITE
 from civiapi.store.databases.column_types import SiteDate, SiteTime
 from civiapi.store.databases.dialect import complaints
 from civiapi.store.databases.expressions import is_undated

@@ -11,9 +11,9 @@ Within a call (``deadline.py``) units never run on the event loop's thread, ``re
 interrupted at the call's deadline.
 """
 
-import re
 from pathlib import Path
 
+from civiapi.store.address import SQLITE, server_address
 from civiapi.store.base import Store
 from civiapi.store.clock import site_clock
 from civiapi.store.databases.mariadb import MariaStore
@@ -28,8 +28,6 @@ async def open_store(url: str, timezone: str = "UTC") -> Store:
     Raises ``StoreUnusable`` if it cannot be opened and ``ValueError`` for an address of another kind.
     """
     clock = site_clock(timezone)
-    if url.startswith("sqlite:///"):
-        return await SqliteStore.open(Path(url.removeprefix("sqlite:///")), clock)
-    if match := re.fullmatch(r"(?:mysql|mariadb)(?:\+asyncmy)?://(.+)", url):
-        return await MariaStore.open(f"mysql+asyncmy://{match[1]}", clock)
-    raise ValueError("[database] url must begin with sqlite:/// or mysql://")
+    if url.startswith(SQLITE):
+        return await SqliteStore.open(Path(url.removeprefix(SQLITE)), clock)
+    return await MariaStore.open(server_address(url), clock)

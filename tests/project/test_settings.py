@@ -8,6 +8,7 @@ import pytest
 
 from civiapi.cli.init import write_new_settings
 from civiapi.settings import Settings, SettingsError, load_settings
+from civiapi.store.address import server_address, trouble
 
 EXAMPLE = Path(__file__).parents[2] / "settings.example.ini"
 
@@ -16,6 +17,12 @@ def a_file(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "settings.ini"
     path.write_text(text, "utf-8")
     return path
+
+
+def test_the_address_that_a_civicrm_has_of_its_database_is_taken_as_it_stands() -> None:
+    address = "mysql://civi:s%40cret@localhost/civicrm?new_link=true"
+    assert trouble(address) == ""
+    assert server_address(address) == "mysql+asyncmy://civi:s%40cret@localhost/civicrm"
 
 
 def test_the_example_names_every_key_with_its_default_and_no_other() -> None:
@@ -72,6 +79,12 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
         pytest.param("[server]\nbase_url = http://[::1\n", "[server] base_url must begin with", id="Half a host."),
         pytest.param("[server]\ntrusted_proxies = nginx\n", "'nginx' is not an address", id="A proxy by name."),
         pytest.param("[database]\nurl = postgres://x\n", "[database] url must begin with", id="Another database."),
+        pytest.param(
+            "[database]\nurl = mysql://u:p@h:x/d\n", "[database] url must be sqlite", id="A port that is none."
+        ),
+        pytest.param("[database]\nurl = mysql://u:p@h\n", "[database] url names no database", id="No database."),
+        pytest.param("[database]\nurl = mysql://u@h/d?foo=1\n", "has the option foo", id="An option nobody takes."),
+        pytest.param("[database]\nurl = sqlite:///\n", "[database] url names no file", id="No file."),
         pytest.param("[mailchimp]\nbase_url = 127.0.0.1\n", "[mailchimp] base_url must", id="Mailchimp, no scheme."),
         pytest.param("[mailchimp]\npoll_seconds = nan\n", "must not be negative or endless", id="No number at all."),
         pytest.param("[scheduler]\ntick_seconds = 0\n", "tick_seconds must be at least", id="A tick of nothing."),

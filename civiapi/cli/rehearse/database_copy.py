@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import Connection, Table, inspect
 
 from civiapi.maintenance.backup import back_up
-from civiapi.settings import SQLITE, DatabaseSettings
+from civiapi.settings import DatabaseSettings
+from civiapi.store.address import SQLITE
 from civiapi.store.databases.sqlite import SqliteStore
 from civiapi.store.engine import open_store
 from civiapi.store.schema.migrations import migrate
