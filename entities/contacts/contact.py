@@ -12,7 +12,7 @@ from civiapi.api.errors import ApiError, InvalidValue, MandatoryMissing, Unautho
 from civiapi.api.parameters import custom_fields
 from civiapi.api.parameters.custom_fields import CustomField
 from civiapi.api.parameters.options import integer, is_empty
-from civiapi.api.parameters.params import check_length
+from civiapi.api.parameters.params import check_length, is_missing
 from civiapi.api.permissions import CONTACT_TABLE, check_change, check_edit, denial, seen
 from civiapi.store.civicrm import contact_names, contacts, employers
 from civiapi.store.civicrm.locations import default_location_type
@@ -89,7 +89,7 @@ def _check_changes(request: Request, given: Mapping[str, Any], before: Mapping[s
 def _check_names(request: Request, given: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     kind = given.get("contact_type")
     wanted = _NAMED_BY.get(kind or "", ())
-    if not wanted or any(not is_empty(request.params.get(name)) or not is_empty(before.get(name)) for name in wanted):
+    if not wanted or not all(is_missing(request.params.get(name)) and is_missing(before.get(name)) for name in wanted):
         return
     raise MandatoryMissing([wanted[0] if len(wanted) == 1 else f"one of ({', '.join(wanted)})"])
 

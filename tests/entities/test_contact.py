@@ -30,6 +30,7 @@ NAMES: dict[str, tuple[dict[str, Any], str, str]] = {
         "Slate & Co",
         "Slate & Co",
     ),
+    "a nought, which is a name": ({"first_name": "0"}, "0", "0"),
 }
 
 

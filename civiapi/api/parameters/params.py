@@ -91,7 +91,7 @@ def prepare(conn: Connection, request: Request) -> Request:
             if values.get(name) is None:
                 values[name] = value
     if not has_id or spec.checked_with_id:
-        missing = [name for name in spec.mandatory if _is_missing(values.get(name))]
+        missing = [name for name in spec.mandatory if is_missing(values.get(name))]
         if missing:
             raise MandatoryMissing(missing)
     if not request.action.generic and request.action.validated:
@@ -117,7 +117,8 @@ def _aliased(spec: ParameterSpec, params: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _is_missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a mandatory parameter counts as missing: 0, as a number or a text, is there (contract 3.3)."""
     return not value and (isinstance(value, bool) or value not in (0, 0.0))
 
 
@@ -357,7 +358,7 @@ def problems(conn: Connection, request: Request) -> dict[str, dict[str, str]]:
     if is_empty(values.get("id")):
         values = {**spec.defaults, **values}
         for name in spec.mandatory:
-            if _is_missing(values.get(name)):
+            if is_missing(values.get(name)):
                 text = f"Mandatory key(s) missing from params array: {name}"
                 found[name] = {"message": text, "code": "mandatory_missing"}
     for name in list(values):
