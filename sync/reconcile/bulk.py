@@ -56,9 +56,9 @@ def settle_plain_rows(conn: Connection, audience: Audience, rows: Range, at: dat
 def _rest(conn: Connection, audience: Audience, plain: ColumnElement[bool]) -> int:
     """Mark the rows whose sides agree as ok, with the latest change of the group; returns how many."""
     inside, member = in_group(audience), in_audience()
-    agree = or_(and_(inside, member), and_(not_(inside), not_(member)))
+    agree = or_(and_(member, inside), and_(not_(member), not_(inside)))  # first: few rows are left for the rest
     values = {"sync_status": SyncStatus.OK, "civicrm_groups": _latest_change(audience)}
-    return conn.execute(change(cache).where(plain, agree).values(values)).rowcount
+    return conn.execute(change(cache).where(agree, plain).values(values)).rowcount
 
 
 def _latest_change(audience: Audience) -> ScalarSelect[str]:

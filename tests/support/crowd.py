@@ -38,7 +38,9 @@ def add_to_group(conn: Connection, ids: range, at: str, *, method: str, group_id
     members = [(group_id, one, "Added") for one in ids]
     insert_rows(conn, group_contact, ("group_id", "contact_id", "status"), members)
     columns = ("contact_id", "group_id", "date", "method", "status")
-    insert_rows(conn, subscription_history, columns, [(one, group_id, at, method, "Added") for one in ids])
+    insert_rows(
+        conn, subscription_history, columns, [(one, group_id, at, method, "Added") for one in ids], adjacent=True
+    )
 
 
 def add_members(conn: Connection, ids: range, list_id: str, at: str, *, first_row: int = 1) -> None:

@@ -61,7 +61,8 @@ def _insert_people(conn: Connection, people: Sequence[NewPerson], at: str) -> li
         row = {"contact_type": INDIVIDUAL, "first_name": first or None, "last_name": last or None}
         row |= new_contact_columns(site, row, person.email)
         rows.append((new_hash(), at, at, *map(row.get, _NEW_PERSON)))
-    before, ids = insert_after(conn, contact, ("hash", "created_date", "modified_date", *_NEW_PERSON), rows)
+    columns = ("hash", "created_date", "modified_date", *_NEW_PERSON)
+    before, ids = insert_after(conn, contact, columns, rows, adjacent=True)
     if ids or not rows:
         return list(ids)
     made = conn.execute(select(contact.c.hash, contact.c.id).where(contact.c.id > before))

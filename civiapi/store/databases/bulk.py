@@ -7,34 +7,43 @@ encoded text, which is encoded here.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Table, bindparam, func, insert, select, update
 from sqlalchemy.sql.dml import UpdateBase
 
-from civiapi.runtime.loop_priority import yield_to_loop
+from civiapi.store.databases.bulk_binding import ONE_PACKET
 from civiapi.store.databases.dialect import batches_updates_poorly, joined_update, runs_in_thread, upsert_statement
 from civiapi.store.schema.live_columns import absent_columns
 from civiapi.store.text.encoded_text import encode_rows, is_encoded
 
 AT_ONCE = 500
 ROWS_A_STRETCH = 200
-"""Rows that are written between two checks whether the event loop is busy."""
+"""Rows of one executemany: the event loop goes first between two statements."""
+
+MAX_VALUES = 700
+"""Values of one statement that inserts several rows on SQLite, which reads and writes the highest id of the table for
+each statement: a quarter of the time of a row at a time. As long a statement as is kept (`statements.LONG_TEXT`)."""
 
 Rows = Sequence[tuple[Any, ...]]
 
 
-def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
-    """Insert *rows*, each with its values in the order of *columns*; columns that are not there are left out."""
+def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Rows, *, adjacent: bool = False) -> None:
+    """Insert *rows*, each with its values in the order of *columns*; columns that are not there are left out.
+
+    *adjacent*: the ids leave none out (`bulk_binding`), which takes longer on MariaDB.
+    """
     if rows:
         absent = absent_columns(conn).get(table.name, frozenset())
         if not absent.isdisjoint(columns):
             places = [place for place, name in enumerate(columns) if name not in absent]
             columns, rows = [columns[place] for place in places], [tuple(row[p] for p in places) for row in rows]
-        _run(conn, _inserting(conn.dialect, table, tuple(columns)), _as_stored(table, columns, rows))
+        statement = _inserting(conn.dialect, table, tuple(columns))
+        _run(conn, statement, _as_stored(table, columns, rows), {ONE_PACKET: not adjacent})
 
 
 def insert_row(conn: Connection, table: Table, values: Mapping[str, Any]) -> int:
@@ -50,15 +59,23 @@ def insert_row(conn: Connection, table: Table, values: Mapping[str, Any]) -> int
 
 def insert_numbered(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> range:
     """Insert *rows* and return their ids in order; an empty range where rows of others are or may come among them."""
-    return insert_after(conn, table, columns, rows)[1]
+    return insert_after(conn, table, columns, rows, adjacent=True)[1]
 
 
-def insert_after(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> tuple[int, range]:
-    """Insert *rows*; the highest id before, after which theirs come, and what ``insert_numbered`` returns."""
-    newest = select(func.max(table.c.id))
-    before = int(conn.execute(newest).scalar() or 0)
-    insert_rows(conn, table, columns, rows)
-    ids = range(before + 1, (conn.execute(newest).scalar() or 0) + 1)
+def insert_after(
+    conn: Connection, table: Table, columns: Sequence[str], rows: Rows, *, adjacent: bool
+) -> tuple[int, range]:
+    """Insert *rows*; the highest id before, after which theirs come, and what ``insert_numbered`` returns.
+
+    *adjacent*: theirs follow it, if nobody else inserts.
+    """
+    before = int(conn.execute(select(func.max(table.c.id))).scalar() or 0)
+    if not rows:
+        return before, range(0)
+    insert_rows(conn, table, columns, rows, adjacent=adjacent)
+    new = select(func.min(table.c.id), func.max(table.c.id)).where(table.c.id > before)
+    first, last = conn.execute(new).one()
+    ids = range(first, last + 1)
     return before, ids if len(ids) == len(rows) else range(0)
 
 
@@ -68,7 +85,7 @@ def upsert_rows(
     """Insert *rows*; where a row with the same *key* exists, update its columns *set_*."""
     if rows:
         upserting = _upserting(conn.dialect, table, tuple(columns), tuple(key), tuple(set_))
-        _run(conn, upserting, _as_stored(table, columns, rows))
+        _run(conn, upserting, _as_stored(table, columns, rows), {ONE_PACKET: True})
 
 
 def update_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
@@ -80,7 +97,7 @@ def update_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Ro
             sql = joined_update(conn.dialect, table, columns, len(part))
             conn.exec_driver_sql(sql, tuple(value for row in part for value in row))
     elif rows:
-        _run(conn, _updating(conn.dialect, table, tuple(columns)), rows)
+        _run(conn, _updating(conn.dialect, table, tuple(columns)), rows, {})
 
 
 def _as_stored(table: Table, columns: Sequence[str], rows: Rows) -> Rows:
@@ -95,22 +112,29 @@ def _encoded_places(table: Table, columns: tuple[str, ...]) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _CompiledStatement:
-    """A compiled statement. *places*: the index in a row for each of its values; None: in order."""
+    """A compiled statement. *places*: the index in a row for each of its values; None: in order.
+
+    *several*: the same insert for *count* rows; 0: it has none.
+    """
 
     sql: str
     places: tuple[int, ...] | None
+    several: str = ""
+    count: int = 0
 
 
 @lru_cache(maxsize=256)
 def _inserting(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _CompiledStatement:
-    return _written(dialect, insert(table).values(_bound(columns)), columns)
+    statement = _written(dialect, insert(table).values(_bound(columns)), columns)
+    return _for_several(dialect, statement, len(columns))
 
 
 @lru_cache(maxsize=256)
 def _upserting(
     dialect: Dialect, table: Table, columns: tuple[str, ...], key: tuple[str, ...], set_: tuple[str, ...]
 ) -> _CompiledStatement:
-    return _written(dialect, upsert_statement(dialect, table, _bound(columns), key, set_), columns)
+    statement = _written(dialect, upsert_statement(dialect, table, _bound(columns), key, set_), columns)
+    return _for_several(dialect, statement, len(columns))
 
 
 @lru_cache(maxsize=256)
@@ -130,11 +154,25 @@ def _written(dialect: Dialect, statement: UpdateBase, columns: tuple[str, ...]) 
     return _CompiledStatement(compiled.string, None if wanted == given else tuple(given.index(name) for name in wanted))
 
 
-def _run(conn: Connection, statement: _CompiledStatement, rows: Rows) -> None:
+def _for_several(dialect: Dialect, statement: _CompiledStatement, values: int) -> _CompiledStatement:
+    """An insert of rows of so many *values*, on SQLite with its text for several."""
+    if dialect.name != "sqlite":
+        return statement
+    one, count = f"({', '.join('?' * values)})", max(1, MAX_VALUES // values)
+    head, _, tail = statement.sql.partition(f" VALUES {one}")
+    return replace(statement, several=f"{head} VALUES {', '.join([one] * count)}{tail}", count=count)
+
+
+def _run(conn: Connection, statement: _CompiledStatement, rows: Rows, options: dict[str, Any]) -> None:
     if statement.places is not None:
         rows = list(map(itemgetter(*statement.places), rows))
-    stretch = ROWS_A_STRETCH if runs_in_thread(conn) else len(rows)
-    for start in range(0, len(rows), stretch):
-        if start:
-            yield_to_loop()
-        conn.exec_driver_sql(statement.sql, list(rows[start : start + stretch]))
+    if not runs_in_thread(conn):
+        conn.exec_driver_sql(statement.sql, list(rows), execution_options=options)
+        return
+    done = 0
+    while statement.count and len(rows) - done >= statement.count:
+        some = rows[done : done + statement.count]
+        conn.exec_driver_sql(statement.several, tuple(chain.from_iterable(some)))
+        done += statement.count
+    for start in range(done, len(rows), ROWS_A_STRETCH):
+        conn.exec_driver_sql(statement.sql, list(rows[start : start + ROWS_A_STRETCH]))

@@ -53,8 +53,8 @@ def _with_plus(element: unindexed, compiler: SQLCompiler, **kw: Any) -> str:
     return f"(+{compiler.process(element.clauses, **kw)})"
 
 
-class _JsonList(TypeDecorator[Any]):
-    """Values of a list, each of type *of*, as one JSON text."""
+class _DriverList(TypeDecorator[Any]):
+    """Values of a list, each of type *of*, as one parameter of MariaDB's driver, which writes them in brackets."""
 
     impl = Text
     cache_ok = True
@@ -63,8 +63,17 @@ class _JsonList(TypeDecorator[Any]):
         super().__init__()
         self.of = of
 
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        return tuple(encode_value(value) if is_encoded(self.of) else value)
+
+
+class _JsonList(_DriverList):
+    """The same as one JSON text."""
+
+    cache_ok = True
+
     def process_bind_param(self, value: Any, dialect: Dialect) -> str:
-        return orjson.dumps(encode_value(value) if is_encoded(self.of) else value).decode()
+        return orjson.dumps(super().process_bind_param(value, dialect)).decode()
 
 
 class _Condition(ColumnElement[bool]):
@@ -79,32 +88,41 @@ class _Condition(ColumnElement[bool]):
 class in_list(_Condition):
     """The column's value is one of a list, however long.
 
-    SQLite is given one JSON text: with parameters, SQLAlchemy writes the statement for every list and SQLite compiles
-    it, which takes four times as long as finding the rows. MariaDB is given parameters, and looks them up in an index
-    at any length (`session_statements`).
+    The list is one parameter, or SQLAlchemy would write the statement anew for every list. SQLite is given one JSON
+    text: with several parameters it would compile the statement again, which takes four times as long as finding the
+    rows. MariaDB looks the values up in an index at any length (`session_statements`).
     """
 
     inherit_cache = True
     _traverse_internals = [  # noqa: RUF012  SQLAlchemy's way of telling what a cached statement depends on
         ("column", InternalTraversal.dp_clauseelement),
         ("values", InternalTraversal.dp_clauseelement),
+        ("is_empty", InternalTraversal.dp_boolean),
     ]
 
     def __init__(self, column: ColumnElement[Any], values: Collection[Any]) -> None:
         self.column = column
         self.values = bindparam(None, list(values), type_=column.type, expanding=True)
+        self.is_empty = not values
 
 
 @compiles(in_list)
-def _as_parameters(element: in_list, compiler: SQLCompiler, **kw: Any) -> str:
-    return str(compiler.process(element.column.in_(element.values), **kw))
+def _in_brackets(element: in_list, compiler: SQLCompiler, **kw: Any) -> str:
+    if element.is_empty:
+        return "(1 = 0)"  # MariaDB reads no empty brackets
+    column = compiler.process(element.column, **kw)
+    return f"{column} IN {_packed(element, _DriverList(element.column.type), compiler, **kw)}"
 
 
 @compiles(in_list, "sqlite")
 def _as_one_text(element: in_list, compiler: SQLCompiler, **kw: Any) -> str:
-    of = _JsonList(element.column.type)
-    packed = bindparam(element.values.key, element.values.value, type_=of)  # the same place of the statement
-    return _in_json(element.column, compiler.process(packed, **kw), "IN", compiler, **kw)
+    listed = _packed(element, _JsonList(element.column.type), compiler, **kw)
+    return _in_json(element.column, listed, "IN", compiler, **kw)
+
+
+def _packed(element: in_list, type_: TypeEngine[Any], compiler: SQLCompiler, **kw: Any) -> str:
+    """The values as one parameter in the same place of the statement."""
+    return compiler.process(bindparam(element.values.key, element.values.value, type_=type_), **kw)
 
 
 def _in_json(column: ColumnElement[Any], listed: str, operator: str, compiler: SQLCompiler, **kw: Any) -> str:

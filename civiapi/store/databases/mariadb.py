@@ -16,7 +16,7 @@ from sqlalchemy.util import greenlet_spawn
 from civiapi.store.author import current_author
 from civiapi.store.base import CALL_GRACE_S, LOOP, READER, WRITER, Store, UnitInProgress, timed_out
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases import dialect, driver_errors, expressions
+from civiapi.store.databases import bulk_binding, dialect, driver_errors, expressions
 from civiapi.store.databases.statements import CompiledCache
 from civiapi.store.deadline import Deadline, current_deadline
 from civiapi.store.errors import StoreError
@@ -104,6 +104,7 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
         if (unit := conn.info.get(UNIT)) is not None:  # a unit of short statements is hardly ever killed in one
             unit.check()
 
+    event.listen(engine.sync_engine, "do_executemany", bulk_binding.insert)
     return engine
 
 

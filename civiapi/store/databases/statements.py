@@ -13,7 +13,7 @@ from sqlalchemy.util import LRUCache
 
 COMPILED_KEPT = 1_000
 MAX_COMPILED_TEXT = 20_000  # characters of a compiled statement that is kept
-MAX_COMPILED_VALUE = 1_000  # characters or elements of a value kept with it
+MAX_COMPILED_VALUE = 2_000  # characters or elements of a value kept with it: lists of a set statement are
 
 LONG_TEXT = 4_000
 """Characters of a statement, or of a value, from which on it is counted."""

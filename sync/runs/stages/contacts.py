@@ -111,7 +111,7 @@ def _create(conn: Connection, step: Step) -> None:
     note_rows(conn, step.audience.list_id, CONTACT, without_gaps(ids), step.site_time)
     linked = [(contact_id, row.id) for contact_id, row in zip(ids, rows, strict=True)]
     update_rows(conn, cache, ("civicrm_contact_id",), linked)
-    note_many(conn, step.audience.run_id, NEW_CONTACT, [(row_id, i, None, None) for i, row_id in linked])
+    note_many(conn, step.audience.run_id, NEW_CONTACT, [(row_id, i) for i, row_id in linked])
     note_trashed(conn, {row.id: trashed[row.id] for row in rows if row.id in trashed})
     set_sync_status(
         conn, [row.id for row in rows if row.sync_status != SyncStatus.TODO], SyncStatus.TODO

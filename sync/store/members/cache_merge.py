@@ -271,7 +271,7 @@ class _Work:
     def _insert_new(self, conn: Connection, audience: Audience) -> dict[str, int]:
         if not self.new:
             return {}
-        last, ids = insert_after(conn, cache, ("mailchimp_list_id", *_COLUMNS), self.new)
+        last, ids = insert_after(conn, cache, ("mailchimp_list_id", *_COLUMNS), self.new, adjacent=False)
         if ids:
             return {row[1]: cache_id for row, cache_id in zip(self.new, ids, strict=True)}
         return _ids_of_new(conn, audience.list_id, last)

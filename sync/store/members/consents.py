@@ -26,6 +26,8 @@ def note_consents(
     found: dict[tuple[int, str], tuple[bool, str | None]] = {}
     texts: dict[str, str] = {}
     for one in members:
+        if not one.get("marketing_permissions"):  # an audience without GDPR fields has none
+            continue
         cache_id = cache_ids.get(one.get("id", ""))
         changed = find_instant(one.get("last_changed"))
         since = clock.write(changed) if changed is not None else None

@@ -110,12 +110,12 @@ def peek(data: bytes | None, key: str) -> str | None:
     """
     if not data:
         return None
-    sought = _key(key).encode() + b"s:"
+    sought = _text_key(key)
     start = data.rfind(sought) if key.startswith(ECHO) else data.find(sought)
     if start < 0:
         return None
     try:
-        return str(_scalar(data, start + len(_key(key)))[0])
+        return str(_scalar(data, start + len(sought) - 2)[0])
     except (ValueError, IndexError):
         return None
 
@@ -123,6 +123,12 @@ def peek(data: bytes | None, key: str) -> str | None:
 @lru_cache(maxsize=4096)
 def _key(key: str) -> str:
     return f's:{len(key.encode())}:"{key}";'
+
+
+@lru_cache(maxsize=4096)
+def _text_key(key: str) -> bytes:
+    """The key with the beginning of a text."""
+    return _key(key).encode() + b"s:"
 
 
 @lru_cache(maxsize=4096)

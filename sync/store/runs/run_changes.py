@@ -18,7 +18,6 @@ from sync.store.tables import run_change
 COLUMNS = (
     "run_id", "kind", "cache_id", "contact_id", "group_id", "history_id", "update_id", "was", "replaced", "reason",
 )  # fmt: skip
-_BRIEF = COLUMNS[:6]
 
 
 class RunChange(NamedTuple):
@@ -43,14 +42,14 @@ def note_changes(conn: Connection, run_id: int, changes: Iterable[RunChange]) ->
 
 
 def note_many(
-    conn: Connection, run_id: int, kind: str, rows: Iterable[tuple[int, int, int | None, int | None]]
+    conn: Connection, run_id: int, kind: str, rows: Sequence[tuple[int, int] | tuple[int, int, int, int]]
 ) -> None:
     """Record that a run did the same to many: cache id, contact id, and of a change of a group that and the history id.
 
     Without a reason: it is in the kind and the member.
     """
-    if run_id:
-        insert_rows(conn, run_change, _BRIEF, [(run_id, kind, *one) for one in rows])
+    if run_id and rows:
+        insert_rows(conn, run_change, COLUMNS[: 2 + len(rows[0])], [(run_id, kind, *one) for one in rows])
 
 
 def history_ids(conn: Connection, group_id: int, contact_ids: Sequence[int], written: range) -> dict[int, int]:

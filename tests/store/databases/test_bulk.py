@@ -2,13 +2,17 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import Connection, event, select
+from sqlalchemy import ColumnElement, Connection, event, func, select
 from sqlalchemy.engine import Engine
 
-from civiapi.store.databases.bulk import AT_ONCE, insert_rows, update_rows
+from civiapi.store.databases.bulk import AT_ONCE, MAX_VALUES, insert_after, insert_rows, update_rows
+from civiapi.store.databases.bulk_binding import MAX_BYTES, MIN_ROWS
+from civiapi.store.databases.expressions import in_list
 from civiapi.store.engine import Store, open_store
+from civiapi.store.errors import NotUnique
 from civiapi.store.schema.migrations import migrate
 from sync.store.tables import cache
 from tests.support.databases import KINDS, a_database
@@ -38,6 +42,85 @@ async def test_rows_are_changed_each_to_its_own_values(store: Store) -> None:
     assert [(row.civicrm_groups, row.mailchimp_data) for row in rows] == [
         (odd[n % 5], (odd[n % 5] or "").encode()) for n in range(1, COUNT + 1)
     ]
+
+
+@pytest.mark.parametrize("count", [1, MIN_ROWS, MAX_VALUES // 4 - 1, MAX_VALUES // 4, COUNT])
+async def test_inserted_rows_arrive_as_they_were_and_in_order(store: Store, count: int) -> None:
+    odd = ["plain", None, "it's %s and \\ and ł", "", "100% ?", "a\x00b", "\U0001f600"]
+    rows = [(n, f"list {n % 3}", odd[n % 7], (odd[n % 7] or "").encode()) for n in range(1, count + 1)]
+
+    def work(conn: Connection) -> None:
+        insert_rows(conn, cache, ["id", "mailchimp_list_id", "civicrm_groups", "mailchimp_data"], rows)
+
+    await store.write(work)
+    columns = (cache.c.id, cache.c.mailchimp_list_id, cache.c.civicrm_groups, cache.c.mailchimp_data)
+    assert await store.read(lambda conn: conn.execute(select(*columns).order_by(cache.c.id)).all()) == rows
+
+
+async def test_a_column_that_is_null_in_all_rows_or_has_values_of_several_types_is_inserted(store: Store) -> None:
+    rows = [("a", None, n if n % 2 else str(n)) for n in range(COUNT)]
+
+    def work(conn: Connection) -> None:
+        insert_rows(conn, cache, ["mailchimp_list_id", "mailchimp_email", "civicrm_groups"], rows)
+
+    await store.write(work)
+    found = await store.read(lambda conn: conn.execute(select(cache).order_by(cache.c.id)).all())
+    assert [(row.mailchimp_email, row.civicrm_groups) for row in found] == [(None, str(n)) for n in range(COUNT)]
+
+
+async def test_rows_that_are_larger_than_a_packet_are_inserted_in_several(store: Store) -> None:
+    rows = [("a", bytes([n]) * (MAX_BYTES // 10 if n % 9 else 2 * MAX_BYTES)) for n in range(MIN_ROWS + 1)]
+
+    def work(conn: Connection) -> None:
+        insert_rows(conn, cache, ["mailchimp_list_id", "mailchimp_data"], rows)
+
+    await store.write(work)
+    columns = (cache.c.mailchimp_list_id, cache.c.mailchimp_data)
+    assert await store.read(lambda conn: conn.execute(select(*columns).order_by(cache.c.id)).all()) == rows
+
+
+@pytest.mark.parametrize("adjacent", [True, False])
+async def test_the_ids_of_inserted_rows_are_known_and_leave_out_none_where_that_is_asked(
+    store: Store, adjacent: bool
+) -> None:
+    made: list[range] = []
+
+    def work(conn: Connection) -> None:
+        for begin in (0, COUNT):
+            rows = [("a", str(n)) for n in range(begin, begin + COUNT)]
+            made.append(insert_after(conn, cache, ["mailchimp_list_id", "civicrm_groups"], rows, adjacent=adjacent)[1])
+
+    await store.write(work)
+    ids = await store.read(lambda conn: conn.execute(select(cache.c.civicrm_groups, cache.c.id)).all())
+    assert dict(ids) == {str(n): cache_id for n, cache_id in enumerate([*made[0], *made[1]])}
+    assert made[1][0] == made[0][-1] + 1 or not adjacent
+
+
+async def test_a_key_given_twice_among_many_rows_is_an_error_and_nothing_is_written(store: Store) -> None:
+    def work(conn: Connection) -> None:
+        insert_rows(conn, cache, ["id", "mailchimp_list_id"], [(min(n, COUNT - 1), "a") for n in range(1, COUNT + 1)])
+
+    with pytest.raises(NotUnique):
+        await store.write(work)
+    assert await store.read(lambda conn: conn.execute(select(func.count()).select_from(cache)).scalar()) == 0
+
+
+async def test_a_list_finds_the_rows_that_it_names_whatever_its_length(store: Store) -> None:
+    def work(conn: Connection) -> None:
+        insert_rows(conn, cache, ["id", "mailchimp_list_id"], [(number, f"'{number}") for number in range(1, 4)])
+
+    def named(conn: Connection, column: ColumnElement[Any], values: list[Any], *, negated: bool = False) -> list[int]:
+        inside = in_list(column, values)
+        return list(conn.execute(select(cache.c.id).where(~inside if negated else inside)).scalars())
+
+    await store.write(work)
+    for _ in range(2):  # the second time with the statement that is kept
+        assert await store.read(named, cache.c.id, [3, 1, 9]) == [1, 3]
+        assert await store.read(named, cache.c.id, [2], negated=True) == [1, 3]
+        assert await store.read(named, cache.c.id, []) == []
+        assert await store.read(named, cache.c.id, [], negated=True) == [1, 2, 3]
+        assert await store.read(named, cache.c.mailchimp_list_id, ["'2", "4"]) == [2]
+        assert await store.read(named, cache.c.id, list(range(2, 6000))) == [2, 3]
 
 
 async def test_mariadb_is_not_asked_once_for_each_row(store: Store) -> None:
