@@ -40,6 +40,7 @@ from sync.outbox import cancel, results
 from sync.outbox.submit import submit_if_free
 from sync.outbox.watcher import Watcher
 from sync.reconcile import requeue
+from sync.reconcile.categories import summarize
 from sync.reconcile.matching import PersonQuery
 from sync.reports import campaigns, status
 from sync.reports.background_counts import BackgroundCounts
@@ -47,7 +48,7 @@ from sync.reports.health import Health
 from sync.reports.people.causes import read_failures
 from sync.reports.people.explain import explain
 from sync.reports.preview import PlanFilter, find_kept, forget_old_plans, make_plan, read_plan
-from sync.reports.run_view import ChangeFilter, UndoPreview, list_of_run, read_run, summarize
+from sync.reports.run_view import KINDS, ChangeFilter, UndoPreview, list_of_run, read_run
 from sync.reports.timeline import TimelineFilter, read_timeline
 from sync.runs import progress
 from sync.runs.engine import RunOutcome
@@ -268,7 +269,7 @@ class SyncService:
             "undoes": run_id,
             "list_id": link.list_id,
             "group_id": link.group_id,
-            "summary": summarize(done.counts),
+            "summary": summarize(done.counts, KINDS),
             "sent": done.sent,
         }
 

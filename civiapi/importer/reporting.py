@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from civiapi.importer.reading import BadRow
+from civiapi.runtime.wording import many
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class FileReport:
             parts.append(f"{self.already} existed already")
         if self.left_out:
             parts.append(f"{self.left_out} left out because they refer to a deleted row")
-        return f"{self.file}: {self.rows:,} {'row' if self.rows == 1 else 'rows'}, {', '.join(parts)}"
+        return f"{self.file}: {many(self.rows, 'row')}, {', '.join(parts)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, inspect, select, text
 
 from civiapi.maintenance import adopt_checks
 from civiapi.maintenance.old_hooks import find_old_hooks
+from civiapi.runtime.wording import many
 from civiapi.settings import Settings
 from civiapi.store.civicrm.jobs import Job, all_jobs
 from civiapi.store.clock import SITE_FORMAT, SiteClock
@@ -96,10 +97,6 @@ def _fact(code: str, sentence: str) -> Finding:
     return Finding(code, Severity.OK, sentence)
 
 
-def _many(count: int, one: str, several: str = "") -> str:
-    return f"{count} {one if count == 1 else several or one + 's'}"
-
-
 def _count(conn: Connection, table: object, *conditions: object) -> int:
     return int(conn.execute(select(func.count()).select_from(table).where(*conditions)).scalar_one())  # type: ignore[arg-type]
 
@@ -110,12 +107,12 @@ def _civicrm(conn: Connection, there: set[str]) -> Iterator[Finding]:
     server = conn.execute(text("SELECT sqlite_version()" if conn.dialect.name == "sqlite" else "SELECT VERSION()"))
     yield _fact("databaseServer", f"Database server {conn.dialect.name} {server.scalar()}")
     people, addresses = _count(conn, contact, contact.c.is_deleted == 0), _count(conn, email)
-    yield _fact("contacts", f"{_many(people, 'contact')}, {_many(addresses, 'address', 'addresses')}")
+    yield _fact("contacts", f"{many(people, 'contact')}, {many(addresses, 'address', 'addresses')}")
     members, history = _count(conn, group_contact), _count(conn, subscription_history)
     yield _fact(
         "groups",
-        f"{_many(_count(conn, group), 'group')}, {_many(members, 'group contact')}, "
-        f"{_many(history, 'subscription history row')}",
+        f"{many(_count(conn, group), 'group')}, {many(members, 'group contact')}, "
+        f"{many(history, 'subscription history row')}",
     )
     yield from adopt_checks.columns(conn)
     yield from adopt_checks.character_sets(conn)
@@ -140,23 +137,23 @@ def _times(conn: Connection, there: set[str], clock: SiteClock, now: datetime) -
 def _extension(conn: Connection, clock: SiteClock) -> Iterator[Finding]:
     by_status = conn.execute(select(cache.c.sync_status, func.count()).group_by(cache.c.sync_status)).all()
     shown = ", ".join(f"{row[1]} {row[0] or 'without a status'}" for row in by_status) or "none"
-    yield _fact("cache", f"{_many(sum(row[1] for row in by_status), 'cache row')} ({shown})")
+    yield _fact("cache", f"{many(sum(row[1] for row in by_status), 'cache row')} ({shown})")
     queued = _count(conn, update, update.c.completed == 0, update.c.mailchimpsync_batch_id.is_(None))
     sent = _count(conn, update, update.c.completed == 0, update.c.mailchimpsync_batch_id.is_not(None))
-    yield _fact("updates", f"{_many(queued, 'update')} queued, {sent} in flight; the sync continues with both")
+    yield _fact("updates", f"{many(queued, 'update')} queued, {sent} in flight; the sync continues with both")
     rows = conn.execute(
         select(batch.c.mailchimp_batch_id, batch.c.mailchimp_list_id, batch.c.status)
         .where(batch.c.response_processed.in_(OPEN), func.coalesce(batch.c.status, "") != "aborted")
         .order_by(batch.c.id)
     ).all()
-    yield _fact("batches", f"{_many(len(rows), 'batch', 'batches')} in flight, whose results civiapi would fetch")
+    yield _fact("batches", f"{many(len(rows), 'batch', 'batches')} in flight, whose results civiapi would fetch")
     for row in rows[:MAX_BATCHES]:
         state = row.status or "not asked about yet"
         name = row.mailchimp_batch_id or "without an id"
         yield _fact("batch", f"Batch {name} of audience {row.mailchimp_list_id or 'unknown'}: {state}")
     jobs = [one for one in _sync_jobs(conn, clock) if one.is_active]
     if jobs:
-        yield _fact("jobs", f"{_many(len(jobs), 'scheduled job')} for the sync; disable CiviCRM's own cron for that")
+        yield _fact("jobs", f"{many(len(jobs), 'scheduled job')} for the sync; disable CiviCRM's own cron for that")
     else:
         yield _fact("jobs", "No scheduled job that syncs; one that runs every hour would be added")
 
@@ -167,7 +164,7 @@ def _links(conn: Connection, clock: SiteClock) -> Iterator[Finding]:
         config = read_config(conn)
     except BadConfig:
         return
-    yield _fact("accounts", _many(len(config.accounts), "Mailchimp account"))
+    yield _fact("accounts", many(len(config.accounts), "Mailchimp account"))
 
 
 def _syncs(

@@ -5,7 +5,9 @@ nothing of the next sync. A person whose address changes can be of two kinds: th
 """
 
 from collections.abc import Mapping
+from typing import Any
 
+from civiapi.runtime.wording import many
 from sync.model import OperationKind, SyncStatus
 from sync.reconcile.decide import Decision
 from sync.reconcile.plan import Plan
@@ -82,6 +84,10 @@ def _kind_of_address(plan: Plan) -> str:
     return CHANGE_ADDRESS if plan.operation.kind == OperationKind.EMAIL else ARCHIVE_ADDRESS
 
 
-def sentence(kind: str, count: int) -> str:
-    """``3 people: they left the group and are unsubscribed at Mailchimp.``"""
-    return f"{count:,} {'person' if count == 1 else 'people'}: they {KINDS[kind]}."
+def summarize(counts: Mapping[str, int], kinds: Mapping[str, str] = KINDS) -> list[dict[str, Any]]:
+    """The numbers of people by kind, in the order of *kinds*, each with its sentence: ``3 people: they …``."""
+    return [
+        {"kind": kind, "count": counts[kind], "sentence": f"{many(counts[kind], 'person', 'people')}: they {does}."}
+        for kind, does in kinds.items()
+        if counts.get(kind)
+    ]

@@ -32,7 +32,7 @@ from sync.context import SyncContext
 from sync.data.member_data import plan_data, select_members
 from sync.errors import SyncError
 from sync.leases import hold_lease
-from sync.reconcile.categories import DATA, DATA_LEFT_OUT, JOIN_GROUP, KINDS, NEW_CONTACT, QUIET, kind_of, sentence
+from sync.reconcile.categories import DATA, DATA_LEFT_OUT, JOIN_GROUP, NEW_CONTACT, QUIET, kind_of, summarize
 from sync.reconcile.plan import Plan
 from sync.runs.engine import run_audience
 from sync.runs.run import RunRequest
@@ -298,7 +298,6 @@ def read_plan(conn: Connection, plan_id: str, list_id: str, group_id: int, clock
     row = conn.execute(select(plan).where(plan.c.id == plan_id, plan.c.list_id == list_id)).one_or_none()
     if row is None or row.made_s < leases.now_ms() // 1000 - KEPT_SECONDS:
         raise PlanGone
-    counts = orjson.loads(row.counts)
     where = _where(plan_id, shown)
     people = conn.execute(
         select(plan_person).where(*where).order_by(plan_person.c.id).limit(shown.limit or 2**31).offset(shown.offset)
@@ -308,11 +307,7 @@ def read_plan(conn: Connection, plan_id: str, list_id: str, group_id: int, clock
         "list_id": list_id,
         "group_id": group_id,
         "made_at": clock.write_epoch(row.made_s),
-        "summary": [
-            {"kind": kind, "count": counts[kind], "sentence": sentence(kind, counts[kind])}
-            for kind in KINDS
-            if counts.get(kind)
-        ],
+        "summary": summarize(orjson.loads(row.counts)),
         "count": conn.execute(select(func.count()).select_from(plan_person).where(*where)).scalar_one(),
         "people": [
             {

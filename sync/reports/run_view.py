@@ -15,7 +15,7 @@ from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import contact, email
 from sync.errors import SyncError
 from sync.model import OperationKind
-from sync.reconcile.categories import CANNOT, DATA, DATA_LEFT_OUT, JOIN_GROUP, NEW_CONTACT, QUIET
+from sync.reconcile.categories import CANNOT, DATA, DATA_LEFT_OUT, JOIN_GROUP, NEW_CONTACT, QUIET, summarize
 from sync.reconcile.categories import KINDS as SYNC_KINDS
 from sync.reports.people.troubleshoot import describe_problem
 from sync.store.runs.run_log import read_runs
@@ -75,25 +75,12 @@ def read_run(
         "undoes": row.undoes,
         "undone_by": row.undone_by,
         "can_undo": row.undoes is None and row.undone_by is None and bool(set(counts) - {CANNOT}),
-        "summary": summarize(counts),
+        "summary": summarize(counts, KINDS),
         "batches": _batches(conn, run_id),
         "log": orjson.loads(row.log) if row.log else [],
         "count": conn.execute(counted).scalar_one(),
         "people": [_person(one) for one in people],
     }
-
-
-def summarize(counts: Mapping[str, int]) -> list[dict[str, Any]]:
-    """Numbers by kind, each with its sentence."""
-    return [
-        {
-            "kind": kind,
-            "count": counts[kind],
-            "sentence": f"{counts[kind]:,} {'person' if counts[kind] == 1 else 'people'}: they {text}.",
-        }
-        for kind, text in KINDS.items()
-        if counts.get(kind)
-    ]
 
 
 def _counted(run_id: int, shown: ChangeFilter) -> Select[Any]:
@@ -216,7 +203,7 @@ class UndoPreview:
 
     def as_values(self) -> dict[str, Any]:
         """What the API answers."""
-        return {"summary": summarize(self._counts), "count": self._count, "people": self._people}
+        return {"summary": summarize(self._counts, KINDS), "count": self._count, "people": self._people}
 
 
 def _undone_person(plan: UndoPlan, row: Any) -> dict[str, Any]:

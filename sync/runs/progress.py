@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from civiapi.runtime.wording import many
 from civiapi.store import leases
 from civiapi.store.clock import SiteClock
 from sync.connections.config import Link
@@ -41,7 +42,7 @@ CHANGES = (
 def summarize_run(counts: Mapping[str, Mapping[str, int]]) -> str:
     """What a run changed, in one line: contacts made, people who joined or left, updates sent."""
     found = [
-        f"{count:,} {one if count == 1 else several}"
+        many(count, one, several)
         for stage, name, one, several in CHANGES
         if (count := (counts or {}).get(stage, {}).get(name, 0))
     ]

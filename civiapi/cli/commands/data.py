@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 
 from civiapi.cli.common import Config, announce_database, complete, exit_code, fail, read_settings, say, show
+from civiapi.runtime.wording import many
 
 Since = Annotated[str, typer.Option(help="A date, or `ever` for all members (default: since the last sync).")]
 
@@ -133,7 +134,7 @@ def plan(
         fail(str(failed), 1)
     except OSError as error:
         fail(f"{csv} cannot be written: {error.strerror}.", 1)
-    typer.echo(f"{listed:,} {'person' if listed == 1 else 'people'}" + (f" written to {csv}" if csv else ""))
+    typer.echo(many(listed, "person", "people") + (f" written to {csv}" if csv else ""))
 
 
 def timeline(

@@ -13,7 +13,8 @@ from civiapi.cli.rehearse.export_folder import LoadedExport
 from civiapi.cli.rehearse.rehearsal import Rehearsed, Stage, changes, failing
 from civiapi.http.csv_rows import PLAN_COLUMNS, csv_row, safe_cell
 from civiapi.runtime.private_files import open_private
-from civiapi.ui.core.templates import many, number
+from civiapi.runtime.wording import many
+from civiapi.ui.core.templates import number
 from civiapi.ui.status.tiles import ONE
 
 HTML, CHANGES, FAILURES, LEFT_OUT = "report.html", "changes.csv", "failures.csv", "left-out.csv"

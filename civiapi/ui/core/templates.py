@@ -5,6 +5,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from civiapi.runtime.wording import many
 from civiapi.store.clock import SiteClock
 from civiapi.ui.core.times import Times
 
@@ -32,8 +33,3 @@ def add_globals(templates: Environment, clock: SiteClock) -> None:
 def number(value: float) -> str:
     """``12,345``."""
     return f"{value:,}"
-
-
-def many(count: int, one: str, several: str = "") -> str:
-    """``1 batch``, ``1,200 batches``; *several* where it is not *one* with an s."""
-    return f"{count:,} {one if count == 1 else several or f'{one}s'}"

@@ -10,10 +10,10 @@ from aiohttp import web
 from civiapi.http import forms, multipart
 from civiapi.http.messages import BadBody
 from civiapi.importer.sheets import SHEETS
+from civiapi.runtime.wording import many
 from civiapi.runtime.worker_threads import in_thread
 from civiapi.ui.config.model import read_stored
 from civiapi.ui.core.page import CallFailed, PageRequest
-from civiapi.ui.core.templates import many
 
 PATH = "/civicrm/mailchimpsync/import"
 PERMISSION = "administer CiviCRM"

@@ -4,8 +4,8 @@ from urllib.parse import urlencode
 
 from aiohttp import web
 
+from civiapi.runtime.wording import many
 from civiapi.ui.core.page import CallFailed, PageRequest
-from civiapi.ui.core.templates import many
 from civiapi.ui.status.model import find_connection
 from civiapi.ui.status.pages import AUDIENCE, no_connection
 

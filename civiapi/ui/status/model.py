@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
+from civiapi.runtime.wording import many
 from civiapi.ui.config.model import group_titles, read_stored
 from civiapi.ui.core.page import PageRequest
-from civiapi.ui.core.templates import many
 from civiapi.ui.jobs.pages import title_of
 from civiapi.ui.status.problems import Problem, of_failed_sync
 from sync.reports.checks import audience_of

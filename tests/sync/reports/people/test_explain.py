@@ -285,10 +285,9 @@ def test_every_kind_has_something_that_the_next_sync_does() -> None:
 
 
 def test_people_are_counted_in_good_english() -> None:
-    from sync.reconcile.categories import sentence
+    from sync.reconcile.categories import summarize
 
-    assert (
-        sentence("unsubscribe", 1)
-        == "1 person: they left the group (or are not to be mailed) and are unsubscribed at Mailchimp."
-    )
-    assert sentence("in_step", 3) == "3 people: they are in step: both sides agree."
+    assert [one["sentence"] for one in summarize({"in_step": 3, "unsubscribe": 1})] == [
+        "1 person: they left the group (or are not to be mailed) and are unsubscribed at Mailchimp.",
+        "3 people: they are in step: both sides agree.",
+    ]
