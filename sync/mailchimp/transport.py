@@ -66,6 +66,9 @@ SIGNED_LINK = "GET (results link)"
 MAX_HOPS = 4
 """Requests for one signed link, redirects included."""
 
+MAX_OFFSET = timedelta(days=366)
+"""How far a ``Date`` may be from our clock to be believed: changes are dated by it, and the next sync begins there."""
+
 _DATA_CENTRE = re.compile(r"[A-Za-z0-9]+")
 
 
@@ -384,12 +387,15 @@ class Transport:
         return self.mask(response.text[: 4 * SNIPPET_LENGTH])[:SNIPPET_LENGTH]
 
     def _update_clock(self, response: httpx.Response) -> datetime:
-        """Return the time of the answer's ``Date``, and update the clock offset."""
+        """Return the time of the answer's ``Date``, and update the clock offset; one that is none changes nothing."""
         try:
             server = parsedate_to_datetime(response.headers["Date"]).replace(tzinfo=UTC)
         except (KeyError, ValueError):
             return self.server_now().replace(microsecond=0)
-        self._offset = timedelta(seconds=round((server - self._now()).total_seconds()))
+        offset = timedelta(seconds=round((server - self._now()).total_seconds()))
+        if abs(offset) > MAX_OFFSET:
+            return self.server_now().replace(microsecond=0)
+        self._offset = offset
         return server
 
     def _record(self, call: MailchimpCall, outcome: str, status: int | None, started: float) -> None:

@@ -300,9 +300,18 @@ async def test_a_204_is_a_success_whatever_content_type_it_bears() -> None:
         assert await client.delete_batch("734a070347")
 
 
-async def test_an_answer_whose_date_cannot_be_read_leaves_the_clock_alone() -> None:
+@pytest.mark.parametrize(
+    "date",
+    [
+        pytest.param("yesterday", id="no date"),
+        pytest.param("Fri, 31 Dec 9999 23:59:59 GMT", id="a far future"),
+        pytest.param("Mon, 01 Jan 0001 00:00:00 GMT", id="a far past"),
+        pytest.param("Tue, 12 Jan 2027 10:00:00 GMT", id="more than a year off, as of a proxy whose clock is wrong"),
+    ],
+)
+async def test_an_answer_whose_date_cannot_be_believed_leaves_the_clock_alone(date: str) -> None:
     here = datetime(2026, 1, 9, 10, 0, 0, 7, tzinfo=UTC)
-    answer, _ = constant_answer(200, b'{"members":[],"total_items":0}', Date="yesterday")
+    answer, _ = constant_answer(200, b'{"members":[],"total_items":0}', Date=date)
     async with client_of(answer, now=lambda: here) as client:
         page = await client.get_members_page("a1b2c3d4e5")
         assert client.clock_offset() is None

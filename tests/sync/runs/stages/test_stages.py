@@ -57,6 +57,16 @@ async def test_an_incremental_fetch_reads_from_the_last_sync_less_the_overlap(si
     assert asked == ["2026-01-09T10:00:00+00:00"] * 2  # the second pass is for archived members
 
 
+async def test_after_a_sync_that_is_dated_in_the_future_everybody_is_fetched(site: Site, clock: Traveller) -> None:
+    """A wrong clock had dated it: what changes until then would never be seen."""
+    await sync_by_hand(site, since="ever")
+    clock.shift(-14 * 24 * 3600)
+    site.emulator.clear_requests()
+    await sync_by_hand(site)
+    asked = [one.query.get("since_last_changed") for one in site.emulator.requests if one.path.endswith("/members")]
+    assert asked == [None] * 2
+
+
 async def test_a_page_in_which_nothing_changed_leaves_the_rows_untouched(site: Site) -> None:
     site.joined("ada@example.org")
     await sync_by_hand(site, since="ever")
