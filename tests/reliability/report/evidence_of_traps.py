@@ -200,7 +200,7 @@ TRAPS: dict[tuple[int, str], dict[str, str]] = {
         "The posted address of the results is never fetched": """
             test_events.py::TestBatchEvents::test_never_have_the_posted_address_fetched""",
         "They get lost, so polling finishes everything without them": """
-            test_results.py::TestTheWatcher::test_finishes_everything_without_webhooks""",
+            test_watcher.py::TestTheWatcher::test_finishes_everything_without_webhooks""",
         "One may be gone or switched off": """
             test_traps_webhooks.py::TestDisabledHooks::test_a_batch_hook_that_is_gone_or_switched_off_is_noticed""",
     },
