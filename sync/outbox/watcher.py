@@ -81,9 +81,11 @@ class _State:
 class Watcher:
     """Checks the batches of the linked audiences until all are processed."""
 
-    def __init__(self, ctx: SyncContext, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ctx: SyncContext, *, clock: Callable[[], float] | None = None) -> None:
         self._ctx = ctx
-        self._clock = clock
+        self._clock = (
+            clock or time.monotonic
+        )  # as it is now: a default would keep the real one from tests on virtual time
         self._poll_seconds = ctx.settings.mailchimp.poll_seconds
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()
