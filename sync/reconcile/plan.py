@@ -91,7 +91,7 @@ def plan_address(facts: RowFacts, audience: Audience) -> Plan | None:
     """The plan for a member whose address is no longer the contact's; None: nothing to change, or not yet.
 
     A member in the audience moves to the contact's best address, or is archived where that is a member already. A
-    member out of the audience is separated from the contact where both sides agree, so that the present owner of the
+    member out of the audience is separated from the contact where `_is_settled`, so that the present owner of the
     address is matched with it, and where CiviCRM has the latest change and the contact is to be subscribed: its new
     address gets a row of its own.
 
@@ -118,9 +118,23 @@ def plan_address(facts: RowFacts, audience: Audience) -> Plan | None:
         if facts.refusal is not None and move.operation is not None and _was_refused(facts.refusal, move.operation):
             return Plan(facts, decision, SyncStatus.FAIL, reasons.refused(facts.refusal, audience.clock))
         return move
-    if facts.person.others or decision is Decision.IN_SYNC or (decision is Decision.SUBSCRIBE and best is not None):
+    to_subscribe = decision is Decision.SUBSCRIBE and best is not None
+    if facts.person.others or to_subscribe or _is_settled(facts, decision, audience):
         return replace(base, reason=reasons.address_released(facts, audience.clock), unlink=True)
     return None
+
+
+def _is_settled(facts: RowFacts, decision: Decision, audience: Audience) -> bool:
+    """Whether a contact has nothing more to do with a member out of the audience, whose address it gave up.
+
+    A member's choice against a source, and an undo that holds the member out, are about the person and not about the
+    address: they stay with the contact, or it would be subscribed at its new address. Where somebody else has the
+    address by now, the member is theirs.
+    """
+    if decision is not Decision.IN_SYNC:
+        return False
+    is_in_group = facts.group is not None and facts.group.status == GroupStatus.ADDED
+    return bool(facts.person.sharers) or not (audience.one_way or is_in_group)
 
 
 def _move_address(facts: RowFacts, base: Plan, best: str) -> Plan:

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, delete, insert, select, update
 
 from civiapi.settings import SyncSettings
-from civiapi.store.schema.tables import contact, group, group_contact, group_contact_cache, subscription_history
+from civiapi.store.schema.tables import contact, email, group, group_contact, group_contact_cache, subscription_history
 from sync.audience import Privacy
 from sync.connections.config import read_config, write_config
 from sync.connections.config_update import update_config
@@ -111,6 +111,33 @@ async def test_who_unsubscribed_is_never_subscribed_again_even_when_they_left_an
         await sync(site)
         assert statuses(site, ADA, BEA) == ["unsubscribed", "subscribed"], found
     assert await site.standing(ada) is None
+
+
+async def test_who_unsubscribed_is_not_subscribed_at_an_address_they_have_since(site: Site) -> None:
+    [ada] = await people(site, ADA)
+    await search_finds(site, ada, ago=timedelta(minutes=9))
+    await sync(site)
+    site.emulator.person("unsubscribe", ADA)
+    moved = update(email).where(email.c.contact_id == ada).values(email=BEA)
+    await site.store.write(lambda conn: conn.execute(moved) and None)
+    for found in ([ada], [], [ada]):
+        await search_finds(site, *found)
+        await sync(site, since="ever", confirm=True)
+        assert statuses(site, ADA, BEA) == ["unsubscribed", None], found
+
+
+async def test_who_has_the_address_of_somebody_who_unsubscribed_meets_their_member(site: Site) -> None:
+    ada, cy = await people(site, ADA, CY)
+    await search_finds(site, ada, ago=timedelta(minutes=9))
+    await sync(site)
+    site.emulator.person("unsubscribe", ADA)
+    for contact_id, address in ((ada, BEA), (cy, ADA)):
+        moved = update(email).where(email.c.contact_id == contact_id).values(email=address)
+        await site.store.write(lambda conn, moved=moved: conn.execute(moved) and None)
+    await search_finds(site, ada, cy)
+    await sync(site, since="ever")
+    assert statuses(site, ADA) == ["unsubscribed"]
+    assert (await site.row(ADA)).civicrm_contact_id == cy
 
 
 async def test_who_signed_up_again_after_leaving_stays(site: Site) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select
 from sqlalchemy import update as change
 
 from civiapi.store import leases
-from civiapi.store.schema.tables import contact, group, group_contact, note
+from civiapi.store.schema.tables import contact, email, group, group_contact, note
 from sync.connections.config import read_config
 from sync.connections.config_update import update_config
 from sync.errors import SyncError
@@ -370,6 +370,16 @@ async def test_a_hold_stays_when_its_row_becomes_another(site: Site) -> None:
     await site.store.write(absorb, row.id, twin_id)
     held = select(hold.c.cache_id, hold.c.field)
     assert await site._all(held) == [(twin_id, "status")]
+
+
+async def test_who_was_unsubscribed_by_an_undo_is_not_subscribed_at_an_address_they_have_since(site: Site) -> None:
+    here = await site.person("here@example.org")
+    await site.sync()
+    await undo(site)
+    moved = change(email).where(email.c.contact_id == here).values(email="there@example.org")
+    await site.store.write(lambda conn: conn.execute(moved) and None)
+    await syncs_find_nothing(site)
+    assert (site.at_mailchimp("here@example.org"), site.at_mailchimp("there@example.org")) == ("archived", None)
 
 
 async def test_a_run_whose_rows_became_others_is_undone(site: Site) -> None:
