@@ -20,15 +20,18 @@ from civiapi.store.databases.dialect import upsert
 from civiapi.store.databases.expressions import in_list
 from sync.audience import Audience
 from sync.data.sent_data import Sent, note_sent
+from sync.field_rules import canonical
 from sync.mailchimp.errors import is_temporary
 from sync.model import RECEIVES_MAIL, MemberStatus, OpenUpdate, OperationKind, SyncStatus
 from sync.outbox.merge_results import ResultContext, current_rows, merge_answers, merge_fetched
 from sync.outbox.verdicts import Outcome, Verdict, is_as_wanted, refused_fields
 from sync.reconcile.conditions import gave_up_address
 from sync.store.daily import add_changes
+from sync.store.members.blobs import MERGE
 from sync.store.members.cache import forget_sent
 from sync.store.members.cache_merge import mark_gone
 from sync.store.members.member_codec import decode, interests_of, peek
+from sync.store.members.member_merge import NAMES
 from sync.store.retries import forget_retries, now_s, put_off, read_retries
 from sync.store.runs.data_due import note_cancelled
 from sync.store.sync_status import set_sync_status
@@ -76,6 +79,8 @@ class _Changes:
     """Rows by the kind of update that was done or refused for good."""
     sent: list[Sent] = field(default_factory=list)
     """Data that Mailchimp has now, or refused."""
+    due: list[int] = field(default_factory=list)
+    """Rows whose data is to be compared again by the next run with data."""
     counts: ResultCounts = field(default_factory=ResultCounts)
 
     def complete(self, one: ResultContext, *, failed: bool) -> None:
@@ -194,6 +199,8 @@ def _done(conn: Connection, changes: _Changes, one: ResultContext) -> None:
     if one.operation.is_data:
         answer = (one.outcome.member or {}).get("merge_fields") or {}
         changes.sent.append(Sent(row.id, one.operation.body, answer))
+        if _was_changed_since(row, answer):
+            changes.due.append(row.id)
         if one.row.sync_status not in (SyncStatus.LIVE, SyncStatus.REDO):
             return  # data does not change whether the row is in sync
     if one.others:
@@ -202,6 +209,14 @@ def _done(conn: Connection, changes: _Changes, one: ResultContext) -> None:
         changes.set_status(one, SyncStatus.TODO)  # reconciled now under its new address
     else:
         changes.set_status(one, SyncStatus.OK if _is_in_sync(one, row) else SyncStatus.TODO)
+
+
+def _was_changed_since(row: Row[Any], answer: Mapping[str, Any]) -> bool:
+    """Whether a member has other merge fields by now than in this answer: while an update of a field is in flight, a
+    change of that field at Mailchimp is not answered by another update."""
+    member, names = decode(row.mailchimp_data) if answer else {}, {tag: name for name, tag in NAMES}
+    has = {tag: member.get(names.get(tag, f"{MERGE}{tag}")) for tag in answer}
+    return any(has[tag] is not None and canonical(has[tag]) != canonical(value) for tag, value in answer.items())
 
 
 def _is_in_sync(one: ResultContext, row: Row[Any]) -> bool:
@@ -244,6 +259,7 @@ def _failed(conn: Connection, changes: _Changes, one: ResultContext, *, is_refus
         changes.refused.append(one.row.id)
     if tags := refused_fields(one.operation, one.outcome.problem):
         changes.sent.append(Sent(one.row.id, one.operation.body, refused=tags))
+        changes.due.append(one.row.id)  # the rest of what was sent with it is sent again
     others = one.others
     if one.operation.kind_group == OperationKind.MEMBER and one.row.mailchimp_member_id is None:
         orphans = [other for other in others if other.operation.is_data and not other.in_flight]
@@ -343,9 +359,8 @@ def _as_error(problem: Mapping[str, Any] | None) -> str:
 def _write(conn: Connection, changes: _Changes) -> None:
     update_rows(conn, update, ("completed", "error_response"), changes.completed)
     note_sent(conn, changes.sent)
-    without = [one.cache_id for one in changes.sent if one.refused]
-    if without:  # the rest of what was sent with it is sent again
-        note_cancelled(conn, select(cache.c.id).where(in_list(cache.c.id, without)))
+    if changes.due:
+        note_cancelled(conn, select(cache.c.id).where(in_list(cache.c.id, changes.due)))
     forget_sent(conn, changes.refused)
     for kind, ids in changes.settled.items():
         forget_retries(conn, ids, kind)
