@@ -1,5 +1,6 @@
 """One history from its beginning to its verdict."""
 
+import re
 import sys
 from collections import Counter
 from collections.abc import Coroutine
@@ -178,6 +179,7 @@ def _changes(before: dict[str, list[Any]], after: dict[str, list[Any]]) -> list[
 
 def main(text: str) -> None:
     """Run a history given as its repr, and print both sides after each step."""
+    text = re.sub(r"<(Privacy\.\w+): [^>]*>", r"\1", text)
     history: History = eval(text, {"History": History, "Privacy": Privacy, "Step": Step})
     with a_harness() as harness:
         run = HistoryRun(prepare_model(harness, history), history)

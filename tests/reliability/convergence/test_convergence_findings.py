@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from sync.audience import Privacy
+from tests.reliability.convergence.civicrm import JOB
 from tests.reliability.convergence.harness import NOT_INSTALLED, Harness, a_harness
 from tests.reliability.convergence.history import History, HistoryRun, Step
 from tests.reliability.convergence.oracle import check_agreement
@@ -26,6 +27,18 @@ def happened(*steps: tuple[str, int, int, int], **more: object) -> History:
 
 
 FINDINGS = {
+    "Archived at Mailchimp after it was given their subscribing in a batch, before it carried that out: nobody can "
+    "call it back, and they are in the audience.": happened(
+        ("slow_batches", 0, 1, 0), ("sync", 0, 0, 0), ("sign_up", 1, 0, 60), ("archive", 1, 0, 60)
+    ),
+    "Unsubscribed at Mailchimp, then given another address in CiviCRM, in a source: their choice goes with them, and "
+    "they are not subscribed at the new one.": happened(
+        ("unsubscribe", 1, 0, 2), ("readdress", 1, 0, 2), begins_in_step=True, one_way=True
+    ),
+    "Given another address in CiviCRM, then archived at Mailchimp under the old one, in a source: they are not "
+    "subscribed at the new one.": happened(
+        ("readdress", 1, 0, 2), ("archive", 1, 0, 2), begins_in_step=True, one_way=True
+    ),
     "Refused for now, and without an address when the time to send it again came: it waits no longer, and is looked at "
     "no more by every sync.": happened(
         *[("slow_batches", 3, 3, 2), ("rename", 3, 5, 400), ("choose", 1, 4, 4000), ("sync_and_settle", 0, 5, 2)],
@@ -282,3 +295,33 @@ def test_who_came_back_while_their_unsubscribing_was_lost_on_its_way_is_not_put_
         return await converge(run) or check_agreement(run.model)
 
     assert harness.loop.run(lost_and_sent_again()) == []
+
+
+def test_a_merge_field_that_was_changed_at_mailchimp_while_an_update_of_it_was_in_flight_is_sent_again(
+    harness: Harness,
+) -> None:
+    run = HistoryRun(prepare_model(harness, happened(begins_in_step=True)), happened())
+
+    async def changed_twice() -> list[str]:
+        for job in ("Theirs", "Another"):
+            harness.clock.advance(60)
+            run.model.act("person", "edit_profile", "p0@example.org", merge_fields={JOB: job})
+            await run.sync(with_data=True)
+            run.model.world.run_batches()
+        return await converge(run) or check_agreement(run.model)
+
+    assert harness.loop.run(changed_twice()) == []
+
+
+def test_whoever_waits_in_vain_for_a_batch_waits_on_the_virtual_clock(harness: Harness) -> None:
+    """On the real one a history would wait for real, and ask Mailchimp thousands of times."""
+    run = HistoryRun(prepare_model(harness, happened()), happened())
+
+    async def waited() -> float:
+        run.model.batches_move = False
+        await run.sync()
+        began = harness.clock.elapsed
+        assert not await run.model.process.service.wait_until_idle(seconds=30)
+        return harness.clock.elapsed - began
+
+    assert 30 <= harness.loop.run(waited()) < 31
