@@ -17,7 +17,7 @@ from typing import IO, Any, Self, cast
 import httpx
 
 from sync.mailchimp.archive import DEFAULT_LIMITS, MEGABYTE, ArchiveLimits, read_in_thread
-from sync.mailchimp.download import MAX_DOWNLOAD, download_results
+from sync.mailchimp.download import MAX_DOWNLOAD, download_results, read_batch
 from sync.mailchimp.errors import NotFound
 from sync.mailchimp.paging import PASSES, MemberPage, floor, walk
 from sync.mailchimp.reports import CampaignReports
@@ -178,7 +178,7 @@ class MailchimpClient:
         Raises NotFound when there is no such audience.
         """
         call = MailchimpCall("GET", "/lists/{audience}/merge-fields", {"audience": audience_id})
-        return [row async for row in self._transport.collect(call, "merge_fields")]
+        return [row async for row in self._transport.collect(call, "merge_fields", "tag")]
 
     # Members, many
 
@@ -271,16 +271,17 @@ class MailchimpClient:
         """
         body = {"operations": [operation.to_wire() for operation in operations]}
         answer = await self._transport.send(
-            MailchimpCall("POST", "/batches", body=body, repeatable=False, before_send=before_send)
+            MailchimpCall("POST", "/batches", body=body, repeatable=False, must_name="id", before_send=before_send)
         )
         return Batch.from_wire(answer.body)
 
     async def find_batch(self, batch_id: str) -> Batch | None:
         """Return a batch with a new results link; None when it was deleted or has expired."""
         try:
-            return Batch.from_wire(await self._get("/batches/{batch}", {"batch": batch_id}))
+            answer = await self._transport.send(read_batch(batch_id))
         except NotFound:
             return None
+        return Batch.from_wire(answer.body)
 
     async def iter_recent_batches(self, since: datetime) -> AsyncGenerator[Batch, None]:
         """Yield the account's batches submitted at or after *since* (aware; Mailchimp's clock), in no order.
@@ -325,7 +326,12 @@ class MailchimpClient:
         """
         body = {"url": url, "events": AUDIENCE_EVENTS, "sources": AUDIENCE_SOURCES}
         call = MailchimpCall(
-            "POST", "/lists/{audience}/webhooks", {"audience": audience_id}, body=body, repeatable=False
+            "POST",
+            "/lists/{audience}/webhooks",
+            {"audience": audience_id},
+            body=body,
+            repeatable=False,
+            must_name="id",
         )
         return Webhook.from_wire((await self._transport.send(call)).body)
 
@@ -341,7 +347,8 @@ class MailchimpClient:
 
     async def add_batch_webhook(self, url: str) -> BatchWebhook:
         """Register *url* for finished batches of the account, those of other apps included."""
-        call = MailchimpCall("POST", "/batch-webhooks", body={"url": url, "enabled": True}, repeatable=False)
+        body = {"url": url, "enabled": True}
+        call = MailchimpCall("POST", "/batch-webhooks", body=body, repeatable=False, must_name="id")
         return BatchWebhook.from_wire((await self._transport.send(call)).body)
 
     async def delete_batch_webhook(self, webhook_id: str) -> bool:

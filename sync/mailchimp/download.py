@@ -17,6 +17,11 @@ from sync.mailchimp.wire import Batch
 MAX_DOWNLOAD = 128 * MEGABYTE
 
 
+def read_batch(batch_id: str) -> MailchimpCall:
+    """The call that reads a batch."""
+    return MailchimpCall("GET", "/batches/{batch}", {"batch": batch_id}, must_name="id")
+
+
 async def download_results(transport: Transport, batch_id: str, spool: IO[bytes], *, limit: int) -> None:
     """Write a batch's archive of at most *limit* bytes to *spool*, and rewind it.
 
@@ -25,7 +30,7 @@ async def download_results(transport: Transport, batch_id: str, spool: IO[bytes]
     """
     async for attempt in transport.attempts(_broke_off):
         with attempt:
-            answer = await transport.send(MailchimpCall("GET", "/batches/{batch}", {"batch": batch_id}))
+            answer = await transport.send(read_batch(batch_id))
             batch = Batch.from_wire(answer.body)
             if not (batch.is_finished and batch.response_body_url):
                 raise ResultsMissing(batch_id, batch.status, may_be_retried=not batch.is_finished)

@@ -98,6 +98,7 @@ class MailchimpCall:
     """One call to make. `route` is a template such as ``/lists/{audience}``, filled from `ids`; logs show only that.
 
     `repeatable`: the call is idempotent, so it may be retried after an unknown outcome.
+    `must_name`: a key without which a success is no answer, such as the id of what was made.
     `before_send`: called when the connection is open and the request about to be sent; an exception stops it.
     """
 
@@ -107,6 +108,7 @@ class MailchimpCall:
     params: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | None = None
     repeatable: bool = True
+    must_name: str = ""
     before_send: Callable[[], Awaitable[None]] | None = None
 
     @property
@@ -251,15 +253,20 @@ class Transport:
                 return await self._attempt(call)
         raise AssertionError("stamina ends by returning or raising")
 
-    async def collect(self, call: MailchimpCall, key: str) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield every row under *key* of a small paged collection; members need `paging`."""
+    async def collect(self, call: MailchimpCall, key: str, name: str = "id") -> AsyncGenerator[dict[str, Any], None]:
+        """Yield every row under *key* of a small paged collection; members need `paging`.
+
+        One that is no object, or has no *name*, is left out: an odd row must not take the others with it.
+        """
         offset = 0
         while True:
             params = {**call.params, "count": str(PAGE_SIZE), "offset": str(offset)}
             body = (await self.send(replace(call, params=params))).body
-            rows = body.get(key) or []
+            listed = body.get(key)
+            rows = listed if isinstance(listed, list) else []
             for row in rows:
-                yield row
+                if isinstance(row, dict) and _is_named(row, name):
+                    yield row
             offset += len(rows)
             if not rows or (len(rows) < PAGE_SIZE and offset >= as_count(body.get("total_items"))):
                 return
@@ -357,6 +364,9 @@ class Transport:
             raise self._unreadable(call, response)
         server_time = self._update_clock(response) - timedelta(seconds=int(seconds))
         if response.is_success:
+            if call.must_name and not _is_named(body, call.must_name):
+                reason = f"an answer without {call.must_name}"
+                raise Unreachable(call.name, reason, outcome_unknown=True, status=response.status_code)
             return Answer(body, server_time)
         raise self._refusal(call, response.status_code, body, response)
 
@@ -434,6 +444,10 @@ def _trace_of(before_send: Callable[[], Awaitable[None]]) -> Callable[[str, obje
             await before_send()
 
     return trace
+
+
+def _is_named(body: Mapping[str, Any], name: str) -> bool:
+    return isinstance(body.get(name), str) and bool(body[name])
 
 
 def _may_repeat(call: MailchimpCall, error: Exception) -> bool:

@@ -109,6 +109,10 @@ def as_count(value: object) -> int:
     return min(value, MAX_COUNT) if isinstance(value, int) and value > 0 else 0
 
 
+def _as_map(value: object) -> dict[str, Any]:
+    return dict(value) if isinstance(value, dict) else {}
+
+
 class AccountInfo(TypedDict, total=False):
     """The account of a key (``GET /``)."""
 
@@ -282,8 +286,8 @@ class Webhook:
         return cls(
             id=str(body["id"]),
             url=str(body.get("url") or ""),
-            events=dict(body.get("events") or {}),
-            sources=dict(body.get("sources") or {}),
+            events=_as_map(body.get("events")),
+            sources=_as_map(body.get("sources")),
             signing_secret=secret if isinstance(secret, str) and secret else None,
         )
 

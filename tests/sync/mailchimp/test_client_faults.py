@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import traceback
 from collections.abc import AsyncIterator
@@ -316,6 +317,51 @@ async def test_an_answer_whose_date_cannot_be_believed_leaves_the_clock_alone(da
         page = await client.get_members_page("a1b2c3d4e5")
         assert client.clock_offset() is None
     assert page.server_time == here.replace(microsecond=0)
+
+
+COLLECTIONS: dict[str, Any] = {
+    "lists": lambda client: client.iter_audiences(),
+    "categories": lambda client: client.get_interest_categories("a1b2c3d4e5"),
+    "interests": lambda client: client.iter_interests("a1b2c3d4e5", "c1"),
+    "merge_fields": lambda client: client.get_merge_fields("a1b2c3d4e5"),
+    "batches": lambda client: client.iter_recent_batches(datetime(2020, 1, 1, tzinfo=UTC)),
+    "webhooks": lambda client: client.list_webhooks("a1b2c3d4e5"),
+    "batch webhooks": lambda client: client.list_batch_webhooks(),
+    "campaigns": lambda client: client.reports.iter_sent("a1b2c3d4e5"),
+}
+
+
+async def _all_of(found: Any) -> list[Any]:
+    return list(await found) if inspect.isawaitable(found) else [one async for one in found]
+
+
+@pytest.mark.parametrize("key", COLLECTIONS)
+async def test_one_odd_row_takes_none_of_the_others_with_it(key: str) -> None:
+    good = {
+        "id": "734a070347",
+        "tag": "FNAME",
+        "status": "sent",
+        "submitted_at": "2026-01-09T10:00:00+00:00",
+        "send_time": "2026-01-09T10:00:00+00:00",
+        "recipients": {"list_id": "a1b2c3d4e5"},
+        "events": [],
+        "sources": "none",
+    }
+    rows = [None, {}, 5, "x", [], {"id": None, "tag": 7}, good]
+    answer, _ = constant_answer(200, orjson.dumps({key.rpartition(" ")[2]: rows, "total_items": len(rows)}))
+    async with client_of(answer) as client:
+        assert len(await _all_of(COLLECTIONS[key](client))) == 1
+
+
+async def test_a_batch_without_an_id_may_have_been_made() -> None:
+    answer, asked = constant_answer(200, b'{"status": "pending"}')
+    async with client_of(answer) as client:
+        with pytest.raises(Unreachable, match="an answer without id") as caught:
+            await client.submit_batch([])
+        assert caught.value.outcome_unknown
+        assert len(asked) == 1
+        with pytest.raises(Unreachable):
+            await client.find_batch("734a070347")
 
 
 async def test_requests_say_who_asks_and_what_they_take() -> None:
