@@ -27,7 +27,7 @@ ROWS_A_STRETCH = 200
 
 MAX_VALUES = 700
 """Values of one statement that inserts several rows on SQLite, which reads and writes the highest id of the table for
-each statement: a quarter of the time of a row at a time. As long a statement as is kept (`statements.LONG_TEXT`)."""
+each statement: a fifth of the time of inserts. As long a statement as is kept (`statements.LONG_TEXT`)."""
 
 Rows = Sequence[tuple[Any, ...]]
 

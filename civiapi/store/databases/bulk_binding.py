@@ -1,7 +1,7 @@
 """Many rows to MariaDB as one packet of binary values, bound to one prepared insert.
 
-The driver's own executemany writes all values into a text, which the server reads again: a row of twelve values takes
-either side 10 µs more. What cannot be sent so goes the driver's way: a server that is MySQL, and rows with a column
+The driver's own executemany writes all values into a text, which the server reads again: a row takes the server 10 µs
+more, and us up to 15. What cannot be sent so goes the driver's way: a server that is MySQL, and rows with a column
 that is NULL in all of them or has values of several types. InnoDB is not told how many rows there are, and takes ids
 for 1, 2, 4… of them, of which the last are left out: so this is only done for statements that ask for it.
 """
