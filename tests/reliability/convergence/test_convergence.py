@@ -21,7 +21,7 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
 import pytest
-from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from tests.reliability.convergence.harness import NOT_INSTALLED, a_harness
 from tests.reliability.convergence.history import History, histories
@@ -38,11 +38,14 @@ CI_SEED = SEED + 1000
 SOAK = int(os.environ.get("CONVERGENCE_HISTORIES", "20000"))
 SOAK_SHARD = 500
 
+PHASES = [one for one in Phase if one is not Phase.explain]
+"""Hypothesis explains a failure by the lines that each later history ran, which slows them and takes a gigabyte."""
+
 pytestmark = pytest.mark.skipif(bool(NOT_INSTALLED), reason=f"not installed: {', '.join(NOT_INSTALLED)}")
 
 
-def try_histories(shard_seed: int, examples: int, wide: bool = False) -> Count:
-    """So many histories from one seed (*wide*: `histories`); raises AssertionError with the smallest that fails."""
+def try_histories(shard_seed: int, examples: int) -> Count:
+    """So many histories from one seed; raises AssertionError with the smallest that fails."""
     count = Count()
 
     @seed(shard_seed)
@@ -50,10 +53,11 @@ def try_histories(shard_seed: int, examples: int, wide: bool = False) -> Count:
         max_examples=examples,
         database=None,
         deadline=None,
+        phases=PHASES,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
     )
-    @given(histories(wide=wide))
+    @given(histories())
     def both_ends_come_to_agree(history: History) -> None:
         wrong = run_history(harness, history, count)
         assert not wrong, "\n".join([f"seed {shard_seed}", *wrong, repr(history)])
@@ -63,12 +67,12 @@ def try_histories(shard_seed: int, examples: int, wide: bool = False) -> Count:
     return count
 
 
-def try_shards(seeds: Sequence[int], examples: int, processes: int, *, wide: bool) -> tuple[Count, list[str]]:
+def try_shards(seeds: Sequence[int], examples: int, processes: int) -> tuple[Count, list[str]]:
     """So many histories from each seed, in processes side by side; the count, and what failed."""
     print(f"\nseeds {seeds[0]} to {seeds[-1]}, {examples} histories each", flush=True)
     began, total, failed = time.monotonic(), Count(), []
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as workers:
-        for one in [workers.submit(try_histories, one, examples, wide) for one in seeds]:
+        for one in [workers.submit(try_histories, one, examples) for one in seeds]:
             error = one.exception()
             if error is not None:
                 failed.append(str(error))
@@ -90,7 +94,7 @@ def test_both_ends_come_to_agree_and_the_last_word_of_a_person_wins(shard: int) 
 @pytest.mark.convergence
 def test_many_histories_come_to_agree_and_every_kind_of_fault_strikes_them() -> None:
     seeds = range(CI_SEED, CI_SEED + CI // CI_SHARD)
-    total, failed = try_shards(seeds, CI_SHARD, CI_PROCESSES, wide=False)
+    total, failed = try_shards(seeds, CI_SHARD, CI_PROCESSES)
     assert not failed, "\n\n".join(failed)
     assert total.histories >= CI
     assert total.faults >= total.syncs, "faults are thin"
@@ -102,7 +106,7 @@ def test_many_histories_come_to_agree_and_every_kind_of_fault_strikes_them() -> 
 def test_thousands_of_new_histories_come_to_agree() -> None:
     first = random.SystemRandom().randrange(10**9)
     seeds = range(first, first + -(-SOAK // SOAK_SHARD))
-    total, failed = try_shards(seeds, min(SOAK, SOAK_SHARD), os.cpu_count() or 1, wide=True)
+    total, failed = try_shards(seeds, min(SOAK, SOAK_SHARD), os.cpu_count() or 1)
     write_report("soak", total, seeds)
     assert not failed, "\n\n".join(failed)
     assert SOAK < SOAK_SHARD or not total.rare_kinds()
