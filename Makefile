@@ -10,9 +10,13 @@ PIP    := -m pip --disable-pip-version-check install -qq
 # Else each of the hundreds of processes that tests start compiles all modules again.
 unexport PYTHONDONTWRITEBYTECODE
 
-# A third of the time of all tests: everything tried in every way, whole servers under attack, killed processes.
-LONG := tests/api/test_who_sees_what.py tests/api/test_dates_everywhere.py tests/beside tests/journeys/test_readme.py \
-	tests/reliability/crash tests/reliability/database tests/reliability/hostile tests/sync/undo/test_undo_histories.py
+# Half of the time of all tests: everything tried in every way, whole servers under attack, killed processes, and the few
+# files that take longest.
+LONG := tests/api/test_who_sees_what.py tests/api/test_dates_everywhere.py tests/beside tests/cli/test_civicrmapi_cv.py \
+	tests/cli/test_rehearse.py tests/journeys/test_processes.py tests/journeys/test_readme.py \
+	tests/maintenance/test_adopt.py tests/maintenance/test_checks.py tests/reliability/convergence \
+	tests/reliability/crash tests/reliability/database tests/reliability/hostile \
+	tests/sync/runs/stages/test_killed_runs.py tests/sync/undo/test_undo_histories.py
 QUICK := -m "not soak and not browser and not convergence and not galera"
 
 .PHONY: demo test test-long convergence convergence-mariadb test-mariadb test-mariadb-reliability test-galera test-oldest check docs package bench soak reliability clean
