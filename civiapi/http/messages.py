@@ -43,7 +43,11 @@ class BadBody(Exception):
 
 @call_value
 class HttpRequest:
-    """One request. ``fields`` are query and form together, ``query`` the query alone, ``body`` the bytes."""
+    """One request. ``fields`` are query and form together, ``query`` the query alone.
+
+    ``body`` are the bytes, empty for a large body that is in ``fields``: it would be held twice until the answer.
+    ``has_large_body``: the request holds more memory than it may while it waits.
+    """
 
     method: str
     path: str
@@ -51,6 +55,7 @@ class HttpRequest:
     query: forms.Fields = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
+    has_large_body: bool = False
     content_type: str = ""
     address: str = ""
     session: str = field(default="", repr=False)
@@ -65,11 +70,6 @@ class HttpRequest:
     def may_write(self) -> bool:
         """Whether the request may change data: a POST alone, whatever other methods promise elsewhere."""
         return self.method == "POST"
-
-    @property
-    def has_large_body(self) -> bool:
-        """Whether the request holds more memory than it may while it waits."""
-        return len(self.body) > MAX_WAITING_BODY
 
     def header(self, name: str) -> str:
         """The value of a header, ``""`` without it; bytes that are not UTF-8 become ``?``."""
@@ -166,14 +166,16 @@ class received:  # named as the function it is used as; a generator would cost e
         request, policy = self._request, self._policy
         url, headers = request.rel_url, request.headers
         query = forms.parse(url.raw_query_string)
-        fields, body, content_type = query, b"", ""
+        fields, body, content_type, is_large = query, b"", "", False
         if request.body_exists and request.method not in SAFE_METHODS:
             content_type = request.content_type
             body = await _read_body(request, self._held, self._max_body, policy.body_seconds)
+            is_large = len(body) > MAX_WAITING_BODY
             if not self._raw_body:
                 header = headers.get("Content-Type", "")
                 if len(body) > SMALL:
                     given = await in_thread(_read_fields, content_type, header, body)
+                    body = b""  # no signed webhook event is as large
                 else:
                     given = _read_fields(content_type, header, body)
                 fields = forms.merge(query, given)
@@ -187,6 +189,7 @@ class received:  # named as the function it is used as; a generator would cost e
             query=query,
             headers=headers,
             body=body,
+            has_large_body=is_large,
             content_type=content_type,
             address=proxies.route(remote, headers.getall(FORWARDED_FOR, ())).address if trusted else remote,
             session=policy.cookie(request, SESSION_COOKIE),
