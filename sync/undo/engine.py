@@ -131,7 +131,7 @@ def _check(conn: Connection, list_id: str, run_id: int) -> None:
 async def _fetch_changes(ctx: SyncContext, audience: Audience, lease: Lease) -> None:
     """Merge the members that changed since the last sync; the next sync fetches them once more, as after a webhook."""
     checkpoint = await ctx.store.read(checkpoints.load, audience.list_id)
-    last = audience.clock.read(checkpoint.last_sync_time)
+    last = checkpoint.last_sync(audience.clock, datetime.now(UTC))
     since = last - timedelta(seconds=ctx.settings.sync.overlap_seconds) if last else None
     client = ctx.clients.client_for(audience.api_key)
     pages = client.iter_member_pages(audience.list_id, since=since, count=ctx.sizes.members_per_page)

@@ -26,7 +26,6 @@ from sync.store.runs.checkpoints import RunParameters
 from sync.store.tables import cache, member, update
 
 EVER = "ever"
-CLOCK_TOLERANCE = timedelta(days=1)
 
 
 async def fetch_members(run: Run) -> None:
@@ -56,7 +55,7 @@ def _begin(conn: Connection, step: Step, request: RunRequest, overlap: int, page
     if unfinished and request.since != EVER:
         _continue(step, request, page)
         return
-    since = None if request.since == EVER else request.since or _last_sync(step)
+    since = None if request.since == EVER else request.since or checkpoint.last_sync(step.audience.clock, step.at)
     is_read = isinstance(since, datetime) and not _links_unread_permission(step)
     asked = max(0, int(since.timestamp()) - overlap) if isinstance(since, datetime) and is_read else None
     if asked is None:
@@ -75,13 +74,6 @@ def _begin(conn: Connection, step: Step, request: RunRequest, overlap: int, page
     moment = datetime.fromtimestamp(asked, UTC) if asked is not None else None
     checkpoint.fetch = {"since": format_instant(moment) if moment else "", "offset": 0}
     step.log(f"Fetching members changed since {format_instant(moment)}." if moment else "Fetching all members.")
-
-
-def _last_sync(step: Step) -> datetime | None:
-    """When the last sync began; None where there was none, or where it is yet to come: a clock was wrong, and whatever
-    changes until then would be missed."""
-    last = step.audience.clock.read(step.checkpoint.last_sync_time)
-    return last if last is not None and last < step.at + CLOCK_TOLERANCE else None
 
 
 def _links_unread_permission(step: Step) -> bool:

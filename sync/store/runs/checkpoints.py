@@ -11,12 +11,14 @@ since. A ``busy`` that is not ours is the extension at work, or killed at work (
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
 import orjson
 from sqlalchemy import Connection, bindparam, insert, select
 
+from civiapi.store.clock import SiteClock
 from civiapi.store.databases.dialect import upsert
 from civiapi.store.text.php import BadSerial, dump_php, load_php
 from sync.audience import Privacy
@@ -51,6 +53,7 @@ STAGE_TITLES = dict(
 READY_TO_FETCH = STAGES[0]
 LOCK = "fetchAndReconcile"
 LOG_KEPT = 100
+CLOCK_TOLERANCE = timedelta(days=1)
 BUSY = "busy"
 BUSY_ENTRY = "Called but locks say process already busy."
 """How the log line of a call begins that found others at work: it reports no work."""
@@ -133,6 +136,12 @@ class Checkpoint:
     def is_under_way(self) -> bool:
         """Whether a sync has begun and not ended."""
         return self.stage != READY_TO_FETCH or self.parameters is not None or self.is_fetching
+
+    def last_sync(self, clock: SiteClock, now: datetime) -> datetime | None:
+        """When the last sync began, aware; None where there was none, or where it is yet to come at *now* (aware): a
+        clock was wrong, and whatever changes until then would be missed."""
+        last = clock.read(self.last_sync_time)
+        return last if last is not None and last < now + CLOCK_TOLERANCE else None
 
     @property
     def newest_entry(self) -> dict[str, str] | None:

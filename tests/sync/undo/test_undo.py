@@ -18,6 +18,7 @@ from sync.errors import SyncError
 from sync.reconcile.requeue import include_contacts
 from sync.reports.run_view import ChangeFilter, UndoPreview
 from sync.store.members.cache import absorb
+from sync.store.runs import checkpoints
 from sync.store.tables import cache, hold, run_change, run_log
 from sync.undo.engine import Undone, preview_undo, undo_run
 from tests.support.databases import database_at
@@ -210,6 +211,24 @@ async def test_the_pages_of_a_preview_are_together_the_whole_wherever_its_units_
     pages = [await preview(3, offset) for offset in range(0, whole["count"] + 3, 3)]
     assert [person for page in pages for person in page["people"]] == whole["people"]
     assert {(page["count"], str(page["summary"])) for page in pages} == {(whole["count"], str(whole["summary"]))}
+
+
+async def test_an_undo_after_a_sync_that_is_dated_in_the_future_asks_about_everybody(site: Site) -> None:
+    """A wrong clock had dated it: what changed since at Mailchimp would not be seen."""
+    await site.person("here@example.org")
+    await site.sync()
+
+    def date_in_the_future(conn: Connection) -> None:
+        checkpoint = checkpoints.load(conn, site.list_id, for_update=True)
+        checkpoint.last_sync_time = site.store.clock.write(datetime.now(UTC) + timedelta(days=14))
+        checkpoints.save(conn, checkpoint)
+
+    await site.store.write(date_in_the_future)
+    site.emulator.clear_requests()
+    await undo(site)
+    asked = [one.query.get("since_last_changed") for one in site.emulator.requests if one.path.endswith("/members")]
+    assert asked
+    assert set(asked) == {None}
 
 
 async def test_a_second_undo_is_refused_and_an_undo_is_not_undone(site: Site) -> None:
