@@ -18,7 +18,6 @@ from sync.data.convert import Misfit, convert, is_empty
 from sync.data.names import ContactNames, names_to_send, newer_names
 from sync.data.plugins import PREFIX, Answers, DataMember, DataPlugins, MemberData
 from sync.data.sent_data import (
-    NAMES,
     SentFields,
     read_sent_fields,
     read_sent_names,
@@ -34,6 +33,7 @@ from sync.model import RECEIVES_MAIL, MemberOperation, OpenUpdate, OperationKind
 from sync.store.members.blobs import MERGE, load_data
 from sync.store.members.holds import read_data_holds
 from sync.store.members.member_codec import decode
+from sync.store.members.member_merge import NAMES
 from sync.store.tables import cache
 from sync.store.updates import open_updates
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sync.data.sent_data import NAMES
+from sync.store.members.member_merge import NAMES
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,10 @@ from sync.data.member_data import DataPlan, plan_data, select_members
 from sync.data.plugins import DataPlugins
 from sync.data.sent_data import is_sent_to
 from sync.model import DATA_KINDS, MemberOperation, OperationKind
-from sync.store.members.blobs import MERGE, dump_data, load_data
+from sync.store.members.blobs import dump_data, load_data
 from sync.store.members.holds import keep_data_holds
 from sync.store.members.member_codec import decode
-from sync.store.members.member_merge import NAMES
+from sync.store.members.member_merge import merge_key
 from sync.store.retries import forget_retries, now_s, read_retries
 from sync.store.runs.data_due import forget_due, read_marks
 from sync.store.runs.run_changes import RunChange, note_changes
@@ -107,8 +107,7 @@ def _record(
         replaced = None
         if operation.kind == OperationKind.FIELDS:
             member = decode(one.row.mailchimp_data)
-            keys = {tag: name for name, tag in NAMES}
-            had = {tag: member.get(keys.get(tag, f"{MERGE}{tag}")) for tag in operation.body["merge_fields"]}
+            had = {tag: member.get(merge_key(tag)) for tag in operation.body["merge_fields"]}
             replaced = {"merge_fields": {tag: value for tag, value in had.items() if isinstance(value, str)}}
         changes.append(
             RunChange(

@@ -25,11 +25,11 @@ from civiapi.store.schema.tables import tag
 from sync.data.plugins import PREFIX, MemberData
 from sync.field_rules import canonical
 from sync.store.members.blobs import dump_data, load_data
+from sync.store.members.member_merge import NAMES
 from sync.store.tables import cache
 
 TAGS, TAG_SOURCE, NAME_SOURCE, FIELD_SOURCE = "tags", "mcs_tags", "mcs_names", "civiapi_fields"
 SOURCES = (TAG_SOURCE, NAME_SOURCE, FIELD_SOURCE)
-NAMES = (("first_name", "FNAME"), ("last_name", "LNAME"))
 UPDATES, TAG_UPDATES, PREVIOUS, KEPT, REFUSED = "mailchimp_updates", "tag_updates", "previous", "kept", "refused"
 BY_PLUGIN = "plugin"
 """Set in what a plugin of ours wrote, so that it is emptied when the plugin gives nothing any more."""

@@ -27,11 +27,10 @@ from sync.outbox.merge_results import ResultContext, current_rows, merge_answers
 from sync.outbox.verdicts import Outcome, Verdict, is_as_wanted, refused_fields
 from sync.reconcile.conditions import gave_up_address
 from sync.store.daily import add_changes
-from sync.store.members.blobs import MERGE
 from sync.store.members.cache import forget_sent
 from sync.store.members.cache_merge import mark_gone
 from sync.store.members.member_codec import decode, interests_of, peek
-from sync.store.members.member_merge import NAMES
+from sync.store.members.member_merge import merge_key
 from sync.store.retries import forget_retries, now_s, put_off, read_retries
 from sync.store.runs.data_due import note_cancelled
 from sync.store.sync_status import set_sync_status
@@ -214,8 +213,8 @@ def _done(conn: Connection, changes: _Changes, one: ResultContext) -> None:
 def _was_changed_since(row: Row[Any], answer: Mapping[str, Any]) -> bool:
     """Whether a member has other merge fields by now than in this answer: while an update of a field is in flight, a
     change of that field at Mailchimp is not answered by another update."""
-    member, names = decode(row.mailchimp_data) if answer else {}, {tag: name for name, tag in NAMES}
-    has = {tag: member.get(names.get(tag, f"{MERGE}{tag}")) for tag in answer}
+    member = decode(row.mailchimp_data) if answer else {}
+    has = {tag: member.get(merge_key(tag)) for tag in answer}
     return any(has[tag] is not None and canonical(has[tag]) != canonical(value) for tag, value in answer.items())
 
 

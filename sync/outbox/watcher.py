@@ -83,9 +83,7 @@ class Watcher:
 
     def __init__(self, ctx: SyncContext, *, clock: Callable[[], float] | None = None) -> None:
         self._ctx = ctx
-        self._clock = (
-            clock or time.monotonic
-        )  # as it is now: a default would keep the real one from tests on virtual time
+        self._clock = clock or time.monotonic  # looked up here: a default keeps the real one from virtual time
         self._poll_seconds = ctx.settings.mailchimp.poll_seconds
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()

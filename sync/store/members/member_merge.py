@@ -22,6 +22,7 @@ from sync.store.members.blobs import INTEREST, MERGE
 from sync.store.members.member_codec import ECHO, SENT, Fields, entry, interests_entry
 
 NAMES = (("first_name", "FNAME"), ("last_name", "LNAME"))
+_NAME_OF = {tag: name for name, tag in NAMES}
 EMAIL_LENGTH = 254
 """Characters of an address that CiviCRM's table can hold."""
 
@@ -31,6 +32,11 @@ VALUE_LENGTH = 255
 NO_TIME = "19700101000000"
 PUT_AWAY = (MemberStatus.ARCHIVED, MemberStatus.CLEANED)
 COMPACT = "%Y%m%d%H%M%S"
+
+
+def merge_key(tag: str) -> str:
+    """The field of ``mailchimp_data`` in which the value of a merge field is kept."""
+    return _NAME_OF.get(tag) or f"{MERGE}{tag}"
 
 
 @dataclass(frozen=True, slots=True)
