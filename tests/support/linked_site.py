@@ -186,6 +186,11 @@ class Site:
         """One run of the engine."""
         return await run_audience(self.ctx, await self.audience(), RunRequest(**request))
 
+    async def send(self) -> None:
+        """Send what is owed and see it through."""
+        await self.submit()
+        await self.settle()
+
     async def plan_undo(self, run_id: int) -> list[UndoPlan]:
         """What undoing a run would do now."""
         plans: list[UndoPlan] = []

@@ -37,12 +37,6 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield opened
 
 
-async def send(site: Site) -> None:
-    """Send what is owed and see it through."""
-    await site.submit()
-    await site.settle()
-
-
 async def a_member(site: Site, address: str, status: str = "subscribed", **more: Any) -> Any:
     """A member with a row and a contact who is Added, as after a sync; the row."""
     site.joined(address, status=status, **more)
@@ -78,7 +72,7 @@ async def problems(site: Site) -> list[str]:
 class TestSuccess:
     async def test_makes_a_contact_s_row_the_member_s(self, site: Site) -> None:
         await site.owe_subscribing(ADA)
-        await send(site)
+        await site.send()
         row = await site.row(ADA)
         assert (row.mailchimp_member_id, row.mailchimp_status) == (subscriber_hash(ADA), "subscribed")
         assert row.sync_status == "ok"
@@ -91,7 +85,7 @@ class TestSuccess:
     async def test_dates_the_status_by_the_word_that_caused_it(self, site: Site) -> None:
         cause = datetime.now(UTC) - timedelta(hours=3)
         await site.owe(await site.new_row(ADA), subscribing(ADA, cause=cause))
-        await send(site)
+        await site.send()
         data = decode((await site.row(ADA)).mailchimp_data)
         assert data["status@"] == cause.strftime("%Y%m%d%H%M%S")
         assert not [key for key in data if key.startswith("sent-")]
@@ -119,7 +113,7 @@ class TestSuccess:
         await site.owe_subscribing(ADA)
         await site.run(since="ever", stop_on="readyToFixContactIds")
         assert len(await site.rows()) == 2
-        await send(site)
+        await site.send()
         row = await site.row(ADA)
         assert (row.mailchimp_status, row.civicrm_contact_id is not None) == ("subscribed", True)
 
@@ -141,7 +135,7 @@ class TestArchiving:
     async def test_leaves_an_archived_row_with_what_was_known(self, site: Site) -> None:
         row = await a_member(site, ADA, merge_fields={"FNAME": "Ada"})
         await site.owe(row.id, archive(ADA))
-        await send(site)
+        await site.send()
         row = await site.row(ADA)
         assert (row.mailchimp_status, row.sync_status) == ("archived", "ok")
         assert decode(row.mailchimp_data)["first_name"] == "Ada"
@@ -150,7 +144,7 @@ class TestArchiving:
         row = await a_member(site, ADA)
         site.emulator.admin("archive", ADA)
         await site.owe(row.id, archive(ADA))
-        await send(site)
+        await site.send()
         assert await problems(site) == [""]
         assert (await site.row(ADA)).mailchimp_status == "archived"
 
@@ -158,7 +152,7 @@ class TestArchiving:
         row = await a_member(site, ADA)
         site.emulator.admin("delete_permanently", ADA)
         await site.owe(row.id, archive(ADA))
-        await send(site)
+        await site.send()
         assert await problems(site) == [""]
         assert (await site.row(ADA)).mailchimp_status == "archived"
 
@@ -166,7 +160,7 @@ class TestArchiving:
         row = await a_member(site, ADA)
         site.emulator.person("hard_bounce", ADA)
         await site.owe(row.id, archive(ADA))
-        await send(site)
+        await site.send()
         assert await problems(site) == ["Method Not Allowed"]
         assert (await site.row(ADA)).mailchimp_status == "cleaned"
 
@@ -176,7 +170,7 @@ class TestChangeOfAddress:
         row = await a_member(site, ADA)
         await site.owe(row.id, move(ADA, BOB))
         await site.owe(row.id, tags(ADA, A=True))
-        await send(site)
+        await site.send()
         [row] = await site.rows()
         assert (row.mailchimp_email, row.mailchimp_member_id) == (BOB, subscriber_hash(BOB))
         member = site.emulator.member(BOB)
@@ -188,7 +182,7 @@ class TestChangeOfAddress:
         row = await a_member(site, ADA)
         await site.owe(row.id, move(ADA, BOB))
         site.emulator.person("change_email", ADA, new_email=BOB)
-        await send(site)
+        await site.send()
         [row] = await site.rows()
         assert (row.mailchimp_email, await problems(site)) == (BOB, [""])
 
@@ -196,7 +190,7 @@ class TestChangeOfAddress:
         row = await a_member(site, ADA)
         await site.owe(row.id, move(ADA, BOB))
         site.joined(BOB)
-        await send(site)
+        await site.send()
         found = {one.mailchimp_email: one.sync_status for one in await site.rows()}
         assert found == {ADA: "todo", BOB: "todo"}
 
@@ -204,7 +198,7 @@ class TestChangeOfAddress:
         row = await a_member(site, ADA)
         await site.owe(row.id, move(ADA, BOB))
         site.emulator.admin("delete_permanently", ADA)
-        await send(site)
+        await site.send()
         [row] = await site.rows()
         assert (row.mailchimp_status, row.sync_status) == ("archived", "todo")
 
@@ -213,9 +207,9 @@ class TestTags:
     async def test_are_remembered_once_mailchimp_has_them(self, site: Site) -> None:
         row = await a_member(site, ADA)
         await site.owe(row.id, tags(ADA, A=True, B=True))
-        await send(site)
+        await site.send()
         await site.owe(row.id, tags(ADA, A=False))
-        await send(site)
+        await site.send()
         row = await site.row(ADA)
         assert load_data(row.civicrm_data)["tags"] == {"B": True}
         assert row.sync_status == "ok"
@@ -224,7 +218,7 @@ class TestTags:
         row = await a_member(site, ADA)
         await site.owe(row.id, tags(ADA, A=True))
         site.emulator.admin("delete_permanently", ADA)
-        await send(site)
+        await site.send()
         row = await site.row(ADA)
         assert "tags" not in load_data(row.civicrm_data)
         assert row.mailchimp_status == "archived"  # whoever was to be tagged is gone for good
@@ -234,7 +228,7 @@ class TestRefusals:
     async def test_a_fake_address_fails_with_mailchimp_s_own_words(self, site: Site) -> None:
         site.emulator.configure(reject_domains=["example.org"])
         await site.owe_subscribing(ADA)
-        await send(site)
+        await site.send()
         [one] = await site.updates()
         assert "looks fake or invalid" in orjson.loads(one.error_response)["detail"]
         row = await site.row(ADA)
@@ -244,7 +238,7 @@ class TestRefusals:
     async def test_someone_forgotten_fails_for_good(self, site: Site) -> None:
         site.emulator.configure(forgotten_emails=[ADA])
         await site.owe_subscribing(ADA)
-        await send(site)
+        await site.send()
         assert await problems(site) == ["Forgotten Email Not Subscribed"]
         assert (await site.row(ADA)).sync_status == "fail"
         assert site.posted_batches() == 1
@@ -253,7 +247,7 @@ class TestRefusals:
         site.joined(ADA)
         site.emulator.person("unsubscribe", ADA)
         await site.owe_subscribing(ADA)
-        await send(site)
+        await site.send()
         assert await problems(site) == ["Member In Compliance State", ""]
         assert [one.completed for one in await site.updates()] == [1, 1]
         row = await site.row(ADA)
@@ -263,7 +257,7 @@ class TestRefusals:
         site.joined(ADA)
         site.emulator.person("hard_bounce", ADA)
         await site.owe_subscribing(ADA)
-        await send(site)
+        await site.send()
         assert await problems(site) == ["Member In Compliance State", "Member In Compliance State"]
         assert (await site.row(ADA)).sync_status == "fail"
         assert site.posted_batches() == 2
@@ -283,7 +277,7 @@ class TestRefusals:
         site.joined(ADA)
         body = {"email_address": ADA, "status": "subscribed"}
         await site.owe(await site.new_row(ADA), MemberOperation("member", "POST", "members", body, datetime.now(UTC)))
-        await send(site)
+        await site.send()
         assert await problems(site) == [""]
         row = await site.row(ADA)
         assert (row.mailchimp_status, row.sync_status) == ("subscribed", "ok")
@@ -304,7 +298,7 @@ class TestPassingTrouble:
     async def test_is_sent_again(self, site: Site, action: str) -> None:
         site.emulator.add_fault(action, count=1, **PUT)
         await site.owe_subscribing(ADA, BOB)
-        await send(site)
+        await site.send()
         assert [site.at_mailchimp(one) for one in (ADA, BOB)] == ["subscribed", "subscribed"]
         assert await problems(site) == ["", ""]
         assert [row.sync_status for row in await site.rows()] == ["ok", "ok"]
@@ -313,7 +307,7 @@ class TestPassingTrouble:
     async def test_that_never_passes_is_given_up(self, site: Site) -> None:
         site.emulator.add_fault("500", email=ADA, **PUT)
         await site.owe_subscribing(ADA)
-        await send(site)
+        await site.send()
         assert site.posted_batches() == apply_results.MAX_TRIES
         assert await problems(site) == [f"Given up after {apply_results.MAX_TRIES} tries"]
         assert (await site.row(ADA)).sync_status == "fail"
@@ -321,7 +315,7 @@ class TestPassingTrouble:
     async def test_counts_tries_in_the_detail(self, site: Site) -> None:
         site.emulator.add_fault("500", count=2, **PUT)
         await site.owe_subscribing(ADA)
-        await send(site)
+        await site.send()
         tries = await site.store.read(lambda conn: conn.execute(select(update_detail.c.tries)).scalar())
         assert tries == 2
 
@@ -394,7 +388,7 @@ class TestRepeating:
     async def test_results_processed_again_leave_the_same_rows(self, site: Site) -> None:
         site.emulator.configure(reject_domains=["fake.example.org"])
         await site.owe_subscribing(ADA, BOB, "x@fake.example.org")
-        await send(site)
+        await site.send()
         before = await site.snapshot()
         [one] = await site.batches()
         await process_completed(site.ctx, one.id, force=True)
@@ -402,7 +396,7 @@ class TestRepeating:
 
     async def test_results_processed_again_much_later_undo_nothing(self, site: Site) -> None:
         await site.owe_subscribing(ADA)
-        await send(site)
+        await site.send()
         site.emulator.advance(5)
         site.emulator.person("unsubscribe", ADA)
         await site.run(since="ever", stop_on="readyToFixContactIds")
@@ -488,7 +482,7 @@ class TestProcessCompleted:
 
     async def test_of_a_processed_one_says_so_unless_forced(self, site: Site) -> None:
         await site.owe_subscribing(ADA)
-        await send(site)
+        await site.send()
         [one] = await site.batches()
         told = f"Batch {one.id} ({one.mailchimp_batch_id}) already processed. Use the force parameter"
         with pytest.raises(SyncError) as failure:

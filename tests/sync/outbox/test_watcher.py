@@ -23,12 +23,6 @@ async def site(tmp_path: Path) -> AsyncIterator[Site]:
         yield opened
 
 
-async def send(site: Site) -> None:
-    """Send what is owed and see it through."""
-    await site.submit()
-    await site.settle()
-
-
 async def problems(site: Site) -> list[str]:
     """The titles of what went wrong, update by update; empty where nothing did."""
     return [orjson.loads(one.error_response)["title"] if one.error_response else "" for one in await site.updates()]
@@ -57,7 +51,7 @@ class TestTheWatcher:
     async def test_survives_mailchimp_s_bad_days(self, site: Site) -> None:
         site.emulator.add_fault("502_html", method="GET", path="/batches/", count=3)
         await site.owe_subscribing(ADA)
-        await send(site)
+        await site.send()
         assert (await site.row(ADA)).sync_status == "ok"
 
     async def test_leaves_alone_what_a_run_left_waiting_on_purpose(self, site: Site) -> None:
