@@ -69,23 +69,29 @@ def unlink(conn: Connection, cache_ids: Sequence[int]) -> None:
 
 
 def match_contacts(conn: Connection, audience: Audience, rows: Range) -> int:
-    """Give each row without a contact the one its address belongs to, by the four rules; returns how many got one."""
+    """Give each row without a contact the one its address belongs to, by the five rules; returns how many got one."""
     if not _is_any_owned(conn, audience, rows):
         return 0
-    matched = _match_namesakes(conn, audience, rows)
-    for rule in (only_owner(), first_in_group(audience), first_with_history(audience), first_owner()):
-        result = conn.execute(
-            change(cache)
-            .where(
-                rows.of(audience),
-                cache.c.civicrm_contact_id.is_(None),
-                cache.c.mailchimp_email.is_not(None),
-                rule.is_not(None),
-            )
-            .values(civicrm_contact_id=rule, sync_status=SyncStatus.TODO)
-        )
-        matched += result.rowcount
+    matched = _give(conn, audience, rows, only_owner())  # first: nearly all, and what is left is a family's
+    matched += _match_namesakes(conn, audience, rows)
+    for rule in (first_in_group(audience), first_with_history(audience), first_owner()):
+        matched += _give(conn, audience, rows, rule)
     return matched
+
+
+def _give(conn: Connection, audience: Audience, rows: Range, rule: ScalarSelect[int]) -> int:
+    """Give each row without a contact the one that *rule* finds; returns how many got one."""
+    result = conn.execute(
+        change(cache)
+        .where(
+            rows.of(audience),
+            cache.c.civicrm_contact_id.is_(None),
+            cache.c.mailchimp_email.is_not(None),
+            rule.is_not(None),
+        )
+        .values(civicrm_contact_id=rule, sync_status=SyncStatus.TODO)
+    )
+    return result.rowcount
 
 
 def _is_any_owned(conn: Connection, audience: Audience, rows: Range) -> bool:
