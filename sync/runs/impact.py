@@ -179,13 +179,14 @@ def count_plans(conn: Connection, audience: Audience, kinds: Sequence[str], afte
 
 
 def _candidates(audience: Audience) -> Mapping[str, ColumnElement[bool]]:
-    """The rows that `reconcile.decide` can give each kind of plan."""
+    """The rows that `reconcile.decide` can give each kind of plan. What the row itself says comes first: the group is
+    looked up for few of them."""
     inside, member = in_group(audience), in_audience()
     left = and_(member, not_(inside), was_heard_of(audience))
     return {
-        LEAVE_GROUP: and_(cache.c.mailchimp_status.is_not(None), inside, not_(member)),
+        LEAVE_GROUP: and_(not_(member), cache.c.mailchimp_status.is_not(None), inside),
         UNSUBSCRIBE: or_(left, member_objects()) if audience.privacy is Privacy.UNSUBSCRIBE else left,
-        SUBSCRIBE: and_(inside, not_(member)),
+        SUBSCRIBE: and_(not_(member), inside),
         INTERESTS: cache.c.mailchimp_status.is_not(None),
     }
 

@@ -58,7 +58,7 @@ Following = tuple[int, dict[str, Any] | None]
 def _by_history(conn: Connection, step: Step, after: int) -> Following:
     """Rows by new history; history that the sync wrote itself is skipped, as its rows were reconciled then, except that
     of groups with several links, where it may mirror another one."""
-    history, size = subscription_history.c, step.sizes.rows_per_unit // 2
+    history, size = subscription_history.c, step.sizes.set_rows_per_unit
     shared = history.group_id.in_(step.audience.also_linked)
     by_others = or_(history.method != ECHO_METHOD, history.method.is_(None), shared)
     in_groups = history.group_id.in_(step.audience.group_ids)
