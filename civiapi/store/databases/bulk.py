@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Table, bindparam, func, insert, select, update
 from sqlalchemy.sql.dml import UpdateBase
 
-from civiapi.store.databases.bulk_binding import ONE_PACKET
+from civiapi.store.databases.bulk_binding import ADJACENT, FEW, PACKETS
 from civiapi.store.databases.dialect import batches_updates_poorly, joined_update, runs_in_thread, upsert_statement
 from civiapi.store.schema.live_columns import absent_columns
 from civiapi.store.text.encoded_text import encode_rows, is_encoded
@@ -35,7 +35,7 @@ Rows = Sequence[tuple[Any, ...]]
 def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Rows, *, adjacent: bool = False) -> None:
     """Insert *rows*, each with its values in the order of *columns*; columns that are not there are left out.
 
-    *adjacent*: the ids leave none out (`bulk_binding`), which takes longer on MariaDB.
+    *adjacent*: the ids leave none out (`bulk_binding`), which takes a little longer on MariaDB.
     """
     if rows:
         absent = absent_columns(conn).get(table.name, frozenset())
@@ -43,7 +43,7 @@ def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Ro
             places = [place for place, name in enumerate(columns) if name not in absent]
             columns, rows = [columns[place] for place in places], [tuple(row[p] for p in places) for row in rows]
         statement = _inserting(conn.dialect, table, tuple(columns))
-        _run(conn, statement, _as_stored(table, columns, rows), {ONE_PACKET: not adjacent})
+        _run(conn, statement, _as_stored(table, columns, rows), {PACKETS: ADJACENT if adjacent else FEW})
 
 
 def insert_row(conn: Connection, table: Table, values: Mapping[str, Any]) -> int:
@@ -85,7 +85,7 @@ def upsert_rows(
     """Insert *rows*; where a row with the same *key* exists, update its columns *set_*."""
     if rows:
         upserting = _upserting(conn.dialect, table, tuple(columns), tuple(key), tuple(set_))
-        _run(conn, upserting, _as_stored(table, columns, rows), {ONE_PACKET: True})
+        _run(conn, upserting, _as_stored(table, columns, rows), {PACKETS: FEW})
 
 
 def update_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:

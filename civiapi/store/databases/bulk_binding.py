@@ -1,9 +1,10 @@
-"""Many rows to MariaDB as one packet of binary values, bound to one prepared insert.
+"""Many rows to MariaDB as packets of binary values, bound to one prepared insert.
 
 The driver's own executemany writes all values into a text, which the server reads again: a row takes the server 10 µs
 more, and us up to 15. What cannot be sent so goes the driver's way: a server that is MySQL, and rows with a column
 that is NULL in all of them or has values of several types. InnoDB is not told how many rows there are, and takes ids
-for 1, 2, 4… of them, of which the last are left out: so this is only done for statements that ask for it.
+for 1, 2, 4… of them, of which the last are left out. Rows whose ids are to leave none out go in packets of 1 + 2 + 4 …
+rows.
 """
 
 from collections.abc import Sequence
@@ -13,8 +14,10 @@ from asyncmy.errors import NotSupportedError
 from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.util import await_
 
-ONE_PACKET = "one_packet"
-"""The execution option of a statement that may be sent so."""
+PACKETS = "packets"
+"""The execution option of an insert that is sent so: `FEW` packets, or `ADJACENT`, whose ids leave none out."""
+
+FEW, ADJACENT = "few", "adjacent"
 
 MIN_ROWS = 20
 """Fewer are not worth the round trip that prepares the statement."""
@@ -30,23 +33,29 @@ def insert(cursor: Any, statement: str, rows: Rows, context: ExecutionContext) -
 
     Core's event ``do_executemany``. Raises what the driver raises.
     """
-    if len(rows) < MIN_ROWS or not context.execution_options.get(ONE_PACKET):
+    wanted = context.execution_options.get(PACKETS)
+    if len(rows) < MIN_ROWS or wanted is None:
         return False
-    driver = context.root_connection.connection.driver_connection
-    for part in _parts(rows):
-        try:
-            await_(_insert_part(driver, statement, part))
-        except (ValueError, NotSupportedError):  # raised before anything is sent
-            cursor.executemany(statement, part)
+    packets = [packet for part in _parts(rows) for packet in (_adjacent(part) if wanted == ADJACENT else [part])]
+    driver: Any = context.root_connection.connection.driver_connection
+    prepared = await_(driver.prepare(statement.replace("%s", "?").replace("%%", "%")))
+    try:
+        for packet in packets:
+            try:
+                await_(prepared.execute_bulk(packet))
+            except (ValueError, NotSupportedError):  # raised before anything is sent
+                cursor.executemany(statement, packet)
+    finally:
+        await_(prepared.close())
     return True
 
 
-async def _insert_part(driver: Any, statement: str, rows: Rows) -> None:
-    prepared = await driver.prepare(statement.replace("%s", "?").replace("%%", "%"))
-    try:
-        await prepared.execute_bulk(rows)
-    finally:
-        await prepared.close()
+def _adjacent(rows: Rows) -> list[Rows]:
+    """*rows* in packets of one less than a power of two, as large as they can be."""
+    if not rows:
+        return []
+    size = (1 << (len(rows) + 1).bit_length() - 1) - 1
+    return [rows[:size], *_adjacent(rows[size:])]
 
 
 def _parts(rows: Rows) -> list[Rows]:
