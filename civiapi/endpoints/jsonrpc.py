@@ -31,7 +31,7 @@ from civiapi.endpoints.rest import ApiEndpoint
 from civiapi.http import forms
 from civiapi.http.body_budget import SMALL
 from civiapi.http.messages import JSON, HttpRequest, HttpResponse, credentials_of, refuse
-from civiapi.http.rendering import AnswerTotal, encode, off_loop
+from civiapi.http.rendering import AnswerTotal, encode
 from civiapi.runtime.values import call_value
 from civiapi.runtime.worker_threads import in_thread
 
@@ -113,7 +113,7 @@ class JsonRpc(ApiEndpoint):
             answer = self._refuse(401, refusal.message, UNAUTHENTICATED, {"WWW-Authenticate": "Bearer"})
             return refuse(answer, refusal)
         reply = await answer_text(Session(self._api, self._auth, caller, seen), incoming.body)
-        return HttpResponse(b"", JSON, 204) if reply is None else HttpResponse(await off_loop(reply, encode, reply))
+        return HttpResponse(b"", JSON, 204) if reply is None else HttpResponse(encode(reply))
 
     def failure(self, query: forms.Fields, message: str, status: int) -> HttpResponse:
         if status == 500:

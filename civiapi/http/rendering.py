@@ -19,7 +19,7 @@ T = TypeVar("T")
 XML = "text/xml"
 UNKNOWN = "Unknown error."
 LARGE_ANSWER = 100_000
-"""Bytes, as ``answer_size`` counts, from which on an answer is rendered in a thread: some milliseconds of XML."""
+"""Bytes, as ``answer_size`` counts, from which on XML is written in a thread: some milliseconds."""
 
 MAX_ANSWERS = 32_000_000
 """Bytes, counted likewise, that the calls of one request may answer together."""
@@ -32,9 +32,11 @@ def render(value: Any, fields: Mapping[str, Any]) -> HttpResponse:
     wrapped = wrap(value)
     if not forms.wants_json(fields):
         return HttpResponse(to_xml(wrapped), XML)
-    if fields.get("prettyprint") in (None, "", "0", 0, False):
-        return HttpResponse(encode(wrapped))
-    return HttpResponse(_indented(wrapped))
+    return HttpResponse(encode(wrapped) if _is_compact(fields) else _indented(wrapped))
+
+
+def _is_compact(fields: Mapping[str, Any]) -> bool:
+    return fields.get("prettyprint") in (None, "", "0", 0, False)
 
 
 def _indented(value: Any) -> bytes:
@@ -47,7 +49,9 @@ def _indented(value: Any) -> bytes:
 
 
 async def rendered(value: Any, fields: Mapping[str, Any]) -> HttpResponse:
-    """``render``, in a thread where the answer is large."""
+    """``render``, in a thread where it takes long: orjson does not, and holds the interpreter in any thread."""
+    if forms.wants_json(fields) and _is_compact(fields):
+        return render(value, fields)
     return await off_loop(value, render, value, fields)
 
 
