@@ -62,6 +62,7 @@ class Api:
         self.store = store
         self.registry = registry
         self.sync = sync
+        self._privacy = sync.privacy if sync is not None else "keep"
         self._on_answer = on_answer
         self._max_chained = max_chained
         self._call_seconds = call_seconds
@@ -186,7 +187,7 @@ class Api:
             read_return(sent),
             is_one(sent.get("sequential")),
             sent,
-            self.sync.privacy if self.sync is not None else "keep",
+            self._privacy,
         )
 
 

@@ -141,7 +141,8 @@ class Auth:
         if flow == "legacyrest":
             return await self._by_legacy(credentials, policy)
         principal = await self._by_credential(credential, flow, credentials, policy)
-        await self._check_session(principal, flow, credentials)
+        if credentials.session:
+            await self._check_session(principal, flow, credentials)
         return principal.as_caller(flow)
 
     async def open_session(self, caller: Caller, seconds: float = SESSION_SECONDS) -> str:
@@ -264,19 +265,22 @@ class Auth:
                     raise AuthenticationFailed(_guarded(policy), flow)
                 raise self._refuse(attempt, _guarded(policy), flow, credentials)
         _check_policy(policy, principal, flow, site_key=True)
-        await self._check_session(principal, flow, credentials)
+        if credentials.session:
+            await self._check_session(principal, flow, credentials)
         return principal.as_caller(flow)
 
     async def _by_credential(self, credential: str, flow: str, credentials: Credentials, policy: Policy) -> _Principal:
         """The contact of a credential (``Bearer …``) that the policy accepts. Raises ``AuthenticationFailed``."""
         scheme, _, value = credential.strip().partition(" ")
         value = value.strip() if scheme.lower() == "bearer" else ""
-        principal = await self._find_by_token(value, flow)
-        if principal is not None:  # a signature is not guessed
-            _check_policy(policy, principal, flow, site_key=False)
-            return principal
+        if looks_like_token(value):
+            principal = await self._find_by_token(value, flow)
+            if principal is not None:  # a signature is not guessed
+                _check_policy(policy, principal, flow, site_key=False)
+                return principal
+            value = ""
         async with self._attempt(credentials, flow) as attempt:
-            principal = await self._find_by_api_key(value) if value and not looks_like_token(value) else None
+            principal = await self._find_by_api_key(value) if value else None
             if principal is None:
                 raise self._refuse(attempt, INVALID, flow, credentials)
             site_key = self._is_site_key(credentials.guard_key)
@@ -301,8 +305,6 @@ class Auth:
         return await self._find_by_contact(claims.contact_id, "jwt", flow)
 
     async def _check_session(self, principal: _Principal, flow: str, credentials: Credentials) -> None:
-        if not credentials.session:
-            return
         session = await self._by_session(credentials)
         if session is not None and session.contact_id != principal.contact_id:
             raise AuthenticationFailed(MISMATCH, flow)
@@ -377,11 +379,8 @@ class _Attempt(Attempt):
         super().__init__(throttle, credentials.address, may_wait=not credentials.with_large_body)
         self._flow = flow
 
-    async def __aenter__(self) -> Attempt:
-        try:
-            return await super().__aenter__()
-        except TooManyAttempts as error:
-            raise AuthenticationFailed(str(error), self._flow, retry_after=error.retry_after) from None
+    def _refusal(self, error: TooManyAttempts) -> Exception:
+        return AuthenticationFailed(str(error), self._flow, retry_after=error.retry_after)
 
 
 def _check_policy(policy: Policy, principal: _Principal, flow: str, *, site_key: bool) -> None:
@@ -392,8 +391,8 @@ def _check_policy(policy: Policy, principal: _Principal, flow: str, *, site_key:
         )
     if principal.cred == "jwt" or not policy.guards:
         return
-    met = {SITE_KEY: site_key, PERMISSION: holds(principal.permissions, API_KEY_PERMISSION)}
-    if not any(met.get(guard, False) for guard in policy.guards):
+    by_key = site_key and SITE_KEY in policy.guards
+    if not by_key and not (PERMISSION in policy.guards and holds(principal.permissions, API_KEY_PERMISSION)):
         raise AuthenticationFailed(_guarded(policy), flow)
 
 

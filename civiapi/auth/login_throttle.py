@@ -108,11 +108,11 @@ class Throttle:
             raise TooManyAttempts(_whole(record.delay * min(undecided, MAX_WAITING_EACH)))
 
     def _decide(self, key: str, record: _Record, waiting: bool, failed: bool) -> None:
-        now = self._now()
         if failed:
             record.failures += 1
-            record.last = now
-        record.next_at = now + record.delay
+            record.last = self._now()
+        if record.failures:
+            record.next_at = self._now() + record.delay
         record.turn.release()
         self._leave(key, record, waiting)
 
@@ -156,8 +156,15 @@ class Attempt:
         return self._entered[0].failures + 1
 
     async def __aenter__(self) -> "Attempt":
-        self._entered = await self._throttle._enter(self._key, self._may_wait)
+        try:
+            self._entered = await self._throttle._enter(self._key, self._may_wait)
+        except TooManyAttempts as error:
+            raise self._refusal(error) from None
         return self
+
+    def _refusal(self, error: TooManyAttempts) -> Exception:
+        """What entering raises where the attempt is not decided."""
+        return error
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -26,7 +26,7 @@ from civiapi.http.rendering import UNDECODABLE, AnswerTotal, render, render_erro
 CSRF_REASON = "CSRF suspected"
 CSRF_MESSAGE = "SECURITY ALERT: Ajax requests can only be issued by javascript clients, eg. CRM.api3()."
 NEED_HEADER = frozenset({"session", "header"})
-PERMISSIONS = ("access AJAX API", "access CiviCRM")
+AJAX, BACKEND = "access AJAX API", "access CiviCRM"  # either permits to call the API here
 FORBIDDEN = b"<!DOCTYPE html><html><head><title>Forbidden</title></head><body><h1>Access denied</h1></body></html>"
 MAX_CALLS = 1000  # of one request
 BAD_FORMAT = 'invalid json format: ?{"param_with_double_quote":"value"}'
@@ -119,7 +119,7 @@ class ApiJson(Ajax):
 
 def check_access(incoming: HttpRequest, caller: Caller) -> HttpResponse | None:
     """The response to a caller without access; ``None`` for one with access."""
-    if not any(caller.may(permission) for permission in PERMISSIONS):
+    if not (caller.may(AJAX) or caller.may(BACKEND)):
         return HttpResponse(FORBIDDEN, "text/html; charset=utf-8", 403)
     needs_header = caller.flow in NEED_HEADER and incoming.method != "OPTIONS"
     if needs_header and incoming.header("X-Requested-With").lower() != "xmlhttprequest":

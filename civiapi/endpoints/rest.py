@@ -86,8 +86,7 @@ def target(fields: Mapping[str, Any], *, malformed: str, not_a_target: str = "")
     ``q`` counts only without an entity, and not if it is the path of the endpoint itself (*not_a_target*).
     """
     entity, action = forms.scalar(fields, "entity"), forms.scalar(fields, "action")
-    path = path_of(fields)
-    if not entity and path and path.strip("/") != not_a_target:
+    if not entity and (path := path_of(fields)) and path.strip("/") != not_a_target:
         parts = path.strip("/").split("/")
         if len(parts) != 3 or parts[0] != "civicrm":
             raise NoTarget(malformed)

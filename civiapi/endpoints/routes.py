@@ -7,6 +7,7 @@ pages (``/index.php?q=civicrm/ajax/rest``). Pages of other modules are ordinary 
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -71,13 +72,15 @@ class Router:
         self._home = home
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """The response to any request; catches the faults of all endpoints."""
+        """The response to a request at any path."""
         path = request.rel_url.path
-        endpoint = self._endpoints.find(path)
+        endpoint = self._endpoints.find(path) or self._at_entry_page(request, path)
         if endpoint is None:
-            endpoint = self._at_entry_page(request, path)
-            if endpoint is None:
-                return await self._other(request, path)
+            return await self._other(request, path)
+        return await self.answer(endpoint, request)
+
+    async def answer(self, endpoint: Endpoint, request: web.Request) -> web.StreamResponse:
+        """The response of an endpoint; catches the faults of all."""
         try:
             reading = received(request, self._policy, raw_body=endpoint.raw_body, max_body=endpoint.max_body)
             async with reading as incoming:
@@ -89,7 +92,7 @@ class Router:
                 response.headers["Retry-After"] = "5"
             return response
         except Exception:
-            log.exception("a request could not be answered", method=request.method, path=path)
+            log.exception("a request could not be answered", method=request.method, path=request.rel_url.path)
             return to_response(endpoint.failure(_query(request), UNKNOWN, 500), self._policy)
 
     def _at_entry_page(self, request: web.Request, path: str) -> Endpoint | None:
@@ -138,8 +141,8 @@ def make_web_app(
     _add_health(app, monitoring or {})
     endpoints = EndpointTable.of({**api_endpoints(api, auth), **(more or {})})
     router = Router(endpoints, HttpPolicy.of(settings), home)
-    for ending in endpoints.by_ending:  # found at once, where no CMS is in front
-        app.router.add_route("*", f"/{ending}", router.handle)
+    for ending, endpoint in endpoints.by_ending.items():  # found at once, where no CMS is in front
+        app.router.add_route("*", f"/{ending}", partial(router.answer, endpoint))
     app.router.add_route("*", "/{path:.*}", router.handle)
     return app
 

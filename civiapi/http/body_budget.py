@@ -7,6 +7,7 @@ others. Small bodies have a budget of their own, so that they need not wait for 
 
 import asyncio
 from collections import deque
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 
 SMALL = 65_536
@@ -36,9 +37,9 @@ class HeldBody:
     since: float = 0.0
     reading: asyncio.Timeout | None = None
 
-    async def make_room(self, size: int) -> None:
+    def make_room(self, size: int) -> Awaitable[None]:
         """Wait for room for *size* bytes in all. Raises ``NoRoom``."""
-        await self.budget.take(self, size)
+        return self.budget.take(self, size)
 
     def release(self) -> None:
         """Give the room back; may be called twice."""
@@ -77,8 +78,9 @@ class BodyBudget:
 
     async def take(self, body: HeldBody, size: int) -> None:
         """Give *body* room for *size* bytes instead of what it has. Raises ``NoRoom``."""
-        self._pool_for(body.room).give_back(body.room)
-        body.room = 0
+        if body.room:
+            self._pool_for(body.room).give_back(body.room)
+            body.room = 0
         pool = self._pool_for(size)
         if pool.waiting or pool.left < size:
             await self._wait(pool, size)

@@ -201,12 +201,13 @@ async def _read_body(request: web.Request, held: HeldBody, max_body: int, second
     """The whole body, counted as it arrives. Raises ``BadBody``."""
     if request.headers.get("Content-Encoding", "identity").strip().lower() not in ("", "identity"):
         raise BadBody("Compressed requests are not read; send the body without Content-Encoding.", 415)
-    if (request.content_length or 0) > max_body:
+    length, content = request.content_length, request.content
+    if length is not None and length > max_body:
         raise too_large(max_body)
     try:
-        await held.make_room(SMALL if request.content_length is None else request.content_length)
-        if request.content.is_eof():  # it arrived with the head: nothing to wait for
-            return await _receive(request, held, max_body)
+        await held.make_room(SMALL if length is None else length)
+        if length is not None and content.is_eof():  # it arrived with the head: nothing to wait for
+            return content.read_nowait()
         async with asyncio.timeout(seconds) as held.reading:
             return await _receive(request, held, max_body)
     except TimeoutError as error:
@@ -278,17 +279,23 @@ def is_from_elsewhere(incoming: HttpRequest) -> bool:
         return True
 
 
+_CREDENTIALS = ("key", "api_key", "_authx", "_authxSiteKey")
+
+
 def credentials_of(incoming: HttpRequest) -> Credentials:
     """The credentials in the request."""
+    key = api_key = authx = guard_key = ""
     fields = incoming.fields
+    if not fields.keys().isdisjoint(_CREDENTIALS):
+        key, api_key, authx, guard_key = [forms.scalar(fields, name) for name in _CREDENTIALS]
     return Credentials(
         address=incoming.address,
-        key=forms.scalar(fields, "key"),
-        api_key=forms.scalar(fields, "api_key"),
+        key=key,
+        api_key=api_key,
         x_civi_auth=incoming.header("X-Civi-Auth"),
         authorization=incoming.header("Authorization"),
-        authx=forms.scalar(fields, "_authx"),
-        guard_key=incoming.header("X-Civi-Key") or forms.scalar(fields, "_authxSiteKey"),
+        authx=authx,
+        guard_key=incoming.header("X-Civi-Key") or guard_key,
         session=incoming.session,
         with_large_body=incoming.has_large_body,
     )

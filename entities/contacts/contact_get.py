@@ -111,7 +111,7 @@ _NO_CUSTOM: dict[str, CustomField] = {}
 
 def _custom(conn: Connection, request: Request) -> dict[str, CustomField]:
     """The custom fields that the call names."""
-    names = [*request.params, *request.returns, *(query.sort_part(part)[0] for part in request.options.sort)]
+    names = [*request.params, *request.returns, *[query.sort_part(part)[0] for part in request.options.sort]]
     wanted = [name for name in names if name.startswith(custom_fields.PREFIX)]
     return custom_fields.load(conn, request, wanted) if wanted else _NO_CUSTOM
 
@@ -120,7 +120,8 @@ def _filters(conn: Connection, request: Request, custom: Mapping[str, CustomFiel
     """The filters on fields; those on names and the address match more loosely."""
     show = str(request.sent.get("showAll"))
     skip = OWN_FILTERS | {"is_deleted"} if show in _TRASH else OWN_FILTERS
-    out = [_loosened(one) for one in query.read_filters(conn, request, skip | custom.keys(), joins=False)]
+    skip = skip | custom.keys() if custom else skip
+    out = [_loosened(one) for one in query.read_filters(conn, request, skip, joins=False)]
     if not request.options.sort and not request.options.is_count:
         out = [_by_id_order(one) for one in out]
     out += [query.Filter("is_deleted", "=", (flag,)) for flag in _TRASH.get(show, ())]

@@ -106,14 +106,11 @@ def read_return(params: Mapping[str, Any]) -> tuple[str, ...]:
     """
     asked = params.get("return")
     names = _names(asked) if asked else []
-    for key, value in params.items():
-        if key.startswith("return.") and value:
-            name = key.removeprefix("return.")
-            if not name.isdigit():
-                names.append(name)
+    by_key = [key.removeprefix("return.") for key, value in params.items() if key.startswith("return.") and value]
+    names += [name for name in by_key if not name.isdigit()]
     if len(names) > MAX_NAMES:
         raise ApiError(f"At most {MAX_NAMES} names can be asked for in return", 2000)
-    return tuple(dict.fromkeys(name for name in names if name))
+    return tuple(dict.fromkeys(filter(None, names)))
 
 
 def _names(value: Any) -> list[str]:

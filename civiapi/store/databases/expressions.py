@@ -163,7 +163,7 @@ def _as_place_for_one_text(element: in_values, compiler: SQLCompiler, **kw: Any)
 
 def fill_lists(conn: Connection, text: str, values: list[Any]) -> tuple[str, tuple[Any, ...]]:
     """A compiled statement and its values, of which tuples are lists of ``in_values``, as the driver takes them."""
-    if not any(value.__class__ is tuple for value in values):
+    if tuple not in map(type, values):
         return text, tuple(values)
     if conn.dialect.name == "sqlite":
         return text, tuple([orjson.dumps(v).decode() if v.__class__ is tuple else v for v in values])
