@@ -16,6 +16,7 @@ from typing import Any
 NAME = "utf8mb4_unicode_ci"
 
 MAX_KEYS = 20_000  # of other than ASCII texts, kept
+MAX_TEXT_KEYS = 4_000  # of what a unit of a sync writes
 MAX_KEPT_LENGTH = 256
 MAX_REGEX_STEPS = 1_000_000  # pattern × text; above it a search whose cost does not grow with the pattern is used
 
@@ -55,16 +56,31 @@ def sort_key(text: str) -> str:
     return _keys[text]
 
 
-def text_key(text: Any) -> bytes | None:
-    """Bytes that are the same for equal texts, and sort as the collation does: what SQLite's indexes hold."""
-    if text is None:
-        return None
-    if text.__class__ is not str:
-        text = _text(text)
-    plain = text if text.isascii() else text.translate(_as_ascii())
-    if plain.isascii() and plain.isprintable():
-        return plain.rstrip(" ").encode().translate(_KEYS) + b"\x01"  # type: ignore[no-any-return]
-    return b"".join(map(_key_bytes, _keys[text]))
+class _TextKeys(dict[Any, "bytes | None"]):
+    """``text_key`` of each text, computed once while it is in use.
+
+    SQLite asks for each index: a new contact's sort name stands in two of them, and first names are those of others.
+    """
+
+    def __missing__(self, text: Any) -> bytes | None:
+        if text is None:
+            return None
+        if text.__class__ is not str:
+            return self[_text(text)]
+        plain = text if text.isascii() else text.translate(_as_ascii())
+        if plain.isascii() and plain.isprintable():
+            key = plain.rstrip(" ").encode().translate(_KEYS) + b"\x01"
+        else:
+            key = b"".join(map(_key_bytes, _keys[text]))
+        if len(text) <= MAX_KEPT_LENGTH:
+            if len(self) >= MAX_TEXT_KEYS:
+                self.clear()
+            self[text] = key
+        return key
+
+
+text_key: Callable[[Any], bytes | None] = _TextKeys().__getitem__
+"""Bytes that are the same for equal texts, and sort as the collation does: what SQLite's indexes hold."""
 
 
 @cache
