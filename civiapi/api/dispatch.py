@@ -237,7 +237,7 @@ async def _invoke(request: Request, ctx: Context) -> Result:
 
 def _records_written(request: Request) -> int:
     """The record itself, and those given in it as lists of maps."""
-    nested = [request.sent.get(one.name) for one in request.entity.fields if one.accepts_nested]
+    nested = [request.sent.get(name) for name in request.entity.nested]
     return 1 + sum(len(given) for given in nested if isinstance(given, list))
 
 

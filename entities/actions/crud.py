@@ -89,10 +89,9 @@ def table_of(entity: Entity) -> Any:
 
 def columns_given(request: Request) -> dict[str, Any]:
     """The columns that the parameters set, with their stored values."""
-    entity = request.entity
     given: dict[str, Any] = {}
-    for field in (*entity.fields, *entity.withheld):  # who may not write a withheld one is refused before
-        if field.writable and field.name != "id" and field.name in request.params and field.name in table_of(entity).c:
+    for field in request.entity.written:
+        if field.name in request.params:
             value = request.params[field.name]
             given[field.name] = lists.pack(value) if field.multiple and isinstance(value, list) else value
     return given
@@ -173,9 +172,10 @@ def fresh_row(conn: Connection, request: Request, row_id: int) -> dict[str, Any]
         conn, ("fresh", entity.name, request.registry.access.key), partial(_whole_row, request)
     )
     [found] = query.texts(compiled, compiled.rows(conn, [row_id], request.caller.contact_id))
-    row: dict[str, Any] = {}
-    for name, text in zip(compiled.keys, found, strict=True):
-        row[name] = lists.unpack(text) if text and entity.by_name[name].multiple else text
+    row: dict[str, Any] = dict(zip(compiled.keys, found, strict=True))
+    for name in entity.several:
+        if row.get(name):
+            row[name] = lists.unpack(row[name])
     return row
 
 

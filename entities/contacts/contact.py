@@ -49,11 +49,12 @@ def create(conn: Connection, request: Request) -> Result:
     addresses = [] if before else _addresses(request.params.get("email"))
     _set_names(conn, request, given, before, addresses)
     _check_custom_types(customs, given.get("contact_type") or before.get("contact_type"))
-    contact_id = _store(conn, given, before, request.now())
+    now = request.now()
+    contact_id = _store(conn, given, before, now)
     _relate_employer(conn, contact_id, given, before)
     custom_fields.write(conn, customs, contact_id)
     for position, address in enumerate(addresses):
-        _add_address(conn, contact_id, address, request.now(), first=position == 0)
+        _add_address(conn, contact_id, address, now, first=position == 0)
     return Result(TextRows([{"id": str(contact_id), **crud.fresh_row(conn, request, contact_id)}]))
 
 
@@ -79,7 +80,7 @@ def _before(conn: Connection, request: Request) -> Mapping[str, Any]:
 
 def _check_changes(request: Request, given: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     """Refuse the changes that ask for a permission of their own, and one's own deletion."""
-    for field in request.entity.fields:
+    for field in request.entity.change_guarded:
         if field.name in given:
             check_change(request.caller, field, given[field.name], before.get(field.name), is_new=not before)
     if given.get("is_deleted") and before and request.id == request.caller.contact_id:

@@ -208,6 +208,30 @@ class Entity:
         return tuple(one for one in (*self.fields, *self.withheld) if one.guard is not None and one.guard.write)
 
     @cached_property
+    def change_guarded(self) -> tuple[Field, ...]:
+        """Fields that ask for a permission of their own to be changed."""
+        return tuple(one for one in self.fields if one.guard is not None and one.guard.change)
+
+    @cached_property
+    def nested(self) -> tuple[str, ...]:
+        """Names of the fields that a list of maps is taken for."""
+        return tuple(one.name for one in self.fields if one.accepts_nested)
+
+    @cached_property
+    def written(self) -> tuple[Field, ...]:
+        """Fields with a column that a ``create`` writes; withheld ones too, as who may not write them is refused."""
+        every = (*self.fields, *self.withheld)
+        return tuple(one for one in every if one.writable and one.name != "id" and self._has_column(one))
+
+    @cached_property
+    def several(self) -> tuple[str, ...]:
+        """Names of the fields that hold several values."""
+        return tuple(one.name for one in self.fields if one.multiple)
+
+    def _has_column(self, one: Field) -> bool:
+        return self.table is not None and one.name in self.table.c
+
+    @cached_property
     def contact_references(self) -> tuple[Field, ...]:
         """The columns that hold the id of a contact."""
         return tuple(one for one in self.fields if one.fk == "Contact" and self.column(one.name) is not None)

@@ -24,6 +24,7 @@ from civiapi.store.text.encoded_text import cut
 INDIVIDUAL, HOUSEHOLD, ORGANIZATION = "Individual", "Household", "Organization"
 NAMED_BY = {HOUSEHOLD: "household_name", ORGANIZATION: "organization_name"}
 GREETINGS = ("email_greeting", "postal_greeting", "addressee")
+_GREETING_COLUMNS = tuple((one, f"{one}_id", f"{one}_custom", f"{one}_display") for one in GREETINGS)
 NAME_LIMIT = 128  # stored characters of the display name and the sort name
 GREETING_LIMIT = 255
 LANGUAGE = "en_US"
@@ -107,18 +108,19 @@ def greeting_columns(site: Conventions, row: Mapping[str, Any]) -> dict[str, Any
     """The greetings of a contact: the chosen template or the default, and the text that comes of it."""
     found: dict[str, Any] = {}
     texts: dict[str, str | None] = {}  # two of the defaults are the same
-    for greeting in GREETINGS:
-        value = str(row.get(f"{greeting}_id") or site.defaults.get((greeting, row.get("contact_type") or "")) or "")
+    kind = row.get("contact_type") or ""
+    for greeting, chosen, custom, display in _GREETING_COLUMNS:
+        value = str(row.get(chosen) or site.defaults.get((greeting, kind)) or "")
         template = site.labels.get(greeting, {}).get(value)
         if template is not None and template.strip().lower() == _CUSTOMIZED:
-            text = row.get(f"{greeting}_custom")
+            text = row.get(custom)
         else:
             key = template or ""
             if key not in texts:
                 texts[key] = _render(site, key, row) if key else None
             text = texts[key]
-        found[f"{greeting}_id"] = int(value) if value.isdecimal() else None
-        found[f"{greeting}_display"] = cut(text, GREETING_LIMIT) if text else None
+        found[chosen] = int(value) if value.isdecimal() else None
+        found[display] = cut(text, GREETING_LIMIT) if text else None
     return found
 
 

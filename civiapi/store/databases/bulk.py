@@ -10,15 +10,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from sqlalchemy import Connection, Dialect, Table, bindparam, func, insert, select, update
 from sqlalchemy.sql.dml import UpdateBase
 
 from civiapi.store.databases.bulk_binding import ADJACENT, FEW, PACKETS
+from civiapi.store.databases.compiled_query import run_by_driver
 from civiapi.store.databases.dialect import batches_updates_poorly, joined_update, runs_in_thread, upsert_statement
-from civiapi.store.schema.live_columns import absent_columns
+from civiapi.store.schema.live_columns import absent_columns, live_values
 from civiapi.store.text.encoded_text import encode_rows, is_encoded
 
 AT_ONCE = 500
@@ -51,13 +52,18 @@ def insert_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Ro
 
 def insert_row(conn: Connection, table: Table, values: Mapping[str, Any]) -> int:
     """Insert one row and return its id; columns that are not there are left out."""
-    absent = absent_columns(conn).get(table.name, frozenset())
-    columns = tuple(name for name in values if name not in absent)
+    values = live_values(conn, table, values)
+    columns = tuple(values)
     statement = _inserting(conn.dialect, table, columns)
-    [row] = _as_stored(table, columns, [tuple(values[name] for name in columns)])
+    [row] = _as_stored(table, columns, [tuple(values.values())])
     if statement.places is not None:
         row = itemgetter(*statement.places)(row)
+    if runs_in_thread(conn):  # where Core takes longer than the insert
+        return int(run_by_driver(conn, statement.sql, row, _row_id))
     return int(conn.exec_driver_sql(statement.sql, row).lastrowid)
+
+
+_row_id = attrgetter("lastrowid")
 
 
 def insert_numbered(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> range:

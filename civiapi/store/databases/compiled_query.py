@@ -1,8 +1,9 @@
 """Selects that are compiled once and then run by the driver, without Core's work for each execution and result."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import methodcaller
+from typing import Any, TypeVar
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, Dialect, Integer, Select, String, bindparam
 from sqlalchemy.exc import DBAPIError
@@ -10,6 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from civiapi.store.databases.expressions import fill_lists, in_values
 from civiapi.store.databases.statements import note_statement
 from civiapi.store.text.encoded_text import encode_value, is_encoded
+
+T = TypeVar("T")
 
 _ME = "me"
 ME = bindparam(_ME, required=True, type_=Integer())
@@ -41,18 +44,26 @@ class CompiledQuery:
         for place in self.encoded:
             every[place] = encode_value(every[place])
         text, parameters = fill_lists(conn, self.text, [every[i] for i in self.order])
-        note_statement(conn, text, parameters)
-        cursor = conn.connection.cursor()
-        try:
-            cursor.execute(text, parameters)
-            return cursor.fetchall()
-        except conn.dialect.loaded_dbapi.Error as error:
-            raise _as_core(conn, self.text, error) from error
-        except BaseException:  # cancelled: the answer is still to come, and nobody else may get it
-            conn.invalidate()
-            raise
-        finally:
-            cursor.close()
+        return run_by_driver(conn, text, parameters, _all_rows)
+
+
+_all_rows = methodcaller("fetchall")
+
+
+def run_by_driver(conn: Connection, text: str, parameters: Sequence[Any], take: Callable[[Any], T]) -> T:
+    """What *take* takes of the driver's cursor once it has executed a statement. Raises ``DBAPIError`` as Core does."""
+    note_statement(conn, text, parameters)
+    cursor = conn.connection.cursor()
+    try:
+        cursor.execute(text, parameters)
+        return take(cursor)
+    except conn.dialect.loaded_dbapi.Error as error:
+        raise _as_core(conn, text, error) from error
+    except BaseException:  # cancelled: the answer is still to come, and nobody else may get it
+        conn.invalidate()
+        raise
+    finally:
+        cursor.close()
 
 
 def _as_core(conn: Connection, text: str, error: Exception) -> BaseException:

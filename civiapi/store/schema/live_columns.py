@@ -63,5 +63,5 @@ def live_columns(conn: Connection, table: Table) -> list[Column[Any]]:
 
 def live_values(conn: Connection, table: Table, values: Mapping[str, Any]) -> dict[str, Any]:
     """Of *values* by column, those that this database has a place for."""
-    absent = absent_columns(conn).get(table.name, frozenset())
-    return {name: value for name, value in values.items() if name not in absent}
+    absent = absent_columns(conn).get(table.name)
+    return {name: value for name, value in values.items() if name not in absent} if absent else dict(values)
