@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError
 
 from civiapi.api import chaining, envelope, store_errors
 from civiapi.api.bounds.limits import LONG_AT_ONCE, OTHER_AT_ONCE, CallGate
-from civiapi.api.bounds.short_reads import is_short
+from civiapi.api.bounds.short_calls import is_short, is_short_write
 from civiapi.api.call import Call
 from civiapi.api.context import CallBudget, Context
 from civiapi.api.declaration import describe
@@ -113,9 +113,10 @@ class Api:
                 with no_deadline():
                     return await self.run(resolved, self._context(call))
             short = is_short(resolved)
-            if short and not self.store.is_shared:  # at once is at once: nothing to limit, and nobody waits
-                try:
-                    return await self.store.read_at_once(self._run_in_unit, resolved)
+            if not self.store.is_shared and (short or is_short_write(resolved)):
+                at_once = self.store.read_at_once if short else self.store.write_at_once
+                try:  # at once is at once: nothing to limit, and nobody waits
+                    return await at_once(self._run_in_unit, resolved)
                 except TookTooLong:
                     short = False  # short for a database of another size
             return await self._limited(resolved, short)

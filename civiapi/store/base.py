@@ -24,7 +24,7 @@ CALL_GRACE_S = 1.0
 
 
 class TookTooLong(Exception):
-    """A read took longer than it may on the event loop's thread; it is to be repeated in another."""
+    """A unit takes longer than it may on the event loop's thread; it is to be run in another."""
 
 
 class Store(ABC):
@@ -67,6 +67,11 @@ class Store(ABC):
     @abstractmethod
     async def read_at_once(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``read_inline`` without another try. Raises ``TookTooLong`` besides, after a few milliseconds."""
+
+    async def write_at_once(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``write`` for what is short for every caller, as ``read_at_once``. Raises ``TookTooLong`` besides; nothing is
+        written then."""
+        raise TookTooLong
 
     @abstractmethod
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:

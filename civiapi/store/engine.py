@@ -5,9 +5,10 @@ keep no state outside the database, because it is repeated when another transact
 ``store.read`` and ``store.write`` choose where it runs: on SQLite in a thread of aiosqlite (``sqlite.py``), on MariaDB
 in a greenlet over asyncmy (``mariadb.py``). Every await on SQLite is a switch to another thread
 (about 100 µs), which is why a unit and not a statement is what runs there. ``store.read_inline`` is for reads that are
-short for every caller: on SQLite it runs on the event loop's thread, and again on a reader's if it takes too long.
+short for every caller: on SQLite it runs on the event loop's thread, and again on a reader's if it takes too long;
+``store.write_at_once`` likewise, while the writer has no unit.
 
-Within a call (``deadline.py``) units never run on the event loop's thread, ``read_inline`` excepted, and are
+Within a call (``deadline.py``) units never run on the event loop's thread, these two excepted, and are
 interrupted at the call's deadline.
 """
 

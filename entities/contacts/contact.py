@@ -269,7 +269,7 @@ CONTACT = Entity(
     fields=FIELDS,
     actions=(
         Action("get", run=contact_get.get, short=True),
-        Action("create", run=create, writes=True),
+        Action("create", run=create, writes=True, short=True),
         DELETE,
         IMPORT,
     ),

@@ -1,6 +1,6 @@
 """What one caller may do at once, so that no caller stops the others: calls wait for a turn of their caller.
 
-A call that reads little (``short_reads.py``) and one that waits for Mailchimp have turns of their own, so that neither
+A call that reads little (``short_calls.py``) and one that waits for Mailchimp have turns of their own, so that neither
 waits for the long reads of the same caller.
 """
 

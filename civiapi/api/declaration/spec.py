@@ -138,7 +138,7 @@ class Action:
     validated: bool = True
     permission: str = ""  # the action whose permission is required; "": its own
     for_any_entity: bool = False  # generic: also answers for entities that do not exist
-    short: bool = False  # reads little where little is asked for; may then run on the event loop (``short_reads.py``)
+    short: bool = False  # does little where little is asked for; may then run on the event loop (``short_calls.py``)
     long_running: bool = False  # a sync, a job or an export, without the deadline of calls
     native: bool = False  # values keep their JSON types although actions of this name answer with text
     title: str = ""

@@ -41,9 +41,15 @@ CHECKPOINT_PAGES = 8_000
 """32 MB: at SQLite's own 4 MB a large sync copies the same pages of its indexes into the file at every commit."""
 
 INLINE_SECONDS = 0.002
+MAX_SHORT_WRITES = 100
+"""Units in a row that the loop's thread may write: none of them copies the log into the file."""
+
 CHECK_STEPS = 500
 """Steps of SQLite's virtual machine between two checks of the time: some ten microseconds."""
 
+
+_PATIENT = (f"busy_timeout = {BUSY_TIMEOUT_MS}", f"wal_autocheckpoint = {CHECKPOINT_PAGES}")
+_IMPATIENT = ("busy_timeout = 0", "wal_autocheckpoint = 0")
 
 _here = threading.local()
 _CORE = create_engine(
@@ -67,7 +73,7 @@ def _before_statement(conn: Connection, _cursor: object, text: str, parameters: 
 
 
 class SqliteConnection:
-    """One SQLite connection with a Core connection over it; both belong to the thread that made them.
+    """One SQLite connection with a Core connection over it, for one thread at a time.
 
     Transactions begin and end on SQLite's own connection: through Core that costs as much as a short unit.
     """
@@ -76,12 +82,11 @@ class SqliteConnection:
         self._connect = connect
         self._begin = "BEGIN IMMEDIATE" if writer else "BEGIN"
         self._pragmas = [
-            f"busy_timeout = {BUSY_TIMEOUT_MS}",
+            *_PATIENT,
             "journal_mode = WAL",
             "synchronous = NORMAL",
             "foreign_keys = ON",
             f"cache_size = -{WRITER_CACHE_KB if writer else READER_CACHE_KB}",
-            f"wal_autocheckpoint = {CHECKPOINT_PAGES}",
         ]
         self._open()
 
@@ -99,7 +104,15 @@ class SqliteConnection:
         finally:
             _here.raw = None
         self.raw = raw
+        self._is_patient = True
         self._info = self._conn.info
+
+    def be_patient(self, patient: bool) -> None:
+        """Whether units may wait: for other processes that write, and for commits that copy the log into the file."""
+        if patient is not self._is_patient:
+            for pragma in _PATIENT if patient else _IMPATIENT:
+                self.raw.execute(f"PRAGMA {pragma}")
+            self._is_patient = patient
 
     def set_pragmas(self, *pragmas: str) -> None:
         """Set pragmas, outside of any transaction."""
@@ -141,6 +154,47 @@ class SqliteConnection:
         self._conn.close()
 
 
+class ShortUnits:
+    """Short units on the event loop's own thread, where switching to another would take longer than the unit.
+
+    A unit that takes over ``INLINE_SECONDS`` is interrupted, to be repeated in another thread. Few rows have been read
+    by then, so the Python code that uses them is short too.
+    """
+
+    def __init__(self, sqlite: SqliteConnection) -> None:
+        self._until = math.inf
+        self._overran = False
+        self._sqlite = sqlite
+
+    def _is_late(self) -> bool:
+        if time.perf_counter() > self._until:
+            self._overran = True
+        return self._overran and self._until < math.inf
+
+    def _timed(self, conn: Connection, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        self._until = time.perf_counter() + INLINE_SECONDS
+        try:
+            return fn(conn, *args, **kwargs)
+        finally:
+            self._until = math.inf  # so that the transaction can end
+
+    def run(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        """Run the unit on this thread. Raises ``TookTooLong`` if it has to run in another."""
+        self._overran = False
+        try:
+            self._sqlite.be_patient(False)
+            self._sqlite.raw.set_progress_handler(self._is_late, CHECK_STEPS)
+            result: T = self._sqlite.unit(self._timed, (fn, args, kwargs), {})
+        except (SQLAlchemyError, sqlite3.Error) as error:
+            if self._overran or driver_errors.is_busy(error):
+                raise TookTooLong from error
+            raise driver_errors.translate(error) from error
+        finally:
+            self._sqlite.raw.set_progress_handler(None, CHECK_STEPS)
+            self._sqlite.free_statements()
+        return result
+
+
 class _Job(Generic[T]):
     """A unit on its way through a thread. The thread keeps its last job, so what was done is emptied."""
 
@@ -165,17 +219,17 @@ class ConnectionThread:
     def __init__(self, owner: aiosqlite.Connection, sqlite: SqliteConnection) -> None:
         self._owner = owner
         self._sqlite = sqlite
+        self._short = ShortUnits(sqlite)
+        self._short_left = MAX_SHORT_WRITES
+        self._at_work = threading.Lock()
 
     @classmethod
     async def open(cls, path: Path, *, writer: bool) -> "ConnectionThread":
         owner = aiosqlite.connect(":memory:", isolation_level=None)  # it is used for its thread
         await owner
 
-        def connect() -> sqlite3.Connection:
-            return sqlite3.connect(path, isolation_level=None, cached_statements=PREPARED_KEPT)
-
         try:
-            sqlite = await _in_thread(owner, lambda: SqliteConnection(connect, writer=writer))
+            sqlite = await _in_thread(owner, lambda: SqliteConnection(_connector(path), writer=writer))
         except BaseException:
             await owner.close()  # its thread would keep the process alive
             raise
@@ -184,8 +238,29 @@ class ConnectionThread:
     async def run(self, unit: UnitInProgress, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         return await _in_thread(self._owner, self._unit, unit, fn, args, kwargs)
 
+    def run_at_once(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        """Run a short unit on the caller's thread, while this one has no work. Raises ``TookTooLong`` otherwise.
+
+        One unit of many has to run here, because these alone copy the log into the file, which takes long.
+        """
+        if not self._short_left or not self._at_work.acquire(blocking=False):
+            raise TookTooLong
+        try:
+            self._short_left -= 1
+            return self._short.run(fn, args, kwargs)
+        finally:
+            self._at_work.release()
+
     def _unit(self, unit: UnitInProgress, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+        with self._at_work:
+            return self._unit_alone(unit, fn, args, kwargs)
+
+    def _unit_alone(
+        self, unit: UnitInProgress, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> T:
         unit.check()  # it may have waited for the unit before it
+        self._sqlite.be_patient(True)
+        self._short_left = MAX_SHORT_WRITES
         limited = unit.deadline is not None
         if limited:
             _here.unit = unit
@@ -211,6 +286,11 @@ class ConnectionThread:
         await self._owner.close()
 
 
+def _connector(path: Path) -> Callable[[], sqlite3.Connection]:
+    """What opens *path*; the connections belong to no thread."""
+    return lambda: sqlite3.connect(path, isolation_level=None, cached_statements=PREPARED_KEPT, check_same_thread=False)
+
+
 async def _in_thread(owner: aiosqlite.Connection, fn: Callable[..., T], *args: Any) -> T:
     """Run *fn* in the thread of *owner*.
 
@@ -222,46 +302,15 @@ async def _in_thread(owner: aiosqlite.Connection, fn: Callable[..., T], *args: A
 
 
 class InlineReader:
-    """A short read on the event loop's own thread, where switching to another would take longer than the read.
-
-    A read that takes over ``INLINE_SECONDS`` is interrupted and repeated on a reader. Few rows have been read by then,
-    so the Python code that uses them is short too.
-    """
+    """A connection for short reads on the event loop's own thread."""
 
     def __init__(self, path: Path) -> None:
-        self._until = math.inf
-        self._overran = False
-        self._sqlite = SqliteConnection(
-            lambda: sqlite3.connect(path, isolation_level=None, cached_statements=PREPARED_KEPT), writer=False
-        )
-        self._sqlite.set_pragmas("busy_timeout = 0")
-        self._sqlite.raw.set_progress_handler(self._is_late, CHECK_STEPS)
-
-    def _is_late(self) -> bool:
-        if time.perf_counter() > self._until:
-            self._overran = True
-        return self._overran and self._until < math.inf
-
-    def _timed(self, conn: Connection, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-        self._until = time.perf_counter() + INLINE_SECONDS
-        try:
-            return fn(conn, *args, **kwargs)
-        finally:
-            self._until = math.inf  # so that the transaction can end
+        self._sqlite = SqliteConnection(_connector(path), writer=False)
+        self._short = ShortUnits(self._sqlite)
 
     def run(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         """Run the unit on this thread. Raises ``TookTooLong`` if it has to run in another."""
-        self._overran = False
-        try:
-            result: T = self._sqlite.unit(self._timed, (fn, args, kwargs), {})
-        except (SQLAlchemyError, sqlite3.Error) as error:
-            if self._overran or driver_errors.is_busy(error):
-                raise TookTooLong from error
-            raise driver_errors.translate(error) from error
-        finally:
-            if self._sqlite.free_statements():
-                self._sqlite.raw.set_progress_handler(self._is_late, CHECK_STEPS)
-        return result
+        return self._short.run(fn, args, kwargs)
 
     def close(self) -> None:
         self._sqlite.close()
@@ -316,6 +365,11 @@ class SqliteStore(Store):
         except TookTooLong:
             self.units[LOOP] -= 1
             raise
+
+    async def write_at_once(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        result = self._writer.run_at_once(fn, args, kwargs)
+        self.units[LOOP] += 1
+        return result
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         self.units[WRITER] += 1

@@ -1,7 +1,7 @@
 """Attacks that once stopped the server or filled its memory, against a real one: it goes on, and stays small.
 
 How long /healthz took meanwhile is printed; how busy the machine is must not decide a test. What ran where is told by
-counters in ``tests/api/test_short_reads.py`` and ``tests/http``.
+counters in ``tests/api/test_short_calls.py`` and ``tests/http``.
 """
 
 import asyncio

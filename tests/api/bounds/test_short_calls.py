@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from civiapi.api.bounds.limits import LONG_AT_ONCE, CallGate, TooManyCalls
-from civiapi.api.bounds.short_reads import is_short
+from civiapi.api.bounds.short_calls import is_short, is_short_write
 from civiapi.api.call import Call, Caller
 from civiapi.api.declaration.fields import TEXT
 from civiapi.api.dispatch import Api
@@ -73,6 +73,44 @@ async def test_a_read_whose_cost_its_caller_chooses_runs_in_a_thread(api: Api, s
     await api.respond(Call(*sent))
     assert api.store.units[READER] <= 1
     assert api.store.units[LOOP] == api.store.units[WRITER] == 0
+
+
+NEW = {"contact_type": "Individual", "first_name": "Ada", "email": "ada@example.org"}
+LONG_WRITES: dict[str, dict[str, Any]] = {
+    "several addresses": {**NEW, "email": [{"email": "ada@example.org"}, {"email": "a@example.org"}]},
+    "a map": {**NEW, "custom_1": {"a": 1}},
+    "a long value": {**NEW, "last_name": "x" * 300},
+    "a chained call": {**NEW, "api.Email.create": {"email": "a@example.org"}},
+    "many parameters": NEW | {f"x{n}": n for n in range(100)},
+    "options": {**NEW, "options": {"match": "first_name"}},
+}
+
+
+async def test_one_record_is_written_on_the_loop(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("civiapi.store.databases.sqlite.INLINE_SECONDS", 60.0)  # the first reads option lists
+    api.store.units.clear()
+    made = await api.respond(Call("Contact", "create", NEW))
+    assert api.store.units == {LOOP: 1}
+    assert (await api.respond(Call("Contact", "getvalue", {"id": made["id"], "return": "email"}))) == NEW["email"]
+
+
+@pytest.mark.parametrize("params", LONG_WRITES.values(), ids=LONG_WRITES.keys())
+async def test_a_write_whose_cost_its_caller_chooses_runs_in_a_thread(api: Api, params: dict[str, Any]) -> None:
+    api.store.units.clear()
+    await api.respond(Call("Contact", "create", params))
+    assert api.store.units == {WRITER: 1}
+
+
+def test_a_write_is_short_only_where_it_is_declared_and_waits_for_nothing() -> None:
+    short = set()
+    for entity in REGISTRY.entities():
+        for name in REGISTRY.actions(entity):
+            call = resolve(REGISTRY, Call(entity.name, name, {}), 100)
+            if is_short_write(call):
+                short.add((entity.name, name))
+                assert call.writes, (entity.name, name)
+                assert not call.remote, (entity.name, name)
+    assert short == {("Contact", "create")}
 
 
 def test_no_action_that_writes_or_waits_is_short() -> None:

@@ -3,7 +3,7 @@
 SQLite interrupts a read between its steps only, and a step may match a pattern against a long text; Python's part of a
 call is not interrupted at all. So this goes by what is declared and by the size of what was sent, never by how long it
 took before: reads by the actions declared ``short``, with few, small parameters, no pattern, no long text to filter or
-sort by, no joined filter, and few rows. Everything else runs in a thread.
+sort by, no joined filter, and few rows; and one record written by such an action. Everything else runs in a thread.
 """
 
 from collections.abc import Mapping
@@ -38,6 +38,13 @@ def is_short(call: ResolvedCall) -> bool:
         and _names_one_row(call.call.params)
         and all(isinstance(child, ResolvedCall) and not child.chains and _is_short_alone(child) for child in children)
     )
+
+
+def is_short_write(call: ResolvedCall) -> bool:
+    """Whether the call writes, and is short: it chains nothing, and each of its parameters is one value."""
+    if not call.writes or call.remote or call.chains or not _is_short_alone(call):
+        return False
+    return not any(isinstance(value, Mapping | list) for value in call.call.params.values())
 
 
 def _is_short_alone(call: ResolvedCall) -> bool:
