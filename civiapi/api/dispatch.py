@@ -140,7 +140,8 @@ class Api:
                     ) from error
             if short:
                 async with self._others.turn(caller):
-                    return await self.store.read_inline(self._run_in_unit, call)
+                    read = self.store.read_single if call.single else self.store.read_inline
+                    return await read(self._run_in_unit, call)
             async with self._long.turn(caller):
                 unit = self.store.write if call.writes else self.store.read
                 return await unit(self._run_in_unit, call)

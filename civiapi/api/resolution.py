@@ -48,8 +48,8 @@ class Chain:
 class ResolvedCall:
     """A call with its declarations, from its caller's view of the registry.
 
-    ``writes``, ``remote`` (needs more than the store) and ``long_running`` include its chains; ``writes_itself`` and
-    ``short`` do not.
+    ``writes``, ``remote`` (needs more than the store), ``long_running`` and ``single`` include its chains;
+    ``writes_itself`` and ``short`` do not.
     """
 
     registry: Registry
@@ -62,6 +62,7 @@ class ResolvedCall:
     remote: bool
     long_running: bool
     short: bool
+    single: bool
 
     def with_params(self, params: Mapping[str, Any]) -> "ResolvedCall":
         """The same call with other parameters, in which the same calls are chained."""
@@ -110,8 +111,9 @@ def _resolve(registry: Registry, call: Call, budget: CallBudget, depth: int) -> 
         remote = remote or any(one.remote for one in known)
         long_running = long_running or any(one.long_running for one in known)
         chains.append(Chain(key, resolved, is_list))
+    single = traits.single and not chains
     return ResolvedCall(
-        registry, call, entity, action, tuple(chains), writes, traits.writes, remote, long_running, traits.short
+        registry, call, entity, action, tuple(chains), writes, traits.writes, remote, long_running, traits.short, single
     )
 
 

@@ -170,7 +170,7 @@ class Auth:
 
     async def user_id(self, caller: Caller) -> int | None:
         """The number of the caller's user account."""
-        return None if caller.contact_id is None else await self._store.read_inline(rows.find_uf_id, caller.contact_id)
+        return None if caller.contact_id is None else await self._store.read_single(rows.find_uf_id, caller.contact_id)
 
     # ---- login by name, for a trusted pipe ----
 
@@ -238,7 +238,7 @@ class Auth:
 
     async def _current_tokens(self) -> Tokens:
         if self._tokens is None or time.monotonic() - self._tokens[2] > SIGNING_SECONDS:
-            nonce = await self._store.read_inline(signing.find_nonce)
+            nonce = await self._store.read_single(signing.find_nonce)
             if nonce is None:
                 nonce = await self._store.write(signing.make_nonce)
             known = self._tokens
@@ -313,7 +313,7 @@ class Auth:
         user = self._by_key.get(_digest(api_key))
         if user is not None:
             return await self._of_user(user, "api_key")
-        holders = await self._store.read_inline(rows.find_key_holders, api_key)
+        holders = await self._store.read_single(rows.find_key_holders, api_key)
         exact = [h.contact_id for h in holders if hmac.compare_digest(h.api_key.encode(), api_key.encode())]
         if len(exact) != 1:  # no contact, or a key that several contacts share
             return None
@@ -330,7 +330,7 @@ class Auth:
 
     async def _account_of(self, contact_id: int, flow: str) -> rows.Account:
         known = 0 < contact_id < 2**31
-        account = await self._store.read_inline(rows.find_contact_account, contact_id) if known else None
+        account = await self._store.read_single(rows.find_contact_account, contact_id) if known else None
         if account is None:
             raise AuthenticationFailed(f"Contact ID {contact_id} is invalid", flow)
         return account
@@ -347,7 +347,7 @@ class Auth:
 
     async def _contact_of(self, user: UserSettings) -> int:
         if user.contact_id is not None:
-            if not await self._store.read_inline(rows.is_contact, user.contact_id):
+            if not await self._store.read_single(rows.is_contact, user.contact_id):
                 raise AuthenticationFailed(f"Contact ID {user.contact_id} is invalid")
             return user.contact_id
         now = self._store.clock.now()

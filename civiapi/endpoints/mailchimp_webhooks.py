@@ -109,7 +109,7 @@ class MemberEvents(_WebhookEndpoint):
     async def _is_genuine(self, incoming: HttpRequest, event: forms.Fields) -> bool:
         data = event.get("data")
         list_id = forms.scalar(data, "list_id") if isinstance(data, dict) else ""
-        secrets = await self._store.read_inline(find_signing_secrets, list_id) if list_id else []
+        secrets = await self._store.read_single(find_signing_secrets, list_id) if list_id else []
         return not secrets or is_signed_by(secrets, incoming.header(SIGNATURE_HEADER), incoming.body, time.time())
 
     async def receive(self, event: forms.Fields, config: Config) -> HttpResponse:

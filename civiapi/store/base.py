@@ -64,6 +64,13 @@ class Store(ABC):
         except TookTooLong:
             return await self.read(fn, *args, **kwargs)
 
+    async def read_single(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """``read_inline`` for what asks one statement, as a rule: MariaDB is then asked for no end of a transaction.
+
+        What asks another one after all is run again from the start, on one view. Raises ``StoreError``.
+        """
+        return await self.read_inline(fn, *args, **kwargs)
+
     @abstractmethod
     async def read_at_once(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """``read_inline`` without another try. Raises ``TookTooLong`` besides, after a few milliseconds."""

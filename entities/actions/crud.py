@@ -24,12 +24,12 @@ Save = Callable[[Connection, Request, dict[str, Any], int | None], int]
 Remove = Callable[[Connection, Request, int], None]
 
 
-GET = Action("get", run=query.get, short=True)
+GET = Action("get", run=query.get, short=True, single=True)
 
 
 def actions(save: Save | None = None, remove: Remove | None = None, *, get: Run = query.get) -> tuple[Action, ...]:
     """get, create and delete of an entity with a table; *save* and *remove* apply its own rules."""
-    return (Action("get", run=get, short=True), create_action(save), delete_action(remove))
+    return (Action("get", run=get, short=True, single=True), create_action(save), delete_action(remove))
 
 
 def create_action(save: Save | None = None) -> Action:

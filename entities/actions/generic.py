@@ -165,7 +165,14 @@ def _check_selection(request: Request, keys: dict[str, Any]) -> None:
 DELEGATING: tuple[Action, ...] = (
     *(
         Action(
-            one.__name__, run_async=one, delegates_to=("get",), generic=True, short=True, params=(), permission="get"
+            one.__name__,
+            run_async=one,
+            delegates_to=("get",),
+            generic=True,
+            short=True,
+            single=True,
+            params=(),
+            permission="get",
         )
         for one in (getsingle, getvalue, getcount)
     ),

@@ -268,7 +268,7 @@ CONTACT = Entity(
     description="A person, a household or an organization.",
     fields=FIELDS,
     actions=(
-        Action("get", run=contact_get.get, short=True),
+        Action("get", run=contact_get.get, short=True, single=True),
         Action("create", run=create, writes=True, short=True),
         DELETE,
         IMPORT,

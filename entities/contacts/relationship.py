@@ -83,7 +83,7 @@ RELATIONSHIP = Entity(
         Field("is_permission_b_a", INT, title="Permission of B for A", options=PERMISSION, default=0),
         Field("case_id", INT, title="Case ID"),
     ),
-    actions=(Action("get", run=get, short=True),),
+    actions=(Action("get", run=get, short=True, single=True),),
     own_filters=frozenset({"contact_id"}),
     permissions={"get": ("access CiviCRM",)},
     contact_field="contact_id_a",

@@ -125,7 +125,7 @@ GROUP = Entity(
         Field("frontend_description", TEXT, title="Public Group Description"),
     ),
     actions=(
-        Action("get", run=get, short=True),
+        Action("get", run=get, short=True, single=True),
         crud.create_action(save),
         Action("delete", run=remove, writes=True, params=(Field("id", INT, required_by={"delete"}),)),
     ),

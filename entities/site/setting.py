@@ -186,6 +186,7 @@ SETTING = Entity(
             "getvalue",
             run=getvalue,
             short=True,
+            single=True,
             validated=False,
             params=(Field("name", STRING, required_by={"getvalue"}, aliases=("return",)), _DOMAIN),
         ),

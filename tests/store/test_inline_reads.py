@@ -1,7 +1,8 @@
 """Reads that SQLite answers on the event loop's own thread, and those that take the trip to another after all."""
 
+import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from sqlite3 import connect
 
@@ -9,18 +10,34 @@ import pytest
 from sqlalchemy import Connection, insert, select
 
 import sync.store.tables  # noqa: F401  its steps belong to the schema
+from civiapi.store.databases.dialect import connection_id
+from civiapi.store.deadline import call_deadline
 from civiapi.store.engine import Store, open_store
-from civiapi.store.errors import StoreError
+from civiapi.store.errors import CallTimedOut, StoreError
 from civiapi.store.schema.migrations import migrate
 from civiapi.store.schema.tables import setting
-from tests.support.databases import KINDS, a_database
+from tests.support.databases import KINDS, a_database, sql
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < {}) SELECT count(*) FROM n"
 
 
 @pytest.fixture(params=KINDS)
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    with a_database(request.param, tmp_path) as url:
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    with a_database(request.param, tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+async def store(url: str) -> AsyncIterator[Store]:
+    opened = await open_store(url)
+    await migrate(opened)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def mariadb(tmp_path: Path) -> AsyncIterator[Store]:
+    with a_database("mariadb", tmp_path) as url:
         opened = await open_store(url)
         await migrate(opened)
         yield opened
@@ -96,3 +113,71 @@ async def test_one_view_lasts_as_long_as_a_glance(sqlite: Store, tmp_path: Path)
     before = await sqlite.read_inline(count)
     assert await sqlite.read_inline(count_around_a_write_of_another) == (before, before)
     assert await sqlite.read_inline(count) == before + 1
+
+
+def commits(conn: Connection) -> int:
+    """How often this session of MariaDB was told to commit."""
+    return int(conn.exec_driver_sql("SHOW SESSION STATUS LIKE 'Com_commit'").one()[1])
+
+
+async def test_a_single_statement_sees_what_was_written_before_it(store: Store) -> None:
+    before = await store.read_single(count)
+    for number in range(1, 4):
+        await store.write(lambda conn, n: conn.execute(insert(setting).values(name=f"s{n}", value="x")), number)
+        assert await store.read_single(count) == before + number
+
+
+async def test_what_asks_two_statements_after_all_sees_both_on_one_view(store: Store, url: str) -> None:
+    seen: list[list[int]] = []
+    written, other = threading.Event(), threading.Event()
+
+    def look_twice(conn: Connection) -> list[int]:
+        seen.append([])
+        seen[-1].append(count(conn))
+        if len(seen) == 2 or not store.is_shared:
+            other.set()
+            written.wait(10)
+        seen[-1].append(count(conn))
+        return seen[-1]
+
+    def write_meanwhile() -> None:
+        async def work() -> None:
+            another = await open_store(url)
+            await another.write(lambda conn: conn.execute(insert(setting).values(name="s", value="x")))
+            await another.close()
+
+        other.wait(10)
+        asyncio.run(work())
+        written.set()
+
+    writer = threading.Thread(target=write_meanwhile)
+    writer.start()
+    before, after = await store.read_single(look_twice)
+    writer.join()
+    assert before == after
+    assert len(seen) == (2 if store.is_shared else 1)
+    assert await store.read_single(count) == before + 1
+
+
+async def test_a_single_statement_of_mariadb_is_no_transaction_and_the_next_unit_is_one(mariadb: Store) -> None:
+    assert await mariadb.read_single(commits) == await mariadb.read_single(commits)
+    before = await mariadb.read_single(count)
+
+    def broken(conn: Connection) -> None:
+        conn.execute(insert(setting).values(name="s", value="x"))
+        raise LookupError("ours")
+
+    with pytest.raises(LookupError, match="ours"):
+        await mariadb.write(broken)
+    assert await mariadb.read_single(count) == before
+
+
+async def test_a_single_statement_that_takes_too_long_is_killed(mariadb: Store) -> None:
+    with call_deadline(0.2), pytest.raises(CallTimedOut):
+        await mariadb.read_single(lambda conn: conn.exec_driver_sql("SELECT SLEEP(300)").scalar())
+    assert await mariadb.read_single(lambda conn: conn.exec_driver_sql("SELECT 7").scalar()) == 7
+
+
+async def test_a_connection_lost_before_a_single_statement_costs_nothing(mariadb: Store) -> None:
+    sql(f"KILL {await mariadb.read_single(connection_id)}")
+    assert await mariadb.read_single(lambda conn: conn.exec_driver_sql("SELECT 7").scalar()) == 7

@@ -139,6 +139,7 @@ class Action:
     permission: str = ""  # the action whose permission is required; "": its own
     for_any_entity: bool = False  # generic: also answers for entities that do not exist
     short: bool = False  # does little where little is asked for; may then run on the event loop (``short_calls.py``)
+    single: bool = False  # short, and asks the database one statement as a rule (``Store.read_single``)
     long_running: bool = False  # a sync, a job or an export, without the deadline of calls
     native: bool = False  # values keep their JSON types although actions of this name answer with text
     title: str = ""
@@ -266,6 +267,7 @@ class Traits:
     writes: bool
     remote: bool
     short: bool
+    single: bool
 
 
 class Registry:
@@ -333,6 +335,7 @@ class Registry:
                 writes=any(part.writes for part in parts),
                 remote=any(part.run is None and part.delegates_to is None for part in parts),
                 short=all(part.short for part in parts),
+                single=all(part.single for part in parts),
             )
             if entity.name in self._entities:  # not for any name that somebody sends
                 self._traits[entity.name, action.name] = found

@@ -9,7 +9,7 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, Dialect, Intege
 from sqlalchemy.exc import DBAPIError
 
 from civiapi.store.databases.expressions import fill_lists, in_values
-from civiapi.store.databases.statements import note_statement
+from civiapi.store.databases.statements import begin_statement, note_statement
 from civiapi.store.text.encoded_text import encode_value, is_encoded
 
 T = TypeVar("T")
@@ -52,6 +52,7 @@ _all_rows = methodcaller("fetchall")
 
 def run_by_driver(conn: Connection, text: str, parameters: Sequence[Any], take: Callable[[Any], T]) -> T:
     """What *take* takes of the driver's cursor once it has executed a statement. Raises ``DBAPIError`` as Core does."""
+    begin_statement(conn)
     note_statement(conn, text, parameters)
     cursor = conn.connection.cursor()
     try:

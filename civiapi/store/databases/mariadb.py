@@ -17,7 +17,7 @@ from civiapi.store.author import current_author
 from civiapi.store.base import CALL_GRACE_S, LOOP, READER, WRITER, Store, UnitInProgress, timed_out
 from civiapi.store.clock import SiteClock
 from civiapi.store.databases import bulk_binding, dialect, driver_errors, expressions
-from civiapi.store.databases.statements import CompiledCache
+from civiapi.store.databases.statements import BEFORE, CompiledCache, begin_statement
 from civiapi.store.deadline import Deadline, current_deadline
 from civiapi.store.errors import StoreError
 
@@ -32,11 +32,9 @@ IDLE_S = 20
 """Seconds that a transaction may be idle; less than others wait for its locks."""
 CALL_THREADS = 4
 KILL_EVERY_S = 0.2
-AUTHOR, DOMAIN, ISOLATION = "author", "domain", "isolation"
+AUTHOR, DOMAIN, ISOLATION, AUTOCOMMIT = "author", "domain", "isolation", "autocommit"
 ONE_VIEW, OWN_VIEWS = "REPEATABLE READ", "READ COMMITTED"
 """One view for all statements of a unit that reads; a writer sees what others have committed."""
-UNIT = "unit"
-"""Key in a connection's info: the unit of a call that runs on it."""
 RETRY_UNTIL_S = 30.0
 """After how long a unit is not repeated any more."""
 
@@ -79,6 +77,7 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
         pool_recycle=1800,
         pool_use_lifo=True,
         pool_reset_on_return=None,
+        skip_autocommit_rollback=True,
         execution_options={"compiled_cache": CompiledCache()},
     )
 
@@ -101,8 +100,7 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
 
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
     def _(conn: Connection, *_args: Any) -> None:
-        if (unit := conn.info.get(UNIT)) is not None:  # a unit of short statements is hardly ever killed in one
-            unit.check()
+        begin_statement(conn)
 
     event.listen(engine.sync_engine, "do_executemany", bulk_binding.insert)
     return engine
@@ -131,21 +129,68 @@ def _transaction(
     """
     with engine.connect() as conn:
         transaction = conn.begin()
+        _commit_alone(conn, False)
         _isolate(conn, ONE_VIEW if reads else OWN_VIEWS)
         if not reads:
             _sign(conn)
         info = conn.info  # a connection that is lost meanwhile has none
         if unit.deadline is not None:
             execution.connection_id = dialect.connection_id(conn)
-            info[UNIT] = unit
+            info[BEFORE] = unit.check  # a unit of short statements is hardly ever killed in one
         try:
             result = fn(conn, *args, **kwargs)
         finally:
-            info.pop(UNIT, None)
+            info.pop(BEFORE, None)
         unit.begin_commit()
         execution.commits = True
         transaction.commit()
         return result
+
+
+def _single(
+    engine: Engine,
+    unit: UnitInProgress,
+    execution: "_Execution",
+    fn: Callable[..., T],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> T:
+    """Run the one statement of a unit that reads, which is a transaction by itself. Raises ``_AnotherStatement``."""
+    with engine.connect() as conn:
+        _commit_alone(conn, True)
+        info = conn.info
+        if unit.deadline is not None:
+            execution.connection_id = dialect.connection_id(conn)
+        info[BEFORE] = _OneStatement(unit)
+        try:
+            return fn(conn, *args, **kwargs)
+        finally:
+            info.pop(BEFORE, None)
+
+
+class _AnotherStatement(Exception):
+    """A unit that was to ask one statement asks another: it has to see both on one view."""
+
+
+class _OneStatement:
+    """Called before each statement of a unit, lets the first one pass."""
+
+    def __init__(self, unit: UnitInProgress) -> None:
+        self._unit = unit
+        self._is_begun = False
+
+    def __call__(self) -> None:
+        if self._is_begun:
+            raise _AnotherStatement
+        self._is_begun = True
+        self._unit.check()
+
+
+def _commit_alone(conn: Connection, wanted: bool) -> None:
+    """Let each statement of the session be a transaction, or not; only where the connection did otherwise."""
+    if conn.info.get(AUTOCOMMIT, False) != wanted:
+        conn.exec_driver_sql(f"SET autocommit = {int(wanted)}")
+        conn.info[AUTOCOMMIT] = wanted
 
 
 def _isolate(conn: Connection, level: str) -> None:
@@ -170,7 +215,8 @@ def _sign(conn: Connection) -> None:
 class _Execution:
     """Of a unit that runs: the server's number of its connection, 0 before it has one; whether it began to commit."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_single: bool = False) -> None:
+        self.is_single = is_single
         self.connection_id = 0
         self.commits = False
 
@@ -210,6 +256,17 @@ class MariaStore(Store):
         return await self._until_late(
             unit, execution, self._retried(self._engine, True, unit, execution, fn, *args, **kwargs)
         )
+
+    async def read_single(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        unit, execution = UnitInProgress(current_deadline()), _Execution(is_single=True)
+        try:
+            found = await self._until_late(
+                unit, execution, self._retried(self._engine, True, unit, execution, fn, *args, **kwargs)
+            )
+        except _AnotherStatement:
+            return await self.read_at_once(fn, *args, **kwargs)
+        self.units[LOOP] += 1
+        return found
 
     async def write(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         if (deadline := current_deadline()) is not None:
@@ -285,6 +342,8 @@ class MariaStore(Store):
             execution.commits = False
             try:
                 unit.check()
+                if execution.is_single:
+                    return await greenlet_spawn(_single, engine.sync_engine, unit, execution, fn, args, kwargs)
                 return await greenlet_spawn(_transaction, engine.sync_engine, reads, unit, execution, fn, args, kwargs)
             except SQLAlchemyError as error:
                 if unit.is_late and not execution.commits:

@@ -44,6 +44,16 @@ def _is_large(value: Any) -> bool:
     return isinstance(value, str | bytes | Sequence) and len(value) > MAX_COMPILED_VALUE
 
 
+BEFORE = "before"
+"""Key in a connection's ``info``: what is to be called before each statement, which it may forbid."""
+
+
+def begin_statement(conn: Connection) -> None:
+    """To be called before each statement of a unit."""
+    if (before := conn.info.get(BEFORE)) is not None:
+        before()
+
+
 def note_statement(conn: Connection, text: str, parameters: Any) -> None:
     """Count what the driver will keep of a statement, as ``KEPT_BYTES`` in the connection's ``info``."""
     if kept := kept_bytes(text, parameters):
