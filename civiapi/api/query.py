@@ -116,7 +116,7 @@ def compiled_query(conn: Connection, shape: Hashable, build: BuildQuery) -> Comp
 def texts(compiled: CompiledQuery, rows: Sequence[Sequence[Any]]) -> list[list[str]]:
     """The values of rows of the driver as texts, decoded; NULL is empty."""
     found = [
-        [v if v.__class__ is str else "" if v is None else str(v) if v.__class__ is int else scalar(v) for v in row]
+        ["" if v is None else v if v.__class__ is str else str(v) if v.__class__ is int else scalar(v) for v in row]
         for row in rows
     ]
     for place in compiled.decoded:

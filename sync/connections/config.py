@@ -20,10 +20,10 @@ import structlog
 from sqlalchemy import Connection, select
 
 from civiapi.store.author import Author
-from civiapi.store.civicrm.settings import read_setting, write_setting
+from civiapi.store.civicrm.settings import read_serialized, read_setting, write_setting
 from civiapi.store.clock import SiteClock
 from civiapi.store.databases.dialect import upsert
-from civiapi.store.text.php import BadSerial
+from civiapi.store.text.php import BadSerial, load_php
 from sync.audience import Audience, GroupLink, Privacy
 from sync.connections.config_changes import SHAPE, SITE, Facts, changes, facts_of, regrouped
 from sync.connections.config_values import (
@@ -171,10 +171,7 @@ def is_list_id(text: str) -> bool:
 def read_config(conn: Connection, *, for_update: bool = False) -> Config:
     """The stored configuration, an empty one if there is none. Raises BadConfig for a setting that cannot be read."""
     try:
-        stored = read_setting(conn, SETTING, for_update=for_update, strict=True)
-        if stored in (None, False, ""):
-            return Config()
-        return _parsed(stored) if isinstance(stored, str) else parse_config(stored)
+        return _stored_config(read_serialized(conn, SETTING, for_update=for_update) or "")
     except (BadSerial, ValueError) as error:
         raise BadConfig(
             f"The setting {SETTING} does not hold a JSON object, so nothing is synced; "
@@ -340,8 +337,11 @@ def parse_config(text: Any) -> Config:
     return Config(accounts, _with_shared_groups(links), raw)
 
 
-_parsed = lru_cache(maxsize=4)(parse_config)
-"""The text is read from the database each time, as others write it; what it says is worked out once."""
+@lru_cache(maxsize=4)
+def _stored_config(serialized: str) -> Config:
+    """What a stored text says, worked out once; the text is read each time, as others write it."""
+    stored = load_php(serialized) if serialized else None
+    return Config() if stored in (None, False, "") else parse_config(stored)
 
 
 def _with_shared_groups(links: Mapping[str, Link]) -> dict[str, Link]:

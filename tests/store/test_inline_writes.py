@@ -89,6 +89,26 @@ async def test_a_write_does_not_wait_on_the_loop_for_the_unit_in_the_thread(sqli
     assert {"slow", "after"} <= await sqlite.read(names)
 
 
+async def test_a_write_is_done_on_the_loop_once_the_thread_has_done_its_unit(
+    sqlite: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("civiapi.store.databases.sqlite.MOMENT_SECONDS", 60.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(_conn: Connection) -> None:
+        begun.set()
+        go_on.wait(30)
+
+    running = asyncio.ensure_future(sqlite.write(slow))
+    await asyncio.to_thread(begun.wait, 30)
+    writes = [asyncio.ensure_future(sqlite.write_at_once(write, name)) for name in "abc"]
+    await asyncio.sleep(0.01)
+    assert not any(one.done() for one in writes)
+    go_on.set()
+    await running
+    assert await asyncio.gather(*writes) == [threading.current_thread().name] * 3
+
+
 async def test_a_write_does_not_wait_on_the_loop_for_another_process(sqlite: Store, tmp_path: Path) -> None:
     other = connect(tmp_path / "site.sqlite", isolation_level=None)
     other.execute("BEGIN IMMEDIATE")

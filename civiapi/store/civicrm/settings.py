@@ -27,11 +27,7 @@ def read_setting(
     *for_update*: lock it until this transaction ends (on MariaDB; SQLite has one writer). *strict*: raise BadSerial
     for one that cannot be read.
     """
-    if for_update:
-        text = conn.execute(_LOCKED_VALUE, {"name": name, "domain_id": domain_id}).scalar_one_or_none()
-    else:  # many calls read a setting, and Core takes more time than the rest of reading it
-        found = _value_query(conn.dialect).rows(conn, (name, domain_id))
-        text = found[0][0] if found else None
+    text = read_serialized(conn, name, domain_id, for_update=for_update)
     if not text:
         return None
     try:
@@ -41,6 +37,18 @@ def read_setting(
             raise
         log.warning("a setting cannot be read and counts as unset", setting=name, domain_id=domain_id)
         return None
+
+
+def read_serialized(
+    conn: Connection, name: str, domain_id: int = DEFAULT_DOMAIN, *, for_update: bool = False
+) -> str | None:
+    """The value of a setting as it is stored; None where it is unset. *for_update* is as for ``read_setting``."""
+    if for_update:
+        text: str | None = conn.execute(_LOCKED_VALUE, {"name": name, "domain_id": domain_id}).scalar_one_or_none()
+        return text
+    # Many calls read a setting, and Core takes more time than the rest of reading it.
+    found = _value_query(conn.dialect).rows(conn, (name, domain_id))
+    return found[0][0] if found else None
 
 
 def write_setting(

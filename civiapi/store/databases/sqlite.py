@@ -41,6 +41,9 @@ CHECKPOINT_PAGES = 8_000
 """32 MB: at SQLite's own 4 MB a large sync copies the same pages of its indexes into the file at every commit."""
 
 INLINE_SECONDS = 0.002
+MOMENT_SECONDS = 0.02
+"""How long a short write waits for the writer's thread before it is its turn there."""
+
 MAX_SHORT_WRITES = 100
 """Units in a row that the loop's thread may write: none of them copies the log into the file."""
 
@@ -222,6 +225,7 @@ class ConnectionThread:
         self._short = ShortUnits(sqlite)
         self._short_left = MAX_SHORT_WRITES
         self._at_work = threading.Lock()
+        self._watchers: list[asyncio.Future[None]] = []
 
     @classmethod
     async def open(cls, path: Path, *, writer: bool) -> "ConnectionThread":
@@ -236,17 +240,33 @@ class ConnectionThread:
         return cls(owner, sqlite)
 
     async def run(self, unit: UnitInProgress, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        return await _in_thread(self._owner, self._unit, unit, fn, args, kwargs)
+        try:
+            return await _in_thread(self._owner, self._unit, unit, fn, args, kwargs)
+        finally:
+            watchers, self._watchers = self._watchers, []
+            for one in watchers:
+                if not one.done():
+                    one.set_result(None)
 
-    def run_at_once(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
+    async def run_at_once(self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
         """Run a short unit on the caller's thread, while this one has no work. Raises ``TookTooLong`` otherwise.
 
-        One unit of many has to run here, because these alone copy the log into the file, which takes long.
+        It waits a moment for the work in progress: with callers enough, each would find that of another for ever. One
+        unit of many has to run here, because these alone copy the log into the file, which takes long.
         """
-        if not self._short_left or not self._at_work.acquire(blocking=False):
+        if not self._short_left:
+            self._short_left = MAX_SHORT_WRITES
             raise TookTooLong
+        self._short_left -= 1
+        loop = asyncio.get_running_loop()
+        until = loop.time() + MOMENT_SECONDS
+        while not self._at_work.acquire(blocking=False):
+            if (left := until - loop.time()) <= 0:
+                raise TookTooLong
+            done = loop.create_future()
+            self._watchers.append(done)
+            await asyncio.wait((done,), timeout=left)
         try:
-            self._short_left -= 1
             return self._short.run(fn, args, kwargs)
         finally:
             self._at_work.release()
@@ -260,7 +280,6 @@ class ConnectionThread:
     ) -> T:
         unit.check()  # it may have waited for the unit before it
         self._sqlite.be_patient(True)
-        self._short_left = MAX_SHORT_WRITES
         limited = unit.deadline is not None
         if limited:
             _here.unit = unit
@@ -367,7 +386,7 @@ class SqliteStore(Store):
             raise
 
     async def write_at_once(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        result = self._writer.run_at_once(fn, args, kwargs)
+        result = await self._writer.run_at_once(fn, args, kwargs)
         self.units[LOOP] += 1
         return result
 
