@@ -111,7 +111,9 @@ _NO_CUSTOM: dict[str, CustomField] = {}
 
 def _custom(conn: Connection, request: Request) -> dict[str, CustomField]:
     """The custom fields that the call names."""
-    names = [*request.params, *request.returns, *[query.sort_part(part)[0] for part in request.options.sort]]
+    names = [*request.params, *request.returns]
+    if request.options.sort:
+        names += [query.sort_part(part)[0] for part in request.options.sort]
     wanted = [name for name in names if name.startswith(custom_fields.PREFIX)]
     return custom_fields.load(conn, request, wanted) if wanted else _NO_CUSTOM
 
@@ -161,6 +163,8 @@ def _either(one: query.Filter) -> query.Filter:
 
 def _own_filters(conn: Connection, request: Request, custom: Mapping[str, CustomField]) -> list[query.Filter]:
     """Filters on groups, tags, accounts, custom fields, and two older parameters for a range of birth dates."""
+    if not custom and request.params.keys().isdisjoint(OWN_FILTERS):
+        return []
     out = contact_lists.filters(conn, request)
     if request.params.get("uf_user") is not None:
         out.append(_has_account(request))

@@ -43,6 +43,8 @@ LIST_ID = "mailchimp_list_id"
 CACHE_ID = "cache_id"
 BACKWARDS = "backwards"
 NOT_TO_BE_MAILED = "not_to_be_mailed"
+_EXTRA = (CIVICRM_STATUS, WHY_FAILED, CAUSE, PERMISSIONS, NOT_TO_BE_MAILED)
+"""Filters that are not on a column of the table."""
 
 
 class _Values(Binder):
@@ -168,12 +170,11 @@ def matching(conn: Connection, request: Request, link: Link) -> list[ColumnEleme
 
 def _filters(conn: Connection, request: Request) -> list[Filter]:
     """The filters among the parameters; an empty one is none."""
-    empty = frozenset(name for name, value in request.params.items() if value == "")
-    filters = query.read_filters(conn, request, empty | {LIST_ID}, joins=False)
-    for name in (CIVICRM_STATUS, WHY_FAILED, CAUSE, PERMISSIONS, NOT_TO_BE_MAILED):
-        value = request.params.get(name)
-        if not is_empty(value):
-            filters.append(_extra_filter(name, value))
+    empty = [name for name, value in request.params.items() if value == ""]
+    filters = query.read_filters(conn, request, frozenset([LIST_ID, *empty]), joins=False)
+    if not request.params.keys().isdisjoint(_EXTRA):
+        given = [(name, request.params.get(name)) for name in _EXTRA]
+        filters += [_extra_filter(name, value) for name, value in given if not is_empty(value)]
     return filters
 
 

@@ -23,7 +23,9 @@ MAX_CHAINED = 5
 CONTROLS = frozenset({"return", "options", "sequential", "version", "check_permissions", "debug", "json"})
 LIMITS = ("limit", "rowCount", "option_limit", "option.limit")
 _NUMBERS = frozenset({int, bool, float})
+_SINGLE = _NUMBERS | {str, type(None)}
 SORTS = ("sort", "option_sort", "option.sort")
+_BOUNDS = ("options", *LIMITS, *SORTS)
 
 
 def is_short(call: ResolvedCall) -> bool:
@@ -44,7 +46,7 @@ def is_short_write(call: ResolvedCall) -> bool:
     """Whether the call writes, and is short: it chains nothing, and each of its parameters is one value."""
     if not call.writes or call.remote or call.chains or not _is_short_alone(call):
         return False
-    return not any(isinstance(value, Mapping | list) for value in call.call.params.values())
+    return _SINGLE.issuperset(map(type, call.call.params.values()))
 
 
 def _is_short_alone(call: ResolvedCall) -> bool:
@@ -62,7 +64,7 @@ def _is_short_alone(call: ResolvedCall) -> bool:
             return False
         if name not in CONTROLS and not _is_plain_filter(call.entity, name, value):
             return False
-    return _has_few_rows(params) and _sorts_plainly(call.entity, params)
+    return params.keys().isdisjoint(_BOUNDS) or (_has_few_rows(params) and _sorts_plainly(call.entity, params))
 
 
 class _Budget:
@@ -94,7 +96,7 @@ def _is_plain_filter(entity: Entity, name: str, value: Any) -> bool:
     field = entity.by_name.get(name)
     if field is not None and (field.type == TEXT or field.name in entity.matched_loosely):
         return False
-    if isinstance(value, Mapping):
+    if value.__class__ is not str and isinstance(value, Mapping):
         return not any("LIKE" in str(operator).upper() for operator in value) and all(map(_is_plain, value.values()))
     return _is_plain(value)
 

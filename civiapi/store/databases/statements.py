@@ -18,6 +18,8 @@ MAX_COMPILED_VALUE = 2_000  # characters or elements of a value kept with it: li
 LONG_TEXT = 4_000
 """Characters of a statement, or of a value, from which on it is counted."""
 
+_SIZED = frozenset({str, bytes})
+
 KEPT_BYTES = "kept_bytes"
 
 PREPARED_FACTOR = 80
@@ -66,10 +68,11 @@ def kept_bytes(text: str, parameters: Any) -> int:
     *parameters*: one row of values, or the rows of an executemany, of which the last stays.
     """
     total = len(text) * PREPARED_FACTOR if len(text) > LONG_TEXT else 0
-    if parameters and isinstance(parameters, list):
-        parameters = parameters[-1]
-    values = parameters.values() if isinstance(parameters, Mapping) else parameters or ()
-    for value in values:
-        if value.__class__ in (str, bytes) and len(value) > LONG_TEXT:
+    if parameters.__class__ is not tuple:
+        if parameters and isinstance(parameters, list):
+            parameters = parameters[-1]
+        parameters = parameters.values() if isinstance(parameters, Mapping) else parameters or ()
+    for value in parameters:
+        if value.__class__ in _SIZED and len(value) > LONG_TEXT:
             total += len(value)
     return total
