@@ -186,7 +186,7 @@ class _Pass:
         """Return whether rows may have been missed between the page before and this one."""
         if position.offset == 0 or not position.anchors or self._steps_back >= STEPS_BACK:
             return False
-        return not set(position.anchors).intersection(member.get("id", "") for member in page.members)
+        return not any(_is_in_place(position, one) for one in page.members if one.get("id") in position.anchors)
 
     def _is_last(self, page: MemberPage) -> bool:
         """A short page ends the pass, unless the server returned fewer rows than requested before the total."""
@@ -211,3 +211,12 @@ class _Pass:
         fresh = [row for row, version in zip(members, versions, strict=True) if version not in self._seen]
         self._seen = set(versions)
         return fresh
+
+
+def _is_in_place(position: Position, member: Member) -> bool:
+    """Whether a row of the page before is where it was: by key, one that changed since is now at the end.
+
+    The offset moves only while rows are of the second after `since`, so the page before had no later ones.
+    """
+    changed = find_instant(member.get("last_changed"))
+    return position.since is None or changed is None or changed <= position.since + timedelta(seconds=1)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from random import Random
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sync.mailchimp.paging import MemberPage, floor, walk
@@ -225,6 +225,7 @@ def test_whoever_stays_is_seen_whatever_leaves_meanwhile(
     assert count == 1 or seen >= {row["id"] for row in listing.rows}
 
 
+@example(seconds=[0] * 9 + [1, 0], count=10, inclusive=False, changing=[[0, 10]])  # the last of a page moves to the end
 @given(
     seconds=st.lists(st.integers(0, 12), max_size=120),
     count=st.integers(2, 25),
