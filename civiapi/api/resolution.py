@@ -139,9 +139,8 @@ def _chained(entity: Entity, action: Action, call: Call) -> Iterator[tuple[str, 
     """The parameters that are chained calls (``api.Email.get``; without an action, the parent's), as in ``Chain``."""
     if action.name in UNCHAINED_ACTIONS:
         return
-    for key in [key for key in call.params if key[:3] == "api" and is_chained(entity, action, key)]:
-        given, found = call.params[key], _KEY.fullmatch(key)
-        if found is None:
+    for key, given in call.params.items():
+        if not is_chained(entity, action, key) or not (found := _KEY.fullmatch(key)):
             continue
         if isinstance(given, dict | list) or is_one(given):
             parts = found[2].split(found[1])

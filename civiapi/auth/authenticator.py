@@ -141,8 +141,7 @@ class Auth:
         if flow == "legacyrest":
             return await self._by_legacy(credentials, policy)
         principal = await self._by_credential(credential, flow, credentials, policy)
-        if credentials.session:
-            await self._check_session(principal, flow, credentials)
+        await self._check_session(principal, flow, credentials)
         return principal.as_caller(flow)
 
     async def open_session(self, caller: Caller, seconds: float = SESSION_SECONDS) -> str:
@@ -265,8 +264,7 @@ class Auth:
                     raise AuthenticationFailed(_guarded(policy), flow)
                 raise self._refuse(attempt, _guarded(policy), flow, credentials)
         _check_policy(policy, principal, flow, site_key=True)
-        if credentials.session:
-            await self._check_session(principal, flow, credentials)
+        await self._check_session(principal, flow, credentials)
         return principal.as_caller(flow)
 
     async def _by_credential(self, credential: str, flow: str, credentials: Credentials, policy: Policy) -> _Principal:
@@ -305,6 +303,8 @@ class Auth:
         return await self._find_by_contact(claims.contact_id, "jwt", flow)
 
     async def _check_session(self, principal: _Principal, flow: str, credentials: Credentials) -> None:
+        if not credentials.session:
+            return
         session = await self._by_session(credentials)
         if session is not None and session.contact_id != principal.contact_id:
             raise AuthenticationFailed(MISMATCH, flow)
@@ -379,8 +379,11 @@ class _Attempt(Attempt):
         super().__init__(throttle, credentials.address, may_wait=not credentials.with_large_body)
         self._flow = flow
 
-    def _refusal(self, error: TooManyAttempts) -> Exception:
-        return AuthenticationFailed(str(error), self._flow, retry_after=error.retry_after)
+    async def __aenter__(self) -> Attempt:
+        try:
+            return await super().__aenter__()
+        except TooManyAttempts as error:
+            raise AuthenticationFailed(str(error), self._flow, retry_after=error.retry_after) from None
 
 
 def _check_policy(policy: Policy, principal: _Principal, flow: str, *, site_key: bool) -> None:
@@ -391,8 +394,8 @@ def _check_policy(policy: Policy, principal: _Principal, flow: str, *, site_key:
         )
     if principal.cred == "jwt" or not policy.guards:
         return
-    by_key = site_key and SITE_KEY in policy.guards
-    if not by_key and not (PERMISSION in policy.guards and holds(principal.permissions, API_KEY_PERMISSION)):
+    met = {SITE_KEY: site_key, PERMISSION: holds(principal.permissions, API_KEY_PERMISSION)}
+    if not any(met.get(guard, False) for guard in policy.guards):
         raise AuthenticationFailed(_guarded(policy), flow)
 
 

@@ -156,15 +156,8 @@ class Attempt:
         return self._entered[0].failures + 1
 
     async def __aenter__(self) -> "Attempt":
-        try:
-            self._entered = await self._throttle._enter(self._key, self._may_wait)
-        except TooManyAttempts as error:
-            raise self._refusal(error) from None
+        self._entered = await self._throttle._enter(self._key, self._may_wait)
         return self
-
-    def _refusal(self, error: TooManyAttempts) -> Exception:
-        """What entering raises where the attempt is not decided."""
-        return error
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -114,13 +114,7 @@ def _cut_to_narrow_text(
 
 
 def _transaction(
-    engine: Engine,
-    reads: bool,
-    unit: UnitInProgress,
-    execution: "_Execution",
-    fn: Callable[..., T],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    engine: Engine, reads: bool, unit: UnitInProgress, execution: "_Execution", work: Callable[[Connection], T]
 ) -> T:
     """Run the unit's function in one transaction. Runs in a greenlet: each step of its own would cost a task.
 
@@ -138,7 +132,7 @@ def _transaction(
             execution.connection_id = dialect.connection_id(conn)
             info[BEFORE] = unit.check  # a unit of short statements is hardly ever killed in one
         try:
-            result = fn(conn, *args, **kwargs)
+            result = work(conn)
         finally:
             info.pop(BEFORE, None)
         unit.begin_commit()
@@ -147,14 +141,7 @@ def _transaction(
         return result
 
 
-def _single(
-    engine: Engine,
-    unit: UnitInProgress,
-    execution: "_Execution",
-    fn: Callable[..., T],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> T:
+def _single(engine: Engine, unit: UnitInProgress, execution: "_Execution", work: Callable[[Connection], T]) -> T:
     """Run the one statement of a unit that reads, which is a transaction by itself. Raises ``_AnotherStatement``."""
     with engine.connect() as conn:
         _commit_alone(conn, True)
@@ -163,7 +150,7 @@ def _single(
             execution.connection_id = dialect.connection_id(conn)
         info[BEFORE] = _OneStatement(unit)
         try:
-            return fn(conn, *args, **kwargs)
+            return work(conn)
         finally:
             info.pop(BEFORE, None)
 
@@ -337,14 +324,17 @@ class MariaStore(Store):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
+        def work(conn: Connection) -> T:
+            return fn(conn, *args, **kwargs)
+
         until = time.monotonic() + RETRY_UNTIL_S
         for attempt in range(1, TRIES + 1):
             execution.commits = False
             try:
                 unit.check()
                 if execution.is_single:
-                    return await greenlet_spawn(_single, engine.sync_engine, unit, execution, fn, args, kwargs)
-                return await greenlet_spawn(_transaction, engine.sync_engine, reads, unit, execution, fn, args, kwargs)
+                    return await greenlet_spawn(_single, engine.sync_engine, unit, execution, work)
+                return await greenlet_spawn(_transaction, engine.sync_engine, reads, unit, execution, work)
             except SQLAlchemyError as error:
                 if unit.is_late and not execution.commits:
                     raise timed_out(unit.deadline) from error
