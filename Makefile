@@ -35,7 +35,7 @@ test-long: $(STAMP)
 convergence: $(STAMP)
 	$(BIN)/python -m pytest -s -m convergence
 
-# Three hundred of them on MariaDB, each process with a server of its own (a history takes ten times as long).
+# As many on MariaDB, each process with a server of its own (a history takes three times as long).
 convergence-mariadb: $(STAMP)
 	$(BIN)/python -m pytest -s --database mariadb -m convergence
 

@@ -2,7 +2,7 @@
 
 Each history (``history``) is executed by the real engine and the real client against the emulator, on virtual time and
 with faults (``faults``), and checked by an independent oracle (``oracle``). `make test` tries 24; `make convergence`
-2,000 and `make convergence-mariadb` 300 on MariaDB, which `.ci/run` calls both; `make soak` 20,000.
+2,000 on SQLite and `make convergence-mariadb` 2,000 on MariaDB, which `.ci/run` calls both; `make soak` 20,000.
 
 A failure prints the smallest history that hypothesis found for it, and the seed. To see it once more, step by step:
 
@@ -32,7 +32,7 @@ from tests.support.databases import chosen
 
 SEED = int(os.environ.get("CONVERGENCE_SEED", "20260109"))
 SHARDS, HISTORIES_A_SHARD = 4, 6
-CI, CI_SHARD = (2000, 250) if chosen() == "sqlite" else (300, 150)
+CI, CI_SHARD = 2000, 250
 CI_PROCESSES = 2
 CI_SEED = SEED + 1000
 SOAK = int(os.environ.get("CONVERGENCE_HISTORIES", "20000"))
