@@ -20,6 +20,7 @@ from sqlalchemy import Connection, func, select, text
 from bench.measure import Measured, measuring, peak_mb
 from civiapi.api.call import Call
 from civiapi.app import App, open_app
+from civiapi.runtime.loop_priority import priority_loop
 from civiapi.server.lifecycle import serving
 from civiapi.server.process import tune_process
 from civiapi.settings import load_settings
@@ -288,7 +289,8 @@ CASES: dict[str, Callable[[dict[str, Any]], Awaitable[Found]]] = {
 
 def main() -> None:
     """Run one case and print what it took."""
-    found = asyncio.run(CASES[sys.argv[1]](orjson.loads(sys.argv[2])))  # type: ignore[arg-type]
+    with asyncio.Runner(loop_factory=priority_loop) as runner:  # as `serve` has
+        found = runner.run(CASES[sys.argv[1]](orjson.loads(sys.argv[2])))  # type: ignore[arg-type]
     sys.stdout.write(orjson.dumps(found).decode() + "\n")
 
 

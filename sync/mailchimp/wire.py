@@ -38,10 +38,12 @@ PERMISSION_ID_LENGTH = 32
 
 MAX_COUNT = 2**31 - 1
 """Of what is counted on the wire, so that every column holds it."""
-_TEXTS = ("id", "email_address", "contact_id", "status", "timestamp_opt", "last_changed")
-_MAPS = ("merge_fields", "interests")
-_LISTS = ("marketing_permissions",)
-_EMPTY: dict[str, Any] = {}
+_KINDS = (
+    *((name, str) for name in ("id", "email_address", "contact_id", "status", "timestamp_opt", "last_changed")),
+    ("merge_fields", dict),
+    ("interests", dict),
+    ("marketing_permissions", list),
+)
 
 
 def read_member(value: object) -> Member:
@@ -52,9 +54,7 @@ def read_member(value: object) -> Member:
     """
     if not isinstance(value, dict):
         return Member()
-    odd = [name for name in _TEXTS if not isinstance(value.get(name, ""), str)]
-    odd += [name for name in _LISTS if not isinstance(value.get(name, []), list)]
-    odd += [name for name in _MAPS if not isinstance(value.get(name, _EMPTY), dict)]
+    odd = [name for name, kind in _KINDS if name in value and not isinstance(value[name], kind)]
     whole = {name: one for name, one in value.items() if name not in odd} if odd else value
     if whole.get("marketing_permissions"):
         whole = whole | {"interests": _with_permissions(whole)}

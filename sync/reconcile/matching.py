@@ -105,7 +105,7 @@ def _is_any_owned(conn: Connection, audience: Audience, rows: Range) -> bool:
 def _match_namesakes(conn: Connection, audience: Audience, rows: Range) -> int:
     """Of several contacts with one address (a family's), match one that has the member's first name: of several
     namesakes one in the group, else one that ever was, else the lowest id."""
-    several = select(func.count(email.c.contact_id.distinct())).select_from(
+    several = select(func.min(email.c.contact_id) != func.max(email.c.contact_id)).select_from(
         email.join(contact, contact.c.id == email.c.contact_id)
     )
     several = several.where(same_address(email.c.email, cache.c.mailchimp_email), unindexed(contact.c.is_deleted) == 0)
@@ -117,7 +117,7 @@ def _match_namesakes(conn: Connection, audience: Audience, rows: Range) -> int:
             rows.of(audience),
             cache.c.civicrm_contact_id.is_(None),
             unindexed(contact.c.is_deleted) == 0,
-            several.correlate(cache).scalar_subquery() > 1,
+            several.correlate(cache).scalar_subquery(),
         )
     )
     families: dict[int, tuple[str, dict[int, str | None]]] = {}
@@ -179,9 +179,9 @@ def is_namesake(first_name: str | None, member_name: str | None) -> bool:
 
 
 def only_owner() -> ScalarSelect[int]:
-    """The contact, where the address belongs to exactly one."""
-    one = case((func.count(email.c.contact_id.distinct()) == 1, func.min(email.c.contact_id)))
-    return _owners(one).correlate(cache).scalar_subquery()
+    """The contact, where the address belongs to exactly one: to count different ones, a table is made for each row."""
+    lowest = func.min(email.c.contact_id)
+    return _owners(case((lowest == func.max(email.c.contact_id), lowest))).correlate(cache).scalar_subquery()
 
 
 def first_in_group(audience: Audience) -> ScalarSelect[int]:

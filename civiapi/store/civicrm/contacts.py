@@ -26,6 +26,7 @@ from civiapi.store.schema.live_columns import live_columns
 from civiapi.store.schema.tables import contact, email
 from civiapi.store.text.encoded_text import cut
 
+HASH_BYTES = 16
 PART_LIMIT = 64  # stored characters of the first and the last name
 
 
@@ -40,7 +41,14 @@ class NewPerson:
 
 def new_hash() -> str:
     """A contact's ``hash``: 32 random hex digits."""
-    return secrets.token_hex(16)
+    return new_hashes(1)[0]
+
+
+def new_hashes(count: int) -> list[str]:
+    """A hash for each of *count* contacts, asked of the system at once."""
+    digits = secrets.token_hex(HASH_BYTES * count)
+    length = 2 * HASH_BYTES
+    return [digits[start : start + length] for start in range(0, len(digits), length)]
 
 
 def create_individuals(conn: Connection, people: Sequence[NewPerson], at: str) -> list[int]:
@@ -56,11 +64,11 @@ def _insert_people(conn: Connection, people: Sequence[NewPerson], at: str) -> li
     """Insert the contact rows; their ids are read by hash where rows of others may be among them."""
     rows: list[tuple[Any, ...]] = []
     site = conventions(conn)
-    for person in people:
+    for digits, person in zip(new_hashes(len(people)), people, strict=True):
         first, last = cut(person.first_name, PART_LIMIT), cut(person.last_name, PART_LIMIT)
         row = {"contact_type": INDIVIDUAL, "first_name": first or None, "last_name": last or None}
         row |= new_contact_columns(site, row, person.email)
-        rows.append((new_hash(), at, at, *map(row.get, _NEW_PERSON)))
+        rows.append((digits, at, at, *map(row.get, _NEW_PERSON)))
     columns = ("hash", "created_date", "modified_date", *_NEW_PERSON)
     before, ids = insert_after(conn, contact, columns, rows, adjacent=True)
     if ids or not rows:

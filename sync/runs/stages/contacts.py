@@ -51,7 +51,7 @@ def _fix(conn: Connection, step: Step) -> None:
 def _mark_modified_page(conn: Connection, step: Step, after: dict[str, Any]) -> None:
     """Mark ``todo`` the rows of contacts that changed in CiviCRM, where it can matter, and members without a contact
     whose address such a contact now has."""
-    ids, following = next_modified(conn, step, after, step.sizes.rows_per_unit // 2)
+    ids, following = next_modified(conn, step, after, step.sizes.rows_per_unit)
     _mark_modified(conn, step, ids)
     if following is None:
         step.continue_from(phase="match", after=0, matched=0, dropped=0)
@@ -118,7 +118,7 @@ def _create(conn: Connection, step: Step) -> None:
     )  # most are todo: fewer index writes
     step.counts.update(created=len(rows))
     created = cursor["created"] + len(rows)
-    if len(part) == step.sizes.rows_per_unit // 2:
+    if len(part) == step.sizes.rows_per_unit:
         step.continue_from(after=part[-1].id, created=created)
         return
     step.log(f"Contacts: {created} created for members without one.")
@@ -143,6 +143,6 @@ def _without_contact(conn: Connection, step: Step, after: int) -> Sequence[Row[A
             ~has_hold(STATUS),  # an undo took the contact back
         )
         .order_by(row_id if by_id else unindexed(row_id))
-        .limit(step.sizes.rows_per_unit // 2)
+        .limit(step.sizes.rows_per_unit)
     )
     return conn.execute(wanted).all()
