@@ -84,10 +84,25 @@ def questions() -> str:
     for row in (measured["sqlite"] or {"rows": []})["rows"]:
         for name, one in row.get("ours", {}).get("reads", {}).items():
             lines.append([name, f"{row['members']:,}", f"{one['middle_ms']} ms", f"{one['worst_ms']} ms"])
-        for name, pair in row.get("lag", {}).items():
-            busy = f"{pair['busy_ms']:.1f} ms ({pair['busy_ms'] / pair['idle_ms']:.1f} × idle)"
-            lines.append([f"Contact.get while a first sync runs, {name}", f"{row['members']:,}", busy, NOT_MEASURED])
     return _table(["Question, on SQLite", "Members", "Middle", "Worst"], lines, numbers_from=1) + _measured_on(measured)
+
+
+def lags() -> str:
+    """How long a caller waits while a first sync runs, and whoever asks a bare handler at the same time."""
+    measured = {name: results.load(f"sync-{name}") for name in DATABASES}
+    lines = []
+    for name, title in DATABASES.items():
+        for row in (measured[name] or {"rows": []})["rows"]:
+            for share, pair in row.get("lag", {}).items():
+                cells = [cell for one in (pair, row["bare"][share]) for cell in _idle_and_busy(one)]
+                lines.append([title, f"{row['members']:,}", share, *cells])
+    head = ["Database", "Members", "Of the calls", "idle", "during a sync", "×", "bare: idle", "during a sync", "×"]
+    return _table(head, lines, numbers_from=1)
+
+
+def _idle_and_busy(pair: Found) -> list[str]:
+    idle, busy = pair["idle_ms"], pair["busy_ms"]
+    return [f"{idle:.1f} ms", f"{busy:.1f} ms", f"{busy / idle:.1f}"]
 
 
 def aims() -> str:
@@ -121,7 +136,13 @@ def _runs(found: Found) -> list[str]:
     )
 
 
-SECTIONS: dict[str, Callable[[], str]] = {"surface": surface, "syncs": syncs, "questions": questions, "aims": aims}
+SECTIONS: dict[str, Callable[[], str]] = {
+    "surface": surface,
+    "syncs": syncs,
+    "lags": lags,
+    "questions": questions,
+    "aims": aims,
+}
 
 
 def written(page: str) -> str:

@@ -10,10 +10,11 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -25,7 +26,7 @@ from bench import results
 from bench.load import latencies, percentile, post
 from bench.measure import described
 from bench.results import bars
-from bench.surface import mariadb, running
+from bench.surface import free_port, mariadb, running
 from bench.sync_site import Mailchimp, Site, emulator, let_all_be_contacts, let_all_be_known, new_site
 
 CASES = (
@@ -74,7 +75,7 @@ def main() -> None:
         "--database",
         choices=("sqlite", "mariadb"),
         default="sqlite",
-        help="mariadb: first syncs and the runs right after one",
+        help="mariadb: first syncs, calls during one, and the runs right after one",
     )
     given = parser.parse_args()
     wanted = given.cases.split(",")
@@ -130,6 +131,11 @@ def measure_mariadb(folder: Path, size: int, latency: int, cases: Sequence[str])
             with mariadb() as url:
                 undone = _run("sync_cases", "undo", _on_mariadb(folder / "undone", mailchimp, url, "undo"))
             yield {"members": size, "latency_ms": latency, "case": "undo", "ours": undone}
+        if "lag" in cases:
+            with mariadb() as url:
+                yield {"members": size, "latency_ms": latency, "case": "lag"} | _lag(
+                    _on_mariadb(folder / "lag", mailchimp, url, "known", poll_seconds=5)
+                )
         for case in [case for case in ("known", "new") if case in cases]:
             with mariadb() as url:
                 floor = _run("floor_sync", case, _on_mariadb(folder / f"floor-{case}", mailchimp, url, case))
@@ -142,8 +148,8 @@ def measure_mariadb(folder: Path, size: int, latency: int, cases: Sequence[str])
                         yield found | {"case": after, "ours": _run("sync_cases", after, site)}
 
 
-def _on_mariadb(folder: Path, mailchimp: Mailchimp, url: str, case: str) -> Site:
-    site = new_site(folder, mailchimp, url=url)
+def _on_mariadb(folder: Path, mailchimp: Mailchimp, url: str, case: str, poll_seconds: float = 0.05) -> Site:
+    site = new_site(folder, mailchimp, url=url, poll_seconds=poll_seconds)
     if case == "known":
         let_all_be_known(site)
     return site
@@ -198,22 +204,40 @@ def _run(module: str, case: str, site: Site) -> Row:
 
 
 def _lag(site: Site) -> Row:
-    """Percentiles of Contact.get, one at a time, alone and while the first sync of the audience runs."""
-    address = ("127.0.0.1", site.port)
+    """Percentiles of Contact.get, one at a time, alone and while the first sync of the audience runs.
+
+    A bare handler in a process of its own is asked at the same times: what the machine, which runs the emulator too,
+    adds to any answer.
+    """
     form = urlencode({"entity": "Contact", "action": "get", "json": json.dumps({"id": 1})}).encode()
-    request = post("/civicrm/ajax/rest", form, "application/x-www-form-urlencoded", _headers(site))
-    with running([sys.executable, "-m", "civiapi", "serve", "--config", str(site.settings)], site.port):
-        until = time.monotonic() + 5
-        idle = latencies(address, request, lambda: time.monotonic() < until)
-        runner = threading.Thread(target=_sync, args=(site,))
-        runner.start()
-        busy = latencies(address, request, runner.is_alive)
-        runner.join()
-    shares = {f"p{share}": (percentile(idle, share), percentile(busy, share)) for share in (50, 90, 99)}
-    return {
-        "lag": {name: {"idle_ms": pair[0], "busy_ms": pair[1]} for name, pair in shares.items()},
-        "asked": len(busy),
+    serve = [sys.executable, "-m", "civiapi", "serve", "--config", str(site.settings)]
+    bare_port = free_port()
+    bare = [sys.executable, "-m", "bench.floor", str(bare_port), ":memory:"]
+    with running(serve, site.port), running(bare, bare_port, feed=b'{"Contact.get": {}}', quiet=True):
+        asked = [
+            partial(
+                latencies, ("127.0.0.1", port), post(path, form, "application/x-www-form-urlencoded", _headers(site))
+            )
+            for port, path in ((site.port, "/civicrm/ajax/rest"), (bare_port, "/bare/Contact.get"))
+        ]
+        with ThreadPoolExecutor() as pool:
+            idle = [ask(_for_seconds(5)) for ask in asked]
+            sync = pool.submit(_sync, site)
+            busy = [one.result() for one in [pool.submit(ask, lambda: not sync.done()) for ask in asked]]
+            sync.result()
+    found = {
+        name: {
+            f"p{share}": {"idle_ms": percentile(idle[number], share), "busy_ms": percentile(busy[number], share)}
+            for share in (50, 90, 99)
+        }
+        for number, name in enumerate(("lag", "bare"))
     }
+    return found | {"asked": len(busy[0])}
+
+
+def _for_seconds(seconds: float) -> Callable[[], bool]:
+    until = time.monotonic() + seconds
+    return lambda: time.monotonic() < until
 
 
 def _sync(site: Site) -> None:
@@ -237,11 +261,11 @@ def tables(rows: Sequence[Row]) -> Iterator[Table]:
     """What was found, as tables."""
     yield _table_of_work([row for row in rows if "cpu" in row.get("ours", {})])
     yield _table_of_questions([row for row in rows if "reads" in row.get("ours", {})])
-    lags = Table("Contact.get while a full sync runs", "members", "idle ms", "busy ms", "ratio")
+    lags = Table("Contact.get while a full sync runs", "members", "idle ms", "busy ms", "ratio", "of a bare handler")
     for row in rows:
         for name, pair in row.get("lag", {}).items():
-            ratio = f"{pair['busy_ms'] / pair['idle_ms']:.1f}"
-            lags.add_row(name, f"{row['members']:,}", str(pair["idle_ms"]), str(pair["busy_ms"]), ratio)
+            ratios = [f"{one['busy_ms'] / one['idle_ms']:.1f}" for one in (pair, row["bare"][name])]
+            lags.add_row(name, f"{row['members']:,}", str(pair["idle_ms"]), str(pair["busy_ms"]), *ratios)
     yield lags
     aims = Table("aim", "measured", "bar", "met")
     for bar in bars(rows):
