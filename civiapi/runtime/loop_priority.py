@@ -1,16 +1,21 @@
-"""Give the event loop priority over background threads.
+"""Give calls priority over background work.
 
 Python runs one thread at a time. A call is answered in a dozen short steps, and before each of them the loop would wait
 for the background thread to release the interpreter. So background work checks now and then whether the loop is idle,
-and pauses briefly if it is not; never for long, so that a busy loop cannot stop a sync.
+and pauses briefly if it is not; never for long, so that a busy loop cannot stop a sync. On MariaDB background work runs
+on the loop itself, between two answers of the server: there it lets the loop do what is due.
 """
 
 import asyncio
 import selectors
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
+
+from sqlalchemy.util import await_
+from sqlalchemy.util.concurrency import in_greenlet
 
 T = TypeVar("T")
 
@@ -19,7 +24,8 @@ MAX_WAIT_S = 0.003
 
 _idle = threading.Event()
 _idle.set()
-_this_thread = threading.local()
+_pause: ContextVar[Callable[[], None] | None] = ContextVar("pause", default=None)
+"""How background work gives way; None: this is none, or it can not."""
 
 
 class _PrioritySelector(selectors.DefaultSelector):
@@ -46,15 +52,12 @@ def priority_loop() -> asyncio.AbstractEventLoop:
 
 @contextmanager
 def background_work() -> Iterator[None]:
-    """Mark this thread's work in the block as work that no caller waits for.
-
-    Has no effect on the loop's own thread, which does this work on MariaDB.
-    """
-    _this_thread.in_background = not _runs_a_loop()
+    """Mark the work in the block as work that no caller waits for."""
+    token = _pause.set(_let_loop_run if in_greenlet() else None if _runs_a_loop() else _wait_for_loop)
     try:
         yield
     finally:
-        _this_thread.in_background = False
+        _pause.reset(token)
 
 
 def _runs_a_loop() -> bool:
@@ -65,10 +68,20 @@ def _runs_a_loop() -> bool:
     return True
 
 
-def yield_to_loop() -> None:
-    """In background work, wait while the loop is busy, `MAX_WAIT_S` at most."""
-    if not _idle.is_set() and getattr(_this_thread, "in_background", False):
+def _let_loop_run() -> None:
+    await_(asyncio.sleep(0))
+
+
+def _wait_for_loop() -> None:
+    if not _idle.is_set():
         _idle.wait(MAX_WAIT_S)
+
+
+def yield_to_loop() -> None:
+    """In background work, let the loop do what is due; a thread waits for that `MAX_WAIT_S` at most."""
+    pause = _pause.get()
+    if pause is not None:
+        pause()
 
 
 def yielding_to_loop(items: Iterable[T], every: int = 50) -> Iterator[T]:

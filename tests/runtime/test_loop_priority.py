@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from sqlalchemy.util import await_, greenlet_spawn
 
 from civiapi.runtime import loop_priority
 
@@ -67,6 +68,41 @@ def test_work_in_the_loop_s_own_thread_waits_for_nobody() -> None:
             loop_priority.yield_to_loop()
 
     on_a_courteous_loop(work)
+
+
+@pytest.mark.parametrize("in_background", [True, False])
+def test_background_work_between_two_answers_of_a_database_lets_the_loop_run(in_background: bool) -> None:
+    ran = []
+
+    def unit() -> list[str]:
+        with loop_priority.background_work() if in_background else nullcontext():
+            for _ in loop_priority.yielding_to_loop(range(3), every=1):
+                pass
+        return list(ran)
+
+    async def work() -> list[str]:
+        asyncio.get_running_loop().call_soon(ran.append, "a call")
+        return await greenlet_spawn(unit)
+
+    assert asyncio.run(work()) == (["a call"] if in_background else [])
+
+
+def test_work_that_waits_for_a_database_is_in_the_background_alone() -> None:
+    async def work() -> None:
+        reached, go_on = asyncio.Event(), asyncio.Event()
+
+        def unit() -> None:
+            with loop_priority.background_work():
+                reached.set()
+                await_(go_on.wait())
+
+        task = asyncio.create_task(greenlet_spawn(unit))
+        await reached.wait()
+        loop_priority.yield_to_loop()  # as background work it would raise: there is no greenlet to await in
+        go_on.set()
+        await task
+
+    asyncio.run(work())
 
 
 @pytest.mark.usefixtures("_patient")

@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, case, func, select, update
 
+from civiapi.runtime.loop_priority import yielding_to_loop
 from civiapi.store.civicrm.contact_names import (
     INDIVIDUAL,
     NAME_LIMIT,
@@ -64,7 +65,7 @@ def _insert_people(conn: Connection, people: Sequence[NewPerson], at: str) -> li
     """Insert the contact rows; their ids are read by hash where rows of others may be among them."""
     rows: list[tuple[Any, ...]] = []
     site = conventions(conn)
-    for digits, person in zip(new_hashes(len(people)), people, strict=True):
+    for digits, person in yielding_to_loop(zip(new_hashes(len(people)), people, strict=True)):
         first, last = cut(person.first_name, PART_LIMIT), cut(person.last_name, PART_LIMIT)
         row = {"contact_type": INDIVIDUAL, "first_name": first or None, "last_name": last or None}
         row |= new_contact_columns(site, row, person.email)

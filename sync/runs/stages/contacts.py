@@ -5,6 +5,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, or_, select
 
+from civiapi.runtime.loop_priority import yielding_to_loop
 from civiapi.store.civicrm.contacts import NewPerson, create_individuals
 from civiapi.store.databases.bulk import update_rows
 from civiapi.store.databases.expressions import in_list, same_address, unindexed
@@ -105,7 +106,7 @@ def _create(conn: Connection, step: Step) -> None:
         rows = [row for row in _without_contact(conn, step, cursor["after"]) if row.id <= part[-1].id]
     people = [
         NewPerson(peek(data, "first_name") or "", peek(data, "last_name") or "", address)
-        for _, address, data, _ in rows
+        for _, address, data, _ in yielding_to_loop(rows)
     ]
     ids = create_individuals(conn, people, step.site_time)
     note_rows(conn, step.audience.list_id, CONTACT, without_gaps(ids), step.site_time)
