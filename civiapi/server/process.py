@@ -15,9 +15,6 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of GNU's malloc.
 TRIM_BYTES = 131_072
 LARGE_BYTES = 1_048_576
 
-GC_THRESHOLDS = (20_000, 20, 20)
-"""New objects before the first two generations are searched for cycles: Python's 700 are those of half a page's row."""
-
 MAX_FILES = 1_048_576
 """Open files and connections requested where the system sets no limit."""
 
@@ -34,7 +31,6 @@ def tune_process() -> None:
     preload_http()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)
     sys.setswitchinterval(SWITCH_S)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY:
