@@ -14,9 +14,6 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
 
-from sqlalchemy.util import await_
-from sqlalchemy.util.concurrency import in_greenlet
-
 T = TypeVar("T")
 
 MAX_WAIT_S = 0.003
@@ -53,7 +50,7 @@ def priority_loop() -> asyncio.AbstractEventLoop:
 @contextmanager
 def background_work() -> Iterator[None]:
     """Mark the work in the block as work that no caller waits for."""
-    token = _pause.set(_let_loop_run if in_greenlet() else None if _runs_a_loop() else _wait_for_loop)
+    token = _pause.set(_way_to_pause())
     try:
         yield
     finally:
@@ -68,8 +65,13 @@ def _runs_a_loop() -> bool:
     return True
 
 
-def _let_loop_run() -> None:
-    await_(asyncio.sleep(0))
+def _way_to_pause() -> Callable[[], None] | None:
+    if not _runs_a_loop():
+        return _wait_for_loop
+    from sqlalchemy.util import await_  # here: it takes longer to load than all else of a command without a database
+    from sqlalchemy.util.concurrency import in_greenlet
+
+    return (lambda: await_(asyncio.sleep(0))) if in_greenlet() else None
 
 
 def _wait_for_loop() -> None:

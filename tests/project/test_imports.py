@@ -139,3 +139,10 @@ def test_what_answers_one_call_loads_no_web_server() -> None:
     look = "import civiapi.app, sys; print(*{'aiohttp', 'apscheduler', 'jsonrpcserver'} & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
     assert told.stdout.split() == []
+
+
+def test_what_all_commands_share_loads_no_database_library() -> None:
+    """It takes longer to load than all else of a command that opens no database, such as `civiapi --help`."""
+    look = "import civiapi.cli.common, sys; print(*{'sqlalchemy', 'asyncmy'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", look], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == []
