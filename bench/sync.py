@@ -126,26 +126,25 @@ def measure(folder: Path, size: int, latency: int, cases: Sequence[str]) -> Iter
 
 def measure_mariadb(folder: Path, size: int, latency: int, cases: Sequence[str]) -> Iterator[Row]:
     """Measure first syncs of an audience of *size* on MariaDB, and the runs right after one, each on a new database."""
+    named = {"members": size, "latency_ms": latency}
     with emulator(size, latency) as mailchimp:
         if "undo" in cases:
             with mariadb() as url:
                 undone = _run("sync_cases", "undo", _on_mariadb(folder / "undone", mailchimp, url, "undo"))
-            yield {"members": size, "latency_ms": latency, "case": "undo", "ours": undone}
+            yield named | {"case": "undo", "ours": undone}
         if "lag" in cases:
             with mariadb() as url:
-                yield {"members": size, "latency_ms": latency, "case": "lag"} | _lag(
-                    _on_mariadb(folder / "lag", mailchimp, url, "known", poll_seconds=5)
-                )
+                site = _on_mariadb(folder / "lag", mailchimp, url, "known", poll_seconds=5)
+                yield named | {"case": "lag"} | _lag(site)
         for case in [case for case in ("known", "new") if case in cases]:
             with mariadb() as url:
                 floor = _run("floor_sync", case, _on_mariadb(folder / f"floor-{case}", mailchimp, url, case))
             with mariadb() as url:
                 site = _on_mariadb(folder / case, mailchimp, url, case)
-                found = {"members": size, "latency_ms": latency}
-                yield found | {"case": case, "floor": floor, "ours": _run("sync_cases", case, site)}
+                yield named | {"case": case, "floor": floor, "ours": _run("sync_cases", case, site)}
                 for after in AFTER_A_FIRST_SYNC if case == "new" else ():
                     if after in cases:
-                        yield found | {"case": after, "ours": _run("sync_cases", after, site)}
+                        yield named | {"case": after, "ours": _run("sync_cases", after, site)}
 
 
 def _on_mariadb(folder: Path, mailchimp: Mailchimp, url: str, case: str, poll_seconds: float = 0.05) -> Site:
@@ -225,14 +224,14 @@ def _lag(site: Site) -> Row:
             sync = pool.submit(_sync, site)
             busy = [one.result() for one in [pool.submit(ask, lambda: not sync.done()) for ask in asked]]
             sync.result()
-    found = {
-        name: {
-            f"p{share}": {"idle_ms": percentile(idle[number], share), "busy_ms": percentile(busy[number], share)}
-            for share in (50, 90, 99)
-        }
-        for number, name in enumerate(("lag", "bare"))
+    ours, floor = (_percentiles(*both) for both in zip(idle, busy, strict=True))
+    return {"lag": ours, "bare": floor, "asked": len(busy[0])}
+
+
+def _percentiles(idle: list[float], busy: list[float]) -> dict[str, dict[str, float]]:
+    return {
+        f"p{share}": {"idle_ms": percentile(idle, share), "busy_ms": percentile(busy, share)} for share in (50, 90, 99)
     }
-    return found | {"asked": len(busy[0])}
 
 
 def _for_seconds(seconds: float) -> Callable[[], bool]:

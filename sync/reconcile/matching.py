@@ -105,10 +105,7 @@ def _is_any_owned(conn: Connection, audience: Audience, rows: Range) -> bool:
 def _match_namesakes(conn: Connection, audience: Audience, rows: Range) -> int:
     """Of several contacts with one address (a family's), match one that has the member's first name: of several
     namesakes one in the group, else one that ever was, else the lowest id."""
-    several = select(func.min(email.c.contact_id) != func.max(email.c.contact_id)).select_from(
-        email.join(contact, contact.c.id == email.c.contact_id)
-    )
-    several = several.where(same_address(email.c.email, cache.c.mailchimp_email), unindexed(contact.c.is_deleted) == 0)
+    several = _owners(func.min(email.c.contact_id) != func.max(email.c.contact_id))
     found = conn.execute(
         select(cache.c.id, cache.c.mailchimp_data, contact.c.id.label("contact_id"), contact.c.first_name)
         .join(email, same_address(email.c.email, cache.c.mailchimp_email))
