@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Server:
     folder: Path
     port: int
     process: subprocess.Popen[bytes] | None = None
+    options: dict[str, Any] = field(default_factory=dict)
 
     def install(self) -> None:
         """Make its first database, with a root who needs no password."""
@@ -71,7 +72,8 @@ class Server:
             "collation-server": "utf8mb4_unicode_ci",
             **({"user": RUNS_AS} if os.geteuid() == 0 else {}),
         }
-        return ["mariadbd", "--no-defaults", *(f"--{name}={value}" for name, value in (own | options).items())]
+        wanted = own | self.options | options
+        return ["mariadbd", "--no-defaults", *(f"--{name}={value}" for name, value in wanted.items())]
 
     def start(self, options: dict[str, Any] | None = None) -> None:
         """Start it, and wait until it answers."""
@@ -149,10 +151,10 @@ def server_folder(name: str) -> Iterator[Path]:
 
 
 @contextmanager
-def a_server(port: int) -> Iterator[Server]:
-    """A server at *port* while the block lasts."""
+def a_server(port: int, options: dict[str, Any] | None = None) -> Iterator[Server]:
+    """A server at *port* while the block lasts, with these *options* besides."""
     with server_folder("mariadb") as folder:
-        server = Server(folder / "server", port)
+        server = Server(folder / "server", port, options=options or {})
         server.make_folder()
         server.install()
         try:

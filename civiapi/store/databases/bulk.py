@@ -13,12 +13,12 @@ from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Table, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Dialect, Table, bindparam, func, insert, null, select, update
 from sqlalchemy.sql.dml import UpdateBase
 
-from civiapi.store.databases.bulk_binding import ADJACENT, FEW, PACKETS
+from civiapi.store.databases.bulk_binding import ADJACENT, FEW, MAX_BYTES, MIN_ROWS, PACKETS, parts_of
 from civiapi.store.databases.compiled_query import run_by_driver
-from civiapi.store.databases.dialect import batches_updates_poorly, joined_update, runs_in_thread, upsert_statement
+from civiapi.store.databases.dialect import binds_many_rows, joined_update, runs_in_thread, upsert_statement
 from civiapi.store.schema.live_columns import absent_columns, live_values
 from civiapi.store.text.encoded_text import encode_rows, is_encoded
 
@@ -100,13 +100,28 @@ def upsert_rows(
 def update_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
     """Set *columns* of the rows whose ``id`` is the last value of each tuple."""
     rows = _as_stored(table, columns, rows)
-    if rows and batches_updates_poorly(conn):
-        for start in range(0, len(rows), AT_ONCE):
-            part = rows[start : start + AT_ONCE]
+    if not rows:
+        return
+    if runs_in_thread(conn):
+        _run(conn, _updating(conn.dialect, table, tuple(columns), ()), rows, {})
+    elif len(rows) >= MIN_ROWS and binds_many_rows(conn):
+        _update_by_packets(conn, table, columns, rows)
+    else:
+        pieces = [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
+        for part in (part for piece in pieces for part in parts_of(piece, MAX_BYTES // 2)):  # escaped, it is longer
             sql = joined_update(conn.dialect, table, columns, len(part))
-            conn.exec_driver_sql(sql, tuple(value for row in part for value in row))
-    elif rows:
-        _run(conn, _updating(conn.dialect, table, tuple(columns)), rows, {})
+            conn.exec_driver_sql(sql, tuple(chain.from_iterable(part)))
+
+
+def _update_by_packets(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
+    """Columns that become NULL in all rows stand in the statement, because a packet names the type of each value."""
+    given = [any(value is not None for value in values) for values in zip(*rows, strict=True)]
+    if not all(given):
+        places = [place for place, is_given in enumerate(given) if is_given]
+        rows = [tuple(row[place] for place in places) for row in rows]
+    bound = tuple(name for name, is_given in zip(columns, given, strict=False) if is_given)
+    emptied = tuple(name for name in columns if name not in bound)
+    _run(conn, _updating(conn.dialect, table, bound, emptied), rows, {PACKETS: FEW})
 
 
 def _as_stored(table: Table, columns: Sequence[str], rows: Rows) -> Rows:
@@ -147,9 +162,9 @@ def _upserting(
 
 
 @lru_cache(maxsize=256)
-def _updating(dialect: Dialect, table: Table, columns: tuple[str, ...]) -> _CompiledStatement:
-    statement = update(table).where(table.c.id == bindparam("v_id")).values(_bound(columns))
-    return _written(dialect, statement, (*columns, "id"))
+def _updating(dialect: Dialect, table: Table, columns: tuple[str, ...], emptied: tuple[str, ...]) -> _CompiledStatement:
+    values = _bound(columns) | {name: null() for name in emptied}
+    return _written(dialect, update(table).where(table.c.id == bindparam("v_id")).values(values), (*columns, "id"))
 
 
 def _bound(columns: Iterable[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Many rows to MariaDB as packets of binary values, bound to one prepared insert.
+"""Many rows to MariaDB as packets of binary values, bound to one prepared statement.
 
 The driver's own executemany writes all values into a text, which the server reads again: a row takes the server 10 µs
 more, and us up to 15. What cannot be sent so goes the driver's way: a server that is MySQL, and rows with a column
@@ -15,7 +15,7 @@ from sqlalchemy.engine.interfaces import ExecutionContext
 from sqlalchemy.util import await_
 
 PACKETS = "packets"
-"""The execution option of an insert that is sent so: `FEW` packets, or `ADJACENT`, whose ids leave none out."""
+"""The execution option of what is sent so: `FEW` packets, or, of an insert, `ADJACENT`, whose ids leave none out."""
 
 FEW, ADJACENT = "few", "adjacent"
 
@@ -23,20 +23,20 @@ MIN_ROWS = 20
 """Fewer are not worth the round trip that prepares the statement."""
 
 MAX_BYTES = 900_000
-"""Of texts in one packet: every server accepts 1 MB (``max_allowed_packet``)."""
+"""Of texts in one statement: every server accepts 1 MB (``max_allowed_packet``)."""
 
 Rows = Sequence[Sequence[Any]]
 
 
-def insert(cursor: Any, statement: str, rows: Rows, context: ExecutionContext) -> bool:
-    """Execute an insert for all *rows*; False, with nothing done, where it is not to be sent so.
+def execute(cursor: Any, statement: str, rows: Rows, context: ExecutionContext) -> bool:
+    """Execute a statement for all *rows*; False, with nothing done, where it is not to be sent so.
 
     Core's event ``do_executemany``. Raises what the driver raises.
     """
     wanted = context.execution_options.get(PACKETS)
     if len(rows) < MIN_ROWS or wanted is None:
         return False
-    packets = [packet for part in _parts(rows) for packet in (_adjacent(part) if wanted == ADJACENT else [part])]
+    packets = [packet for part in parts_of(rows) for packet in (_adjacent(part) if wanted == ADJACENT else [part])]
     driver: Any = context.root_connection.connection.driver_connection
     prepared = await_(driver.prepare(statement.replace("%s", "?").replace("%%", "%")))
     try:
@@ -58,11 +58,11 @@ def _adjacent(rows: Rows) -> list[Rows]:
     return [rows[:size], *_adjacent(rows[size:])]
 
 
-def _parts(rows: Rows) -> list[Rows]:
-    """*rows* in parts of at most ``MAX_BYTES``, or of one row."""
+def parts_of(rows: Rows, most: int = MAX_BYTES) -> list[Rows]:
+    """*rows* in parts with texts of *most* bytes at most, or of one row."""
     texts = [value for row in rows for value in row if value.__class__ in (str, bytes)]
     size = sum([len(one) if one.isascii() else 4 * len(one) for one in texts])
-    if size <= MAX_BYTES or len(rows) == 1:
+    if size <= most or len(rows) == 1:
         return [rows]
     half = len(rows) // 2
-    return _parts(rows[:half]) + _parts(rows[half:])
+    return parts_of(rows[:half], most) + parts_of(rows[half:], most)

@@ -130,9 +130,9 @@ def zone_trouble(conn: Connection, zone: ZoneInfo) -> str:
     return "" if known else f"the server has no time zone tables for {zone.key}; load them ({load})"
 
 
-def batches_updates_poorly(conn: Connection) -> bool:
-    """Whether the driver sends the updates of an executemany one by one, as on MariaDB; it sends inserts together."""
-    return conn.dialect.name != "sqlite"
+def binds_many_rows(conn: Connection) -> bool:
+    """Whether the server takes many rows for one prepared statement (`bulk_binding`), as MariaDB does and MySQL not."""
+    return bool(getattr(conn.dialect, "is_mariadb", False))
 
 
 def runs_in_thread(conn: Connection) -> bool:

@@ -34,6 +34,7 @@ _UNUSABLE = {
     "readonly": "it is read-only",
     "read-only option": "it is read-only",
     "read_only": "it is read-only",
+    "BINLOG_FORMAT = STATEMENT": "its server logs changes as statements; set binlog_format to MIXED or ROW",
     "unable to open": "it cannot be opened",
     "disk is full": "the disk is full",
     "malformed": "it is corrupt; restore a backup (civiapi backup makes them)",

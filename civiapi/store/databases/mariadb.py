@@ -102,7 +102,7 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
     def _(conn: Connection, *_args: Any) -> None:
         begin_statement(conn)
 
-    event.listen(engine.sync_engine, "do_executemany", bulk_binding.insert)
+    event.listen(engine.sync_engine, "do_executemany", bulk_binding.execute)
     return engine
 
 

@@ -10,7 +10,7 @@ from sqlalchemy import func, insert, select
 from structlog.testing import capture_logs
 
 from civiapi.store.engine import Store, open_store
-from civiapi.store.errors import StoreBusy, StoreError
+from civiapi.store.errors import StoreBusy, StoreError, StoreUnusable
 from civiapi.store.schema.migrations import migrate
 from civiapi.store.schema.tables import tag
 from tests.support import databases
@@ -30,7 +30,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    with a_server(free_port()) as started:
+    with a_server(free_port(), {"log-bin": "changes", "server-id": 1}) as started:
         started.sql(f"CREATE USER {USER}; GRANT ALL ON *.* TO {USER}")
         yield started
 
@@ -95,6 +95,21 @@ async def test_a_read_only_server_is_read_and_says_that_it_is_read_only(server: 
         assert await count_tags(store) == before
     finally:
         server.sql("SET GLOBAL read_only = 0")
+    await add_tag(store, "after")
+
+
+async def test_a_server_whose_binary_log_does_not_take_our_writes_is_said_to_be_so(
+    server: Server, store: Store
+) -> None:
+    """It refuses what a transaction writes that sees what others have committed: database error 1665."""
+    server.sql("SET GLOBAL binlog_format = STATEMENT")
+    try:
+        opened = await open_store(server.url(DATABASE, USER))
+        with pytest.raises(StoreUnusable, match="set binlog_format to MIXED or ROW"):
+            await add_tag(opened, "refused")
+        await opened.close()
+    finally:
+        server.sql("SET GLOBAL binlog_format = MIXED")
     await add_tag(store, "after")
 
 
