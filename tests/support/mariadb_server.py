@@ -27,7 +27,7 @@ PATH = f"/usr/sbin:/usr/bin:{os.environ.get('PATH', '')}"
 
 def missing_packages() -> list[str]:
     """What of Debian's mariadb-server is missing."""
-    return [name for name in ("mariadbd", "mariadb-install-db") if not shutil.which(name, path=PATH)]
+    return [name for name in ("mariadbd", "mariadb-install-db", "openssl") if not shutil.which(name, path=PATH)]
 
 
 @dataclass
@@ -148,6 +148,20 @@ def server_folder(name: str) -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_certificates(folder: Path) -> dict[str, Any]:
+    """A certificate for a server on this machine, and the authority's that vouches for it, as the server's options."""
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    signed = ["-CA", folder / "ca.pem", "-CAkey", folder / "ca.key", "-subj", "/CN=a server", "-addext", names]
+    for name, more in (("ca", ["-subj", "/CN=an authority"]), ("server", signed)):
+        made = [*new, "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem", *more]
+        subprocess.run(made, check=True, capture_output=True)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+    files = {"ssl-ca": "ca.pem", "ssl-cert": "server.pem", "ssl-key": "server.key"}
+    return {option: folder / name for option, name in files.items()}
 
 
 @contextmanager

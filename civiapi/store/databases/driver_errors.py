@@ -29,6 +29,8 @@ def is_lost(error: SQLAlchemyError) -> bool:
     return isinstance(error, DBAPIError) and bool(error.connection_invalidated or _LOST.search(str(error.orig)))
 
 
+_DENIED = re.compile(r"([a-z][a-z ]*) command denied to user", re.I)
+_NO_RIGHTS = re.compile(r"Access denied for user .* to database", re.I)
 _UNUSABLE = {
     "is locked": "it is locked by another process",
     "readonly": "it is read-only",
@@ -40,8 +42,10 @@ _UNUSABLE = {
     "malformed": "it is corrupt; restore a backup (civiapi backup makes them)",
     "not a database": "the file is not a database",
     "disk I/O error": "the disk cannot be read or written",
-    "Access denied": "the user name or password is refused",
+    "Access denied; you need": "its user lacks a right of the server",
+    "Access denied": "the user name or password is refused, or the server asks for TLS (ssl_ca in its address)",
     "Unknown database": "there is no such database",
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not one that ssl_ca in its address vouches for",
     "Can't connect": "the server does not answer",
     "getaddrinfo": "the server does not answer",
 }
@@ -81,5 +85,9 @@ def _code(error: Exception) -> str:
 
 def why_unusable(error: Exception) -> str:
     """Why a database cannot be used at all, as text after a colon; ``""`` for any other error."""
-    text = _message(error).lower()
-    return next((reason for sign, reason in _UNUSABLE.items() if sign.lower() in text), "")
+    text = _message(error)
+    if denied := _DENIED.search(text):
+        return f"its user lacks the right {denied[1].strip().upper()}"
+    if _NO_RIGHTS.search(text):
+        return "its user has no rights to it"
+    return next((reason for sign, reason in _UNUSABLE.items() if sign.lower() in text.lower()), "")

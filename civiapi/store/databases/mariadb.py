@@ -2,13 +2,15 @@
 
 import asyncio
 import random
+import ssl
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, event, make_url
+from sqlalchemy import URL, Connection, Engine, event, make_url
 from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.util import greenlet_spawn
@@ -19,7 +21,7 @@ from civiapi.store.clock import SiteClock
 from civiapi.store.databases import bulk_binding, dialect, driver_errors, expressions
 from civiapi.store.databases.statements import BEFORE, CompiledCache, begin_statement
 from civiapi.store.deadline import Deadline, current_deadline
-from civiapi.store.errors import StoreError
+from civiapi.store.errors import StoreError, StoreUnusable
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +67,22 @@ class CallThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         await asyncio.to_thread(self._thread.join)
         self._loop.close()
+
+
+def _check_certificates(url: URL) -> None:
+    """Raises ``StoreUnusable`` where the driver could not use the files that the address names."""
+    files = {name: str(url.query[name]) for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in url.query}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name, path in files.items():
+        try:
+            Path(path).read_bytes()
+            if name == "ssl_ca":
+                context.load_verify_locations(path)
+            elif name == "ssl_cert":
+                context.load_cert_chain(path, files.get("ssl_key"), password="")
+        except OSError as error:
+            why = "cannot be used as such" if isinstance(error, ssl.SSLError) else error.strerror
+            raise StoreUnusable(f"The database cannot be used: {name} in its address, {path}: {why}.") from error
 
 
 def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) -> AsyncEngine:
@@ -222,7 +240,8 @@ class MariaStore(Store):
 
     @classmethod
     async def open(cls, url: str, clock: SiteClock) -> "MariaStore":
-        """Connect once, to check that the database exists."""
+        """Connect once, to check that the database exists. Raises ``StoreUnusable``."""
+        _check_certificates(make_url(url))
         store = cls(url, clock)
         try:
             await store.read(lambda conn: conn.exec_driver_sql("SELECT 1").scalar())

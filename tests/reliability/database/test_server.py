@@ -1,9 +1,10 @@
 """A MariaDB that is stopped, killed, full of connections or read-only while we use it: said in a sentence, and over
-when it is over. Each test has what it needs of a server of its own.
+when it is over; what its users may do, and how it is reached. Each test has what it needs of a server of its own.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import func, insert, select
@@ -16,11 +17,12 @@ from civiapi.store.schema.tables import tag
 from tests.support import databases
 from tests.support.crowd import address
 from tests.support.linked_site import Site, a_site
-from tests.support.mariadb_server import Server, a_server, missing_packages
+from tests.support.mariadb_server import Server, a_server, make_certificates, missing_packages, server_folder
 from tests.support.processes import free_port
 
 DATABASE = "civiapi"
 USER = "civiapi_user"
+NEEDED_RIGHTS = "SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, DROP, INDEX, REFERENCES"
 
 pytestmark = [
     pytest.mark.skipif(databases.chosen() != "mariadb", reason="about MariaDB: make test-mariadb-reliability"),
@@ -29,8 +31,14 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    with a_server(free_port(), {"log-bin": "changes", "server-id": 1}) as started:
+def certificates() -> Iterator[dict[str, Any]]:
+    with server_folder("certificates") as folder:
+        yield make_certificates(folder)
+
+
+@pytest.fixture(scope="module")
+def server(certificates: dict[str, Any]) -> Iterator[Server]:
+    with a_server(free_port(), {"log-bin": "changes", "server-id": 1, **certificates}) as started:
         started.sql(f"CREATE USER {USER}; GRANT ALL ON *.* TO {USER}")
         yield started
 
@@ -111,6 +119,78 @@ async def test_a_server_whose_binary_log_does_not_take_our_writes_is_said_to_be_
     finally:
         server.sql("SET GLOBAL binlog_format = MIXED")
     await add_tag(store, "after")
+
+
+@pytest.mark.parametrize(
+    ("rights", "is_new", "missing"),
+    [
+        ("USAGE", False, "its user has no rights to it"),
+        ("SELECT", False, "its user lacks the right INSERT"),
+        ("SELECT, INSERT, UPDATE, DELETE", True, "its user lacks the right CREATE"),
+        ("SELECT, INSERT, UPDATE, DELETE, CREATE", True, "its user lacks the right INDEX"),
+        ("SELECT, INSERT, UPDATE, DELETE", False, ""),
+        (NEEDED_RIGHTS, True, ""),
+    ],
+)
+async def test_a_right_that_the_user_lacks_is_named(server: Server, rights: str, is_new: bool, missing: str) -> None:
+    server.sql(f"DROP DATABASE IF EXISTS {DATABASE}; CREATE DATABASE {DATABASE}")
+    server.sql(f"CREATE OR REPLACE USER limited; GRANT {rights} ON {DATABASE}.* TO limited")
+    if not is_new:
+        made = await open_store(server.url(DATABASE))
+        await migrate(made)
+        await made.close()
+
+    async def use() -> None:
+        opened = await open_store(server.url(DATABASE, "limited"))
+        try:
+            await migrate(opened)
+            await add_tag(opened, "by a limited user")
+        finally:
+            await opened.close()
+
+    if missing:
+        with pytest.raises(StoreUnusable, match=missing):
+            await use()
+    else:
+        await use()
+
+
+async def test_a_server_that_asks_for_tls_is_used_with_the_certificate_that_the_address_names(
+    server: Server, certificates: dict[str, Any]
+) -> None:
+    server.sql(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
+    server.sql(f"CREATE OR REPLACE USER secret REQUIRE SSL; GRANT ALL ON {DATABASE}.* TO secret")
+    opened = await open_store(f"{server.url(DATABASE, 'secret')}?ssl_ca={certificates['ssl-ca']}")
+    cipher = await opened.read(lambda conn: conn.exec_driver_sql("SHOW STATUS LIKE 'Ssl_cipher'").one()[1])
+    await opened.close()
+    assert cipher.startswith("TLS_")
+
+
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("", "or the server asks for TLS"),
+        ("?ssl_ca={ssl-cert}", "vouches for"),
+        ("?ssl_ca=/nowhere.pem", "ssl_ca in its address, /nowhere.pem: No such file"),
+        ("?ssl_ca={ssl-key}", "ssl_ca in its address, .*server.key: cannot be used as such"),
+        ("?ssl_ca={ssl-ca}&ssl_cert={ssl-cert}", "ssl_cert in its address, .*server.pem: cannot be used as such"),
+        ("?ssl_ca={ssl-ca}&ssl_cert={ssl-cert}&ssl_key=/nowhere.key", "ssl_cert in its address, .*: No such file"),
+    ],
+)
+async def test_why_a_server_cannot_be_reached_by_tls_is_said(
+    server: Server, certificates: dict[str, Any], option: str, reason: str
+) -> None:
+    server.sql(f"CREATE DATABASE IF NOT EXISTS {DATABASE}")
+    server.sql(f"CREATE OR REPLACE USER secret REQUIRE SSL; GRANT ALL ON {DATABASE}.* TO secret")
+    with pytest.raises(StoreUnusable, match=reason):
+        await open_store(server.url(DATABASE, "secret") + option.format(**certificates))
+
+
+async def test_a_server_is_reached_by_its_socket(server: Server) -> None:
+    server.sql(f"CREATE DATABASE IF NOT EXISTS {DATABASE}; CREATE OR REPLACE USER {USER}; GRANT ALL ON *.* TO {USER}")
+    opened = await open_store(f"mysql://{USER}@localhost/{DATABASE}?unix_socket={server.folder / 'socket'}")
+    assert await opened.read(lambda conn: conn.exec_driver_sql("SELECT 1").scalar()) == 1
+    await opened.close()
 
 
 ODD_DEFAULTS = (
