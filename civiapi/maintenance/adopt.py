@@ -116,6 +116,7 @@ def _civicrm(conn: Connection, there: set[str]) -> Iterator[Finding]:
     )
     yield from adopt_checks.columns(conn)
     yield from adopt_checks.character_sets(conn)
+    yield from adopt_checks.language(conn)
 
 
 def _times(conn: Connection, there: set[str], clock: SiteClock, now: datetime) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from civiapi.auth.authenticator import KEY_HOLDER_PERMISSIONS
 from civiapi.settings import UserSettings
 from civiapi.store.clock import SITE_FORMAT, SiteClock
-from civiapi.store.databases import dialect, expressions
+from civiapi.store.databases import dialect, expressions, languages
 from civiapi.store.schema.live_columns import absent_columns, demanded_columns
 from civiapi.store.schema.tables import contact, email, group, group_contact, subscription_history, uf_match
 from sync.reports.checks import Finding, Severity, check
@@ -52,6 +52,13 @@ def columns(conn: Connection) -> Iterator[Finding]:
             elif not table.startswith("civiapi_"):
                 sentence = f"This CiviCRM has no {column}; the API does not have the field."
                 yield Finding(f"column:{column}", Severity.INFO, sentence)
+
+
+def language(conn: Connection) -> Iterator[Finding]:
+    """Of a CiviCRM in several languages, whose texts civiapi reads and writes."""
+    for view in list(languages.views_of(conn.dialect).values())[:1]:
+        sentence = f"This CiviCRM is in several languages; civiapi reads and writes its texts in {view[-5:]}."
+        yield Finding("languages", Severity.OK, sentence)
 
 
 def character_sets(conn: Connection) -> Iterator[Finding]:

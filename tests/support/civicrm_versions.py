@@ -5,6 +5,7 @@ what years leave behind: zero dates, rows that refer to nothing, data that canno
 """
 
 import re
+from collections.abc import Iterator
 
 from tests.support import civicrm
 from tests.support.civicrm import NEWS
@@ -38,6 +39,44 @@ def in_charset(charset: str, collation: str) -> tuple[str, ...]:
     return tuple(f"ALTER TABLE {name} CONVERT TO CHARACTER SET {charset} COLLATE {collation};" for name in TABLES)
 
 
+TEXTS = {
+    "group": ("title", "frontend_title", "description", "frontend_description"),
+    "option_group": ("title", "description"),
+    "option_value": ("label", "description"),
+    "location_type": ("display_name",),
+    "relationship_type": ("label_a_b", "label_b_a", "description"),
+    "custom_group": ("title", "help_pre", "help_post"),
+    "custom_field": ("label", "help_pre", "help_post"),
+}
+"""The columns that a CiviCRM in several languages has for each of them, by table without ``civicrm_``."""
+
+
+def in_languages(default: str, other: str) -> Iterator[str]:
+    """Statements that give each text a column a language, as CiviCRM does: the texts that are there are *default*'s."""
+    for name, texts in TEXTS.items():
+        table, types = f"civicrm_{name}", columns_of(f"civicrm_{name}")
+        for text in texts:
+            kind = types[text]
+            yield f"ALTER TABLE {table} CHANGE {text} {text}_{default} {kind}, ADD COLUMN {text}_{other} {kind};"
+            yield f"UPDATE {table} SET {text}_{other} = CONCAT('({other}) ', {text}_{default});"
+        for language in (default, other):
+            shown = ", ".join(f"{one}_{language} AS `{one}`" if one in texts else f"`{one}`" for one in types)
+            yield f"CREATE VIEW {table}_{language} AS SELECT {shown} FROM {table};"
+        filled = (f"NEW.{one}_{a} = IFNULL(NEW.{one}_{a}, NEW.{one}_{b})"
+                  for one in texts for a, b in ((default, other), (other, default)))  # fmt: skip
+        yield f"CREATE TRIGGER {table}_before_insert BEFORE INSERT ON {table} FOR EACH ROW SET {', '.join(filled)};"
+    yield f"UPDATE civicrm_domain SET locales = CONCAT('{other}', CHAR(1), '{default}');"
+    yield "DELETE FROM civicrm_setting WHERE name = 'lcMessages';"
+    setting = f"'lcMessages', 's:5:\"{default}\";', 1, 1"
+    yield f"INSERT INTO civicrm_setting (name, value, domain_id, is_domain) VALUES ({setting});"
+
+
+def columns_of(table: str) -> dict[str, str]:
+    """The columns of a table of 5.75 with their types."""
+    inside = civicrm.TABLES.read_text("utf-8").split(f"CREATE TABLE `{table}` (")[1].split("\n)")[0]
+    return dict(re.findall(r"^ +`?([a-z]\w+)`? ([a-zA-Z]+(?:\(\d+\))?)", inside, re.MULTILINE))
+
+
 VERSIONS: dict[str, tuple[str, ...]] = {
     "5.39": (
         *LEFTOVERS,
@@ -52,6 +91,7 @@ VERSIONS: dict[str, tuple[str, ...]] = {
     ),
     "5.69": (*LEFTOVERS, *without(job="last_run_end"), *in_charset("utf8mb4", "utf8mb4_unicode_520_ci")),
     "5.75": LEFTOVERS,
+    "5.75 in two languages": (*LEFTOVERS, *in_languages("fr_FR", "en_US")),
     "today": (
         *LEFTOVERS,
         *without(contact="preferred_mail_format"),
@@ -66,6 +106,7 @@ ABSENT = {
     "5.57": {"Job": ["last_run_end"], "Tag": ["label"]},
     "5.69": {"Job": ["last_run_end"]},
     "5.75": {},
+    "5.75 in two languages": {},
     "today": {"Contact": ["preferred_mail_format"]},
 }
 """The fields that an API on each of them does not have."""

@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import mysql, sqlite
 
+from civiapi.store.databases.languages import views_of
 from civiapi.store.text.collation import NAME as UTF8
 
 QUICK_CHECK_BYTES = 128 * 1024 * 1024
@@ -236,7 +237,8 @@ def last_row_id(conn: Connection, table: Table) -> int:
 
 
 def foreign_columns(conn: Connection) -> dict[str, dict[str, bool]]:
-    """The columns of each table, where others may have made them; nothing on SQLite, whose tables are all ours.
+    """The columns of each table (of the view that stands for it), where others may have made them; nothing on SQLite,
+    whose tables are all ours.
 
     True: a new row must have a value for it.
     """
@@ -249,6 +251,8 @@ def foreign_columns(conn: Connection) -> dict[str, dict[str, bool]]:
     )
     for table, column, is_demanded in conn.exec_driver_sql(wanted):
         found.setdefault(table, {})[column] = bool(is_demanded)
+    for table, view in views_of(conn.dialect).items():
+        found[table] = found.pop(view)
     return found
 
 

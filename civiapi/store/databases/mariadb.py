@@ -18,7 +18,7 @@ from sqlalchemy.util import greenlet_spawn
 from civiapi.store.author import current_author
 from civiapi.store.base import CALL_GRACE_S, LOOP, READER, WRITER, Store, UnitInProgress, timed_out
 from civiapi.store.clock import SiteClock
-from civiapi.store.databases import bulk_binding, dialect, driver_errors, expressions
+from civiapi.store.databases import bulk_binding, dialect, driver_errors, expressions, languages
 from civiapi.store.databases.statements import BEFORE, CompiledCache, begin_statement
 from civiapi.store.deadline import Deadline, current_deadline
 from civiapi.store.errors import StoreError, StoreUnusable
@@ -100,6 +100,7 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
     )
 
     asked: list[bool] = []
+    told: list[bool] = []
 
     # Before SQLAlchemy asks a first connection how the server quotes: a server may have ANSI_QUOTES by default.
     @event.listens_for(engine.sync_engine, "connect", insert=True)
@@ -115,6 +116,14 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
             cursor.execute(expressions.ADDRESS_COLUMNS)
             expressions.note_collations(engine.sync_engine.dialect, cursor.fetchall())
         cursor.close()
+
+    @event.listens_for(engine.sync_engine, "connect")  # after SQLAlchemy has asked how the server quotes
+    def _(raw: Any, _record: Any) -> None:
+        if not told:
+            cursor = raw.cursor()
+            languages.use_views(engine.sync_engine.dialect, languages.find_views(cursor))
+            cursor.close()
+            told.append(True)
 
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
     def _(conn: Connection, *_args: Any) -> None:

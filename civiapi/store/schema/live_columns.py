@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Column, Connection, Engine, Table
 
 from civiapi.store.databases import dialect
+from civiapi.store.databases.languages import views_of
 from civiapi.store.schema.tables import METADATA
 
 Columns = Mapping[str, frozenset[str]]
@@ -47,10 +48,12 @@ def _filled(columns: Columns) -> Columns:
 
 
 def absent_names(conn: Connection) -> frozenset[str]:
-    """The same as one set of names, ``table.column``: what statements of this database differ by."""
+    """The same as one set of names, ``table.column``, and the views that stand for tables: what statements of this
+    database differ by."""
     found = _names.get(conn.engine)
     if found is None:
-        found = frozenset(f"{table}.{name}" for table, names in absent_columns(conn).items() for name in names)
+        absent = {f"{table}.{name}" for table, names in absent_columns(conn).items() for name in names}
+        found = frozenset(absent | set(views_of(conn.dialect).values()))
         _names[conn.engine] = found
     return found
 

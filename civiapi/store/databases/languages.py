@@ -1,0 +1,55 @@
+"""A CiviCRM in several languages: such texts are in a column for each (``title_fr_FR``) of their table, which has none
+with the plain name; for each table and language there is a view with the plain names (``civicrm_group_fr_FR``).
+
+Statements name the views of the site's language in place of these tables. CiviCRM's triggers give new rows their texts
+in the other languages.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Dialect
+
+_VIEWS = "_civiapi_views"
+_NAME = re.compile(r"(civicrm_\w+)_([a-z]{2,3}_[A-Z]{2})")
+
+
+def find_views(cursor: Any) -> dict[str, str]:
+    """The view to be named in place of each such table, on a connection of MariaDB's driver; empty for one language.
+
+    The site's language is that of the setting ``lcMessages``; else the first of ``civicrm_domain.locales``.
+    """
+    cursor.execute(
+        "SELECT table_name FROM information_schema.views WHERE table_schema = DATABASE() "
+        "AND table_name LIKE 'civicrm\\_%'"
+    )
+    found = [match for (name,) in cursor.fetchall() if (match := _NAME.fullmatch(name))]
+    if not found:
+        return {}
+    cursor.execute("SELECT value FROM civicrm_setting WHERE name = 'lcMessages' ORDER BY domain_id, id")
+    said = [str(value) for (value,) in cursor.fetchall()]
+    cursor.execute("SELECT locales FROM civicrm_domain WHERE locales IS NOT NULL ORDER BY id")
+    said += [str(value) for (value,) in cursor.fetchall()]
+    there = {match[2] for match in found}
+    named = [one for text in said for one in re.findall(r"[a-z]{2,3}_[A-Z]{2}", text) if one in there]
+    language = (named or sorted(there))[0]
+    return {match[1]: match[0] for match in found if match[2] == language}
+
+
+def use_views(dialect: Dialect, views: Mapping[str, str]) -> None:
+    """Have all statements that are compiled for *dialect* from now on name *views* in place of their tables."""
+    preparer: Any = dialect.identifier_preparer
+    plain = preparer.quote
+
+    def quote(name: str, *more: Any) -> str:
+        return str(plain(views.get(name, name), *more))
+
+    setattr(dialect, _VIEWS, dict(views))
+    if views:
+        preparer.quote = quote
+
+
+def views_of(dialect: Dialect) -> Mapping[str, str]:
+    """The views that stand for tables; none on SQLite and for one language."""
+    return getattr(dialect, _VIEWS, {})
