@@ -34,6 +34,7 @@ Config = Annotated[
         "--config", "-c", help="The settings file (default: settings.ini, if it exists).", envvar="CIVIAPI_CONFIG"
     ),
 ]
+OPTION = "options."
 _HIDDEN = (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
 _VISIBLE = dict.fromkeys((one for one in _HIDDEN if chr(one) not in "\t\n"), "\ufffd")
 LABELS = ("ok", "note", "note", "WARN", "FAIL")  # by severity
@@ -121,20 +122,32 @@ def split_target(target: str) -> tuple[str, str]:
 def read_params(arguments: list[str], from_json: bool) -> dict[str, Any]:
     """Parameters from ``key=value`` arguments and, with ``--in=json``, an object on standard input (arguments win).
 
-    An argument that is a JSON object gives several at once, as with ``cv``.
+    An argument that is a JSON object gives several at once, as with ``cv``. ``options.limit=2`` sets one of the
+    ``options`` and keeps the others; dots in other names (``contact_id.display_name``, ``api.Email.get``) are theirs.
     """
     params = _from_stdin() if from_json else {}
+    options: dict[str, Any] = {}
     for argument in arguments:
         if argument.startswith("{"):
             given = _json(argument, f"'{argument}' begins like JSON but is not JSON.")
             params |= given
             continue
         key, sign, value = argument.partition("=")
-        if not sign or not key:
+        is_option = key.startswith(OPTION)
+        if not sign or not key.removeprefix(OPTION):
             fail(f"'{argument}' is not a parameter; write key=value.")
         is_json = value[:1] in ("{", "[")
-        params[key] = _json(value, f"The value of '{key}' begins like JSON but is not JSON.") if is_json else value
-    return params
+        read = _json(value, f"The value of '{key}' begins like JSON but is not JSON.") if is_json else value
+        (options if is_option else params)[key.removeprefix(OPTION)] = read
+    return _with_options(params, options) if options else params
+
+
+def _with_options(params: dict[str, Any], options: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with these of their ``options`` set; the others stay."""
+    others = params.get("options") or {}
+    if not isinstance(others, dict):
+        fail("The value of 'options' is not a JSON object; write options.limit=2 or options='{\"limit\": 2}'.")
+    return params | {"options": others | options}
 
 
 def _from_stdin() -> dict[str, Any]:

@@ -126,6 +126,30 @@ def test_api3_takes_json_as_a_value(site: Path) -> None:
     assert json.loads(found.stdout)["is_error"] == 0
 
 
+def test_api3_takes_an_option_by_its_dotted_name(site: Path) -> None:
+    for name in ("Ada", "Bob", "Cy"):
+        invoke("api3", "Contact.create", "contact_type=Individual", f"first_name={name}", cwd=site)
+    words = "options.sort=first_name DESC", 'options={"offset":1}', "options.limit=1", "return=first_name"
+    asked = "first_name=" + json.dumps({"IN": ["Ada", "Bob", "Cy"]})
+    found = invoke("api3", "Contact.get", asked, *words, "sequential=1", cwd=site)
+    assert [row["first_name"] for row in json.loads(found.stdout)["values"]] == ["Bob"]
+
+
+def test_api3_sets_a_dotted_option_among_those_from_standard_input(site: Path) -> None:
+    for name in ("Ada", "Bob", "Cy"):
+        invoke("api3", "Contact.create", "contact_type=Individual", f"first_name={name}", cwd=site)
+    sent = json.dumps({"contact_type": "Individual", "options": {"limit": 1, "sort": "id DESC"}, "sequential": 1})
+    found = invoke("api3", "Contact.get", "--in=json", "options.limit=2", cwd=site, stdin=sent)
+    assert [row["first_name"] for row in json.loads(found.stdout)["values"]] == ["Cy", "Bob"]
+
+
+def test_api3_keeps_the_dots_of_other_names(site: Path) -> None:
+    invoke("api3", "Contact.create", "contact_type=Individual", "first_name=Ada", "email=ada@example.org", cwd=site)
+    words = "contact_id.first_name=Ada", "return=contact_id.first_name", "sequential=1", "option.limit=1"
+    found = invoke("api3", "Email.get", *words, cwd=site)
+    assert [row["contact_id.first_name"] for row in json.loads(found.stdout)["values"]] == ["Ada"]
+
+
 def test_api3_shows_rows_as_a_table(site: Path) -> None:
     invoke("api3", "Contact.create", "contact_type=Individual", "first_name=Ada", "last_name=O[bold]", cwd=site)
     shown = invoke("api3", "Contact.get", "first_name=Ada", "return=first_name,last_name", "--out=table", cwd=site)
@@ -156,6 +180,10 @@ async def served_at_once(*_: object, **__: object) -> None:
         pytest.param("api3 .get", "'.get' is not Entity.action", id="An action without an entity."),
         pytest.param("api3 Contact.get id", "'id' is not a parameter; write key=value", id="A word without a value."),
         pytest.param("api3 Contact.get =5", "'=5' is not a parameter", id="A value without a name."),
+        pytest.param("api3 Contact.get options.=5", "'options.=5' is not a parameter", id="An option without a name."),
+        pytest.param(
+            "api3 Contact.get options=5 options.limit=2", "'options' is not a JSON object", id="Options that are none."
+        ),
         pytest.param("api3 Contact.get id=[1", "The value of 'id' begins like JSON", id="Half a list."),
         pytest.param("api3 Contact.get --in=xml", "--in takes args or json, not 'xml'", id="An input that is none."),
         pytest.param("api3 Contact.get --out=xml", "--out takes json", id="An output that is none."),

@@ -12,7 +12,10 @@ from civiapi.settings import Settings
 FORMATS = ("json", "json-pretty", "json-strict", "table")  # the first three are those of cv
 
 Target = Annotated[str, typer.Argument(metavar="ENTITY.ACTION", help="For example Contact.get")]
-Params = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Parameters; a value may be JSON.")]
+Params = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Parameters, also options.limit=5; a value may be JSON."),
+]
 In = Annotated[str, typer.Option("--in", help="json: read a JSON object of parameters from standard input.")]
 Out = Annotated[str, typer.Option("--out", help="json, json-strict (on one line) or table.")]
 
