@@ -1,12 +1,13 @@
 """The settings file and the environment, as one frozen object.
 
 ``settings.example.ini`` documents every key; a test compares the two. Each key can be set by an environment
-variable ``CIVIAPI_SECTION__KEY``, which overrides the file. An error is one sentence (``SettingsError``) with the file,
-the key and the accepted values, and without secrets.
+variable ``CIVIAPI_SECTION__KEY``, which overrides the file. An error is one sentence (``SettingsError``) with the file
+or the variable, the key and the accepted values, and without secrets.
 """
 
 import configparser
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from ipaddress import ip_network
@@ -21,6 +22,7 @@ PREFIX = "CIVIAPI_"
 ALL, WEB, WORKER = ROLES = ("all", "web", "worker")
 MIN_SECRET = 32  # characters of a signing secret
 MIN_SECONDS = 0.1  # of a time-out
+_WHERE = re.compile(r"\[([^\]]+)\] (\w+)")
 
 
 class SettingsError(Exception):
@@ -165,12 +167,13 @@ def load_settings(path: Path | None, environ: Mapping[str, str] = os.environ) ->
     A relative path of a SQLite database is one from the folder of the settings file; without a file, from the working
     directory. It is absolute in the result.
     """
-    raw = _read_file(path)
-    _overlay_environment(raw, environ)
+    in_file = _read_file(path)
+    variables = _variables(environ)
     try:
-        settings = _build(raw)
+        settings = _build(_overlaid(in_file, variables, environ))
     except SettingsError as error:
-        raise SettingsError(f"{path}: {error}" if path else str(error)) from error
+        origin = _origin(str(error), path, in_file, variables)
+        raise SettingsError(f"{origin}: {error}" if origin else str(error)) from error
     return replace(settings, database=_located(settings.database, path.parent if path else Path()))
 
 
@@ -210,14 +213,44 @@ def _read_file(path: Path | None) -> dict[str, dict[str, str]]:
     return {name: dict(parser.items(name)) for name in parser.sections()}
 
 
-def _overlay_environment(raw: dict[str, dict[str, str]], environ: Mapping[str, str]) -> None:
-    for name, value in environ.items():
+def _variables(environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
+    """The environment variables that set a key, by section and key."""
+    found: dict[tuple[str, str], str] = {}
+    for name in environ:
         if name.startswith(PREFIX) and "__" in name:
             section, _, key = name.removeprefix(PREFIX).partition("__")
             section = section.lower()
             if section.startswith("user_"):
                 section = "user:" + section.removeprefix("user_")
-            raw.setdefault(section, {})[key.lower()] = value
+            found[section, key.lower()] = name
+    return found
+
+
+def _overlaid(
+    in_file: Mapping[str, Mapping[str, str]], variables: Mapping[tuple[str, str], str], environ: Mapping[str, str]
+) -> dict[str, dict[str, str]]:
+    raw = {section: dict(values) for section, values in in_file.items()}
+    for (section, key), name in variables.items():
+        raw.setdefault(section, {})[key] = environ[name]
+    return raw
+
+
+def _origin(
+    message: str,
+    path: Path | None,
+    in_file: Mapping[str, Mapping[str, str]],
+    variables: Mapping[tuple[str, str], str],
+) -> str:
+    """Where the mistake of a message, which begins with ``[section] key``, is: a variable, the file, or nowhere ("").
+
+    A section that the file does not have is that of the first variable that sets a key of it.
+    """
+    named = _WHERE.match(message)
+    section, key = named.groups() if named else ("", "")
+    if (section, key) in variables:
+        return variables[section, key]
+    theirs = [name for (one, _), name in variables.items() if one == section and section not in in_file]
+    return theirs[0] if theirs else str(path or "")
 
 
 def _section(name: str, kind: Callable[[], Any] | Any, values: Mapping[str, str]) -> Any:
@@ -324,8 +357,8 @@ def _alert_rules(alerts: AlertSettings) -> Iterator[tuple[bool, str]]:
     mailed = bool(alerts.email_to)
     yield mailed and not alerts.smtp_host, "[alerts] smtp_host is missing: email_to needs a mail server"
     yield mailed and "@" not in alerts.email_from, "[alerts] email_from must be an e-mail address"
-    for one in (*alerts.email_to, alerts.email_from):
-        yield bool(one) and (one.count("@") != 1 or not one.isprintable()), "[alerts] an e-mail address is not valid"
+    for key, one in (*(("email_to", one) for one in alerts.email_to), ("email_from", alerts.email_from)):
+        yield bool(one) and (one.count("@") != 1 or not one.isprintable()), f"[alerts] {key} is not valid"
     yield not 0 < alerts.smtp_port <= 65535, "[alerts] smtp_port must be from 1 to 65535"
     yield (
         alerts.smtp_security not in ("starttls", "tls", "none"),

@@ -99,6 +99,60 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, text: str, says: str) -> None
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("environ", "says"),
+    [
+        pytest.param(
+            {"CIVIAPI_SERVER__PORT": "many"},
+            "CIVIAPI_SERVER__PORT: [server] port must be a number",
+            id="A value that cannot be read.",
+        ),
+        pytest.param(
+            {"CIVIAPI_SERVER__PORT": "70000"},
+            "CIVIAPI_SERVER__PORT: [server] port must be from 0 to 65535",
+            id="A value out of range.",
+        ),
+        pytest.param(
+            {"CIVIAPI_SERVER__PRT": "1"}, "CIVIAPI_SERVER__PRT: [server] prt is not a setting", id="A misspelt key."
+        ),
+        pytest.param(
+            {"CIVIAPI_SERVR__PORT": "1"},
+            "CIVIAPI_SERVR__PORT: [servr] is not a section of the settings",
+            id="A misspelt section.",
+        ),
+        pytest.param(
+            {"CIVIAPI_USER_ANN__PERMISSIONS": "*"},
+            "CIVIAPI_USER_ANN__PERMISSIONS: [user:ann] api_key is missing",
+            id="A user that only the environment has, without a key.",
+        ),
+        pytest.param(
+            {
+                "CIVIAPI_ALERTS__EMAIL_TO": "nobody",
+                "CIVIAPI_ALERTS__EMAIL_FROM": "a@b",
+                "CIVIAPI_ALERTS__SMTP_HOST": "h",
+            },
+            "CIVIAPI_ALERTS__EMAIL_TO: [alerts] email_to is not valid",
+            id="An address of several.",
+        ),
+    ],
+)
+def test_a_mistake_in_the_environment_names_the_variable_and_not_the_file(
+    tmp_path: Path, environ: dict[str, str], says: str
+) -> None:
+    path = a_file(tmp_path, "[server]\nport = 8080\nhost = 127.0.0.1\n")
+    for one in (path, None):
+        with pytest.raises(SettingsError) as caught:
+            load_settings(one, environ)
+        assert str(caught.value) == says
+
+
+def test_a_mistake_in_the_file_names_the_file_whatever_the_environment_sets(tmp_path: Path) -> None:
+    path = a_file(tmp_path, "[server]\nrole = waiter\n")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(path, {"CIVIAPI_SERVER__PORT": "8081"})
+    assert str(caught.value) == f"{path}: [server] role must be all, web or worker"
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="cannot be read"):
         load_settings(tmp_path / "none.ini", {})
