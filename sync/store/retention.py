@@ -15,6 +15,7 @@ from civiapi.settings import RetentionSettings
 from civiapi.store.clock import SiteClock
 from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import job_log
+from sync.store.batches import PROCESSED
 from sync.store.tables import batch, campaign, campaign_response, campaign_unknown, event, run_change, run_log, update
 
 AT_ONCE = 1_000
@@ -99,7 +100,7 @@ RULES: Mapping[str, Rule] = {
         lambda *when: select(func.max(batch.c.id)).where(_old_batch(*when)),
         lambda *when: and_(
             _old_batch(*when),
-            batch.c.response_processed == 1,
+            batch.c.response_processed == PROCESSED,
             ~exists().where(update.c.mailchimpsync_batch_id == batch.c.id),  # they would be deleted with it
         ),
     ),

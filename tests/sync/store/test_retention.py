@@ -1,19 +1,25 @@
 """Retention: what is older than the settings keep is deleted, but never what a sync or a health check still reads."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Table, insert, select
+from sqlalchemy import update as change
 
 from civiapi.settings import RetentionSettings, Settings
 from civiapi.store.engine import Store
 from civiapi.store.schema.tables import job_log
 from sync.connections.clients import Clients
 from sync.service import SyncService
+from sync.store.batches import PROCESSED
 from sync.store.retention import AT_ONCE, RULES
 from sync.store.tables import batch, cache, event, run_change, run_log, update
+from tests.support.databases import database_at
+from tests.support.linked_site import a_site, subscribing, unsubscribing
 
+ADA = "ada@example.org"
 LONG_AGO, LATELY = "2020-01-01 00:00:00", datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S")
 ALL = RetentionSettings(updates_days=30, batches_days=30, runs_days=30, events_days=30, job_logs_days=30)
 
@@ -23,7 +29,8 @@ def fill(conn: Connection) -> None:
     for row in (1, 2):
         conn.execute(insert(cache).values(id=row, mailchimp_list_id="a1", sync_status="ok"))
     for row, done in ((1, LONG_AGO), (2, LATELY), (3, LONG_AGO)):
-        conn.execute(insert(batch).values(id=row, mailchimp_list_id="a1", completed_at=done, response_processed=1))
+        values = {"mailchimp_list_id": "a1", "completed_at": done, "response_processed": PROCESSED}
+        conn.execute(insert(batch).values(id=row, **values))
     for row, of, sent, completed in (
         (1, 1, 1, 1),
         (2, 2, 1, 1),
@@ -71,6 +78,19 @@ async def test_what_is_old_and_no_longer_read_is_deleted(store: Store) -> None:
     assert await left(store, event) == [3]
     assert await left(store, run_change) == [3, 4]  # those of runs that stay
     assert await left(store, job_log) == [3, 5]  # 3 is the newest without a job
+
+
+async def test_a_batch_that_a_sync_has_sent_and_processed_is_deleted_once_it_is_old(tmp_path: Path) -> None:
+    """None ever was: what told that one is done was the number of one that is being processed."""
+    async with a_site(database_at(tmp_path / "site.sqlite")) as site:
+        row_id = await site.new_row(ADA)
+        for wanted in (subscribing(ADA), unsubscribing(ADA)):
+            await site.owe(row_id, wanted)
+            await site.send()
+        assert len(await site.batches()) == 2
+        await site.store.write(lambda conn: conn.execute(change(batch).values(completed_at=LONG_AGO)) and None)
+        deleted = await SyncService(site.store, Clients(), Settings(retention=ALL)).clean_up()
+        assert (deleted["updates"], deleted["batches"]) == (1, 1), "the newest of a person stays, with its batch"
 
 
 @pytest.mark.parametrize("name", RULES)
