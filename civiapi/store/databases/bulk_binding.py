@@ -23,7 +23,10 @@ MIN_ROWS = 20
 """Fewer are not worth the round trip that prepares the statement."""
 
 MAX_BYTES = 900_000
-"""Of texts in one statement: every server accepts 1 MB (``max_allowed_packet``)."""
+"""In one statement: every server accepts 1 MB (``max_allowed_packet``)."""
+
+VALUE_BYTES = 10
+"""Of a number, and of what says how long a text is."""
 
 Rows = Sequence[Sequence[Any]]
 
@@ -59,9 +62,10 @@ def _adjacent(rows: Rows) -> list[Rows]:
 
 
 def parts_of(rows: Rows, most: int = MAX_BYTES) -> list[Rows]:
-    """*rows* in parts with texts of *most* bytes at most, or of one row."""
+    """*rows* in parts of about *most* bytes at most, or of one row."""
     texts = [value for row in rows for value in row if value.__class__ in (str, bytes)]
-    size = sum([len(one) if one.isascii() else 4 * len(one) for one in texts])
+    size = VALUE_BYTES * len(rows) * len(rows[0])
+    size += sum([len(one) if one.isascii() else 4 * len(one) for one in texts])
     if size <= most or len(rows) == 1:
         return [rows]
     half = len(rows) // 2

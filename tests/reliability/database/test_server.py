@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import Connection, func, insert, select
 from structlog.testing import capture_logs
 
+from civiapi.store.databases.bulk import insert_rows, update_rows
 from civiapi.store.engine import Store, open_store
 from civiapi.store.errors import StoreBusy, StoreError, StoreUnusable
 from civiapi.store.schema.migrations import migrate
-from civiapi.store.schema.tables import tag
+from civiapi.store.schema.tables import contact, tag
+from sync.store.tables import cache
 from tests.support import databases
 from tests.support.crowd import address
 from tests.support.linked_site import Site, a_site
@@ -191,6 +193,32 @@ async def test_a_server_is_reached_by_its_socket(server: Server) -> None:
     opened = await open_store(f"mysql://{USER}@localhost/{DATABASE}?unix_socket={server.folder / 'socket'}")
     assert await opened.read(lambda conn: conn.exec_driver_sql("SELECT 1").scalar()) == 1
     await opened.close()
+
+
+@pytest.mark.parametrize("value", [None, 7, "x" * 200, b'"' * 30_000], ids=["no values", "numbers", "texts", "data"])
+async def test_a_server_that_accepts_a_megabyte_at_a_time_gets_no_more(server: Server, value: Any) -> None:
+    """What is larger ends the connection; a unit of work that was repeated met that each time."""
+    server.sql(
+        f"DROP DATABASE IF EXISTS {DATABASE}; CREATE DATABASE {DATABASE}; SET GLOBAL max_allowed_packet = 1048576"
+    )
+    column = {int: "civicrm_contact_id", str: "civicrm_groups"}.get(type(value), "mailchimp_data")
+    count = 500 if isinstance(value, bytes) else 40_000
+
+    def write(conn: Connection) -> None:
+        if column == "civicrm_contact_id":
+            insert_rows(conn, contact, ("id", "contact_type"), [(value, "Individual")])
+        insert_rows(conn, cache, ("mailchimp_list_id", "id", column), [("a", n, value) for n in range(1, count + 1)])
+        update_rows(conn, cache, (column, "sync_status"), [(value, "ok", n) for n in range(1, count + 1)])
+
+    try:
+        opened = await open_store(server.url(DATABASE))
+        await migrate(opened)
+        await opened.write(write)
+        done = select(func.count()).select_from(cache).where(cache.c.sync_status == "ok", cache.c[column] == value)
+        assert await opened.read(lambda conn: conn.execute(done).scalar()) == count
+        await opened.close()
+    finally:
+        server.sql("SET GLOBAL max_allowed_packet = 16777216")
 
 
 ODD_DEFAULTS = (
