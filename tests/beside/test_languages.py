@@ -1,6 +1,7 @@
 """A CiviCRM in several languages has a column of texts for each: those of the site's language are read and written."""
 
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,13 +9,14 @@ import pytest
 
 from civiapi.api.call import Call, Caller
 from civiapi.api.dispatch import Api
+from civiapi.cli.rehearse.database_copy import copy_database
 from civiapi.maintenance.adopt import survey_database
 from civiapi.store.engine import open_store
 from civiapi.store.schema.live_columns import absent_columns
 from entities import catalogue
 from tests.support.civicrm import NEWS
 from tests.support.civicrm_versions import TEXTS, in_languages
-from tests.support.databases import sql
+from tests.support.databases import raw_sqlite, sql
 from tests.support.their_site import Theirs, their_site
 
 FRENCH, ENGLISH = "fr_FR", "en_US"
@@ -92,3 +94,11 @@ async def test_the_sites_language_is_its_setting_and_else_the_first_that_it_has(
         assert [row["title"] for row in await ask(api, "Group", "get", id=NEWS)] == [wanted]
     finally:
         await store.close()
+
+
+async def test_a_rehearsal_copies_the_texts_of_the_sites_language(theirs: Theirs, tmp_path: Path) -> None:
+    """They were left out, and the copy takes no group without a title: "constraint violation"."""
+    copied = await copy_database(theirs.settings.database, tmp_path)
+    with closing(raw_sqlite(str(copied.file))) as conn:
+        titles = [title for (title,) in conn.execute("SELECT title FROM civicrm_group ORDER BY id")]
+    assert [[one] for one in titles] == stored(theirs, "SELECT title_fr_FR FROM civicrm_group ORDER BY id")

@@ -6,15 +6,15 @@ by page, which needs the right to read them and no other, so no second database 
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
-from sqlalchemy import Connection, Table, inspect
+from sqlalchemy import Connection, inspect
 
 from civiapi.maintenance.backup import back_up
 from civiapi.settings import DatabaseSettings
 from civiapi.store.address import SQLITE
 from civiapi.store.databases.sqlite import SqliteStore
 from civiapi.store.engine import open_store
+from civiapi.store.schema.live_columns import live_columns
 from civiapi.store.schema.migrations import migrate
 from civiapi.store.schema.tables import METADATA
 from civiapi.store.scratch import TableCopy, copy_table
@@ -57,20 +57,14 @@ async def _copy_tables(database: DatabaseSettings, target: Path) -> None:
 
 def _parts(conn: Connection) -> list[TableCopy]:
     """CiviCRM's tables that are there, with those of their columns that are: it may be an older version's."""
-    look = inspect(conn)
-    there = set(look.get_table_names())
+    there = set(inspect(conn).get_table_names())
     return [
-        TableCopy(table, table.c.id, columns=_columns(look, table))
+        TableCopy(table, table.c.id, columns=[column.name for column in live_columns(conn, table)])
         for table in METADATA.sorted_tables
         if table.name in there - UNREAD
         and table.name.startswith("civicrm_")
         and not table.name.startswith("civicrm_mailchimpsync_")
     ]
-
-
-def _columns(look: Any, table: Table) -> list[str]:
-    there = {column["name"] for column in look.get_columns(table.name)}
-    return [column.name for column in table.columns if column.name in there]
 
 
 def describe(database: DatabaseSettings) -> str:
