@@ -56,8 +56,9 @@ def columns(conn: Connection) -> Iterator[Finding]:
 
 def language(conn: Connection) -> Iterator[Finding]:
     """Of a CiviCRM in several languages, whose texts civiapi reads and writes."""
-    for view in list(languages.views_of(conn.dialect).values())[:1]:
-        sentence = f"This CiviCRM is in several languages; civiapi reads and writes its texts in {view[-5:]}."
+    for table, view in list(languages.views_of(conn.dialect).items())[:1]:
+        name = view.removeprefix(f"{table}_")
+        sentence = f"This CiviCRM is in several languages; civiapi reads and writes its texts in {name}."
         yield Finding("languages", Severity.OK, sentence)
 
 

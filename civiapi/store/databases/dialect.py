@@ -252,7 +252,7 @@ def foreign_columns(conn: Connection) -> dict[str, dict[str, bool]]:
     for table, column, is_demanded in conn.exec_driver_sql(wanted):
         found.setdefault(table, {})[column] = bool(is_demanded)
     for table, view in views_of(conn.dialect).items():
-        found[table] = found.pop(view)
+        found[table] = found.pop(view, {})  # one that is broken has none
     return found
 
 

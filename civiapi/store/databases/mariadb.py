@@ -71,7 +71,7 @@ class CallThread:
 
 def _check_certificates(url: URL) -> None:
     """Raises ``StoreUnusable`` where the driver could not use the files that the address names."""
-    files = {name: str(url.query[name]) for name in ("ssl_ca", "ssl_cert", "ssl_key") if name in url.query}
+    files = {name: str(url.query[name]) for name in ("ssl_ca", "ssl_key", "ssl_cert") if name in url.query}
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for name, path in files.items():
         try:
@@ -123,6 +123,7 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
             cursor = raw.cursor()
             languages.use_views(engine.sync_engine.dialect, languages.find_views(cursor))
             cursor.close()
+            raw.rollback()
             told.append(True)
 
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
