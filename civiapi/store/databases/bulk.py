@@ -6,9 +6,9 @@ Columns are named by the table's declaration and values are bound: they must be 
 encoded text, which is encoded here.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Dialect, Table, bindparam, func, insert, null, select, update
 from sqlalchemy.sql.dml import UpdateBase
 
-from civiapi.store.databases.bulk_binding import ADJACENT, FEW, MAX_BYTES, MIN_ROWS, PACKETS, parts_of
+from civiapi.store.databases.bulk_binding import ADJACENT, FEW, MAX_BYTES, MIN_ROWS, OTHERWISE, PACKETS, parts_of
 from civiapi.store.databases.compiled_query import run_by_driver
 from civiapi.store.databases.dialect import binds_many_rows, joined_update, runs_in_thread, upsert_statement
 from civiapi.store.schema.live_columns import absent_columns, live_values
@@ -107,21 +107,29 @@ def update_rows(conn: Connection, table: Table, columns: Sequence[str], rows: Ro
     elif len(rows) >= MIN_ROWS and binds_many_rows(conn):
         _update_by_packets(conn, table, columns, rows)
     else:
-        pieces = [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
-        for part in (part for piece in pieces for part in parts_of(piece, MAX_BYTES // 2)):  # escaped, it is longer
-            sql = joined_update(conn.dialect, table, columns, len(part))
-            conn.exec_driver_sql(sql, tuple(chain.from_iterable(part)))
+        for sql, values in _joined(conn, table, columns, rows):
+            conn.exec_driver_sql(sql, values)
 
 
 def _update_by_packets(conn: Connection, table: Table, columns: Sequence[str], rows: Rows) -> None:
     """Columns that become NULL in all rows stand in the statement, because a packet names the type of each value."""
+    otherwise = partial(_joined, conn, table, columns, rows)
     given = [any(value is not None for value in values) for values in zip(*rows, strict=True)]
     if not all(given):
         places = [place for place, is_given in enumerate(given) if is_given]
         rows = [tuple(row[place] for place in places) for row in rows]
     bound = tuple(name for name, is_given in zip(columns, given, strict=False) if is_given)
     emptied = tuple(name for name in columns if name not in bound)
-    _run(conn, _updating(conn.dialect, table, bound, emptied), rows, {PACKETS: FEW})
+    _run(conn, _updating(conn.dialect, table, bound, emptied), rows, {PACKETS: FEW, OTHERWISE: otherwise})
+
+
+def _joined(
+    conn: Connection, table: Table, columns: Sequence[str], rows: Rows
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Statements that update up to 500 rows each, with their values."""
+    pieces = [rows[start : start + AT_ONCE] for start in range(0, len(rows), AT_ONCE)]
+    for part in (part for piece in pieces for part in parts_of(piece, MAX_BYTES // 2)):  # escaped, it is longer
+        yield joined_update(conn.dialect, table, columns, len(part)), tuple(chain.from_iterable(part))
 
 
 def _as_stored(table: Table, columns: Sequence[str], rows: Rows) -> Rows:

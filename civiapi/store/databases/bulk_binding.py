@@ -1,10 +1,11 @@
 """Many rows to MariaDB as packets of binary values, bound to one prepared statement.
 
 The driver's own executemany writes all values into a text, which the server reads again: a row takes the server 10 µs
-more, and us up to 15. What cannot be sent so goes the driver's way: a server that is MySQL, and rows with a column
-that is NULL in all of them or has values of several types. InnoDB is not told how many rows there are, and takes ids
-for 1, 2, 4… of them, of which the last are left out. Rows whose ids are to leave none out go in packets of 1 + 2 + 4 …
-rows.
+more, and us up to 15. What cannot be sent so goes the driver's way (an update another): to a server that is MySQL or
+behind a proxy, and rows with a column that is NULL in all of them or has values of several types.
+
+InnoDB is not told how many rows there are, and takes ids for 1, 2, 4… of them, of which the last are left out. Rows
+whose ids are to leave none out go in packets of 1 + 2 + 4 … rows.
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,9 @@ PACKETS = "packets"
 """The execution option of what is sent so: `FEW` packets, or, of an insert, `ADJACENT`, whose ids leave none out."""
 
 FEW, ADJACENT = "few", "adjacent"
+
+OTHERWISE = "otherwise"
+"""The execution option that gives other statements for all rows, with their values, where packets cannot be sent."""
 
 MIN_ROWS = 20
 """Fewer are not worth the round trip that prepares the statement."""
@@ -47,6 +51,10 @@ def execute(cursor: Any, statement: str, rows: Rows, context: ExecutionContext) 
             try:
                 await_(prepared.execute_bulk(packet))
             except (ValueError, NotSupportedError):  # raised before anything is sent
+                if (otherwise := context.execution_options.get(OTHERWISE)) is not None:
+                    for text, values in otherwise():
+                        cursor.execute(text, values)
+                    break
                 cursor.executemany(statement, packet)
     finally:
         await_(prepared.close())
