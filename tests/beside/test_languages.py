@@ -96,6 +96,15 @@ async def test_the_sites_language_is_its_setting_and_else_the_first_that_it_has(
         await store.close()
 
 
+async def test_views_that_are_left_of_several_languages_are_not_used_where_there_is_one(tmp_path: Path) -> None:
+    left = f"CREATE VIEW civicrm_group_{FRENCH} AS SELECT id, name FROM civicrm_group;"
+    async with their_site(tmp_path, then=(left,)) as theirs, theirs.taken_over() as site:
+        api = Api(site.store, catalogue(await site.store.read(absent_columns)))
+        assert [[row["title"]] for row in await ask(api, "Group", "get", id=NEWS)] == stored(
+            theirs, f"SELECT title FROM civicrm_group WHERE id = {NEWS}"
+        )
+
+
 async def test_a_rehearsal_copies_the_texts_of_the_sites_language(theirs: Theirs, tmp_path: Path) -> None:
     """They were left out, and the copy takes no group without a title: "constraint violation"."""
     copied = await copy_database(theirs.settings.database, tmp_path)

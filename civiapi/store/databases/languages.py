@@ -18,7 +18,8 @@ _NAME = re.compile(r"(civicrm_\w+)_([a-z]{2,3}_[A-Z]{2})")
 def find_views(cursor: Any) -> dict[str, str]:
     """The view to be named in place of each such table, on a connection of MariaDB's driver; empty for one language.
 
-    The site's language is that of the setting ``lcMessages``; else the first of ``civicrm_domain.locales``.
+    The site's language is that of the setting ``lcMessages``; else the first of ``civicrm_domain.locales``, which says
+    whether there are several at all: views may be left of a time when there were.
     """
     cursor.execute(
         "SELECT table_name FROM information_schema.views WHERE table_schema = DATABASE() "
@@ -27,13 +28,12 @@ def find_views(cursor: Any) -> dict[str, str]:
     found = [match for (name,) in cursor.fetchall() if (match := _NAME.fullmatch(name))]
     if not found:
         return {}
-    cursor.execute("SELECT value FROM civicrm_setting WHERE name = 'lcMessages' ORDER BY domain_id, id")
-    said = [str(value) for (value,) in cursor.fetchall()]
     cursor.execute("SELECT locales FROM civicrm_domain WHERE locales IS NOT NULL ORDER BY id")
-    said += [str(value) for (value,) in cursor.fetchall()]
-    there = {match[2] for match in found}
-    named = [one for text in said for one in re.findall(r"[a-z]{2,3}_[A-Z]{2}", text) if one in there]
-    language = (named or sorted(there))[0]
+    locales = " ".join(str(text) for (text,) in cursor.fetchall())
+    cursor.execute("SELECT value FROM civicrm_setting WHERE name = 'lcMessages' ORDER BY domain_id, id")
+    said = " ".join(str(text) for (text,) in cursor.fetchall())
+    there = {match[2] for match in found if match[2] in locales}
+    language = next((one for one in re.findall(r"[a-z]{2,3}_[A-Z]{2}", f"{said} {locales}") if one in there), None)
     return {match[1]: match[0] for match in found if match[2] == language}
 
 
