@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import Connection, String, bindparam, delete, func, insert, or_, select
+from sqlalchemy import Connection, String, bindparam, delete, func, insert, select
 from sqlalchemy import update as change
 
 from civiapi.store import leases
@@ -19,17 +19,7 @@ from sync.context import SyncContext
 from sync.mailchimp.wire import Batch
 from sync.model import OpenUpdate, OperationKind, SyncStatus
 from sync.outbox.selection import has_room, select_ready
-from sync.store.batches import (
-    ABORTED,
-    ABORTING,
-    CANCELLED,
-    NOT_PROCESSED,
-    OPEN,
-    PENDING,
-    PROCESSED,
-    SUBMITTING,
-    is_nameless,
-)
+from sync.store.batches import ABORTED, ABORTING, CANCELLED, NOT_PROCESSED, PENDING, PROCESSED, SUBMITTING
 from sync.store.members.cache import note_sent
 from sync.store.members.member_merge import Sent
 from sync.store.runs import checkpoints
@@ -56,20 +46,9 @@ class PendingBatch:
 
 
 def unconfirmed_batches(conn: Connection, list_id: str, clock: SiteClock) -> list[PendingBatch]:
-    """The batches of an audience that Mailchimp may or may not have received, oldest first.
-
-    Besides those that were being sent: rows of another program without Mailchimp's id that hold open updates.
-    """
+    """The batches of an audience that were sent without an answer, oldest first."""
     rows = conn.execute(_UNKNOWN, {"list_id": list_id})
     return [PendingBatch(row.id, list_id, clock.read(row.submitted_at) or datetime.now(UTC), row.size) for row in rows]
-
-
-def mark_submitting(conn: Connection, lease: Lease, pending: Sequence[PendingBatch]) -> None:
-    """Make unconfirmed batches ours to send, whoever left them without Mailchimp's id. Raises LeaseLost."""
-    ids = [one.row_id for one in pending]
-    values = {"status": SUBMITTING, "response_processed": NOT_PROCESSED, "mailchimp_batch_id": None}
-    conn.execute(change(batch).where(in_list(batch.c.id, ids), is_nameless()).values(values))
-    leases.check(conn, lease)
 
 
 _LIST_ID = bindparam("list_id", type_=String())
@@ -78,9 +57,8 @@ _UNKNOWN = (
     .outerjoin(update, (update.c.mailchimpsync_batch_id == batch.c.id) & (update.c.completed == 0))
     .where(
         batch.c.mailchimp_list_id == _LIST_ID,
-        batch.c.response_processed.in_(OPEN),
-        is_nameless(),
-        or_(batch.c.status == SUBMITTING, update.c.id.is_not(None)),
+        batch.c.response_processed == NOT_PROCESSED,
+        batch.c.status == SUBMITTING,
     )
     .group_by(batch.c.id, batch.c.submitted_at)
     .order_by(batch.c.id)

@@ -2,8 +2,7 @@
 
 A batch row with its updates is committed as ``submitting`` before the POST; the answer gives it Mailchimp's id. A row
 left in ``submitting`` has an unknown outcome: `resolve_unconfirmed` looks for the batch among the account's recent
-ones and otherwise sends it again, which every operation allows; so it does with a row that another program left without
-Mailchimp's id. Results are applied by ``results``, and ``watcher``
+ones and otherwise sends it again, which every operation allows. Results are applied by ``results``, and ``watcher``
 decides when to ask for them.
 
 A member is never in two open batches. Mailchimp keeps no order within a batch or between batches, so an update that
@@ -33,7 +32,6 @@ from sync.outbox.pending_batches import (
     delete_batch,
     in_batch,
     known_batch_ids,
-    mark_submitting,
     operation_id,
     record_cancelled,
     record_sent,
@@ -114,9 +112,6 @@ async def resolve_unconfirmed(ctx: SyncContext, audience: Audience, lease: Lease
     Raises MailchimpError, LeaseLost.
     """
     unconfirmed = await ctx.store.read(unconfirmed_batches, audience.list_id, audience.clock)
-    if not unconfirmed:
-        return 0
-    await ctx.store.write(mark_submitting, lease, unconfirmed)
     client = ctx.clients.client_for(audience.api_key)
     for pending in unconfirmed:
         if pending.size == 0:

@@ -150,15 +150,13 @@ def batches(conn: Connection) -> Wrong:
     yield from _counted(
         conn, batch, empty, "open batch(es) without an update", "civiapi api3 MailchimpsyncBatch.delete each."
     )
-    unknown = under_way & (func.coalesce(batch.c.mailchimp_batch_id, "") == "")
+    unknown = under_way & batch.c.mailchimp_batch_id.is_(None)
     held = exists().where(lease.c.name == batch.c.mailchimp_list_id, lease.c.expires_ms > _now_ms())
-    is_open = exists().where(update.c.mailchimpsync_batch_id == batch.c.id, update.c.completed == 0)
-    is_sent_again = (func.coalesce(batch.c.status, "") == SUBMITTING) | is_open
-    lost = unknown & is_sent_again & ~held
+    lost = unknown & (func.coalesce(batch.c.status, "") == SUBMITTING) & ~held
     yield from _counted(conn, batch, lost, "batch(es) that Mailchimp may or may not have received", BY_ITSELF)
-    over = unknown & ~is_sent_again
-    repair = "civiapi api3 MailchimpsyncBatch.delete each."
-    yield from _counted(conn, batch, over, "open batch(es) without Mailchimp's id", repair)
+    nameless = unknown & (func.coalesce(batch.c.status, "") != SUBMITTING)
+    repair = "civiapi api3 MailchimpsyncBatch.delete each; what they held is sent again."
+    yield from _counted(conn, batch, nameless, "open batch(es) without Mailchimp's id", repair)
 
 
 def held_leases(conn: Connection) -> Wrong:

@@ -6,7 +6,7 @@ The table is the extension's. Its rows may have no status (a batch never asked a
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, func, or_, select
+from sqlalchemy import Connection, Row, Select, bindparam, func, or_, select
 from sqlalchemy import update as change
 
 from sync.mailchimp.wire import Batch
@@ -49,12 +49,6 @@ def read_batch(row: Row[*tuple[Any, ...]]) -> BatchRow:
     )
 
 
-def is_nameless() -> ColumnElement[bool]:
-    """A batch has no id of Mailchimp's, and was not cancelled; a condition."""
-    has_no_id = func.coalesce(batch.c.mailchimp_batch_id, "") == ""
-    return has_no_id & func.coalesce(batch.c.status, "").not_in(CANCELLED)
-
-
 def find_batch_row(conn: Connection, row_id: int) -> BatchRow | None:
     """One of our batches by our row's id."""
     row = conn.execute(select_batches().where(batch.c.id == row_id)).one_or_none()
@@ -84,7 +78,7 @@ def sent_since(conn: Connection, list_id: str, since: str) -> list[BatchRow]:
     """
     wanted = select_batches().where(
         batch.c.mailchimp_list_id == list_id,
-        batch.c.mailchimp_batch_id != "",
+        batch.c.mailchimp_batch_id.is_not(None),
         or_(batch.c.submitted_at >= since, batch.c.response_processed.in_(OPEN)),
         func.coalesce(batch.c.status, "").not_in(CANCELLED),
     )
@@ -107,7 +101,7 @@ _UNFINISHED = (
     _BATCHES.where(
         batch.c.mailchimp_list_id.in_(bindparam("list_ids", expanding=True)),
         batch.c.response_processed.in_(OPEN),
-        batch.c.mailchimp_batch_id != "",
+        batch.c.mailchimp_batch_id.is_not(None),
         func.coalesce(batch.c.status, "").not_in(CANCELLED),
     )
 ).order_by(batch.c.id)

@@ -188,26 +188,6 @@ BROKEN = [
         "DELETE FROM civiapi_webhook_event WHERE id IN (5)",
         id="a webhook event that cannot be read",
     ),
-    pytest.param(
-        [
-            f"{ROW} VALUES (1, '{LIST}', 'a', 'live')",
-            f"{SENT} VALUES (7, '{LIST}', NULL, 'pending', 0)",
-            f"{AN_UPDATE} VALUES (3, 1, 7, '{{}}', 0)",
-        ],
-        "1 batch(es) that Mailchimp may or may not have received: 7",
-        "by itself",
-        id="a batch without an id that another program left",
-    ),
-    pytest.param(
-        [
-            f"{ROW} VALUES (1, '{LIST}', 'a', 'ok')",
-            f"{SENT} VALUES (7, '{LIST}', NULL, 'pending', 0)",
-            f"{AN_UPDATE} VALUES (3, 1, 7, '{{}}', 1)",
-        ],
-        "1 open batch(es) without Mailchimp's id: 7",
-        "MailchimpsyncBatch.delete",
-        id="a batch without an id that is over",
-    ),
 ]
 
 

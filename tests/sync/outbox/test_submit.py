@@ -183,32 +183,6 @@ async def test_a_process_killed_before_the_post_leaves_a_batch_that_the_next_one
     assert len(await site.batches()) == 1
 
 
-@pytest.mark.parametrize("batch_id", [None, ""], ids=["no id", "an empty id"])
-@pytest.mark.parametrize("status", [None, "pending"])
-async def test_a_batch_without_mailchimp_s_id_that_another_program_left_is_sent_by_the_next_one(
-    site: Site, status: str | None, batch_id: str | None
-) -> None:
-    await site.owe_subscribing(ADA)
-    await site.submit()
-    site.emulator.world.default_account.batches.clear()
-    forget = change(batch).values(status=status, mailchimp_batch_id=batch_id, submitted_at=None)
-    await site.store.write(lambda conn: conn.execute(forget) and None)
-    await site.settle_with_batches()
-    assert site.at_mailchimp(ADA) == "subscribed"
-    assert [(one.completed, one.error_response) for one in await site.updates()] == [(1, None)]
-
-
-async def test_a_batch_without_mailchimp_s_id_and_without_open_updates_is_left_as_it_is(site: Site) -> None:
-    await site.owe_subscribing(ADA)
-    await site.submit()
-    await site.settle_with_batches()
-    forget = change(batch).values(status="pending", mailchimp_batch_id=None, response_processed=0)
-    await site.store.write(lambda conn: conn.execute(forget) and None)
-    await site.settle_with_batches()
-    assert [(one.completed, one.mailchimpsync_batch_id) for one in await site.updates()] == [(1, 1)]
-    assert [one.status for one in await site.batches()] == ["pending"]
-
-
 async def test_another_program_s_batch_of_another_size_is_not_taken_for_ours(site: Site) -> None:
     foreign = await site.client.submit_batch([])
     site.emulator.run_batches()
