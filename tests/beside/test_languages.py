@@ -11,6 +11,7 @@ from civiapi.api.call import Call, Caller
 from civiapi.api.dispatch import Api
 from civiapi.cli.rehearse.database_copy import copy_database
 from civiapi.maintenance.adopt import survey_database
+from civiapi.store.databases.languages import find_views
 from civiapi.store.engine import open_store
 from civiapi.store.schema.live_columns import absent_columns
 from entities import catalogue
@@ -94,6 +95,26 @@ async def test_the_sites_language_is_its_setting_and_else_the_first_that_it_has(
         assert [row["title"] for row in await ask(api, "Group", "get", id=NEWS)] == [wanted]
     finally:
         await store.close()
+
+
+def test_views_are_found_on_a_server_that_has_names_in_lower_case() -> None:
+    class Server:
+        """Answers what it was asked last."""
+
+        asked = ""
+
+        def execute(self, statement: str) -> None:
+            self.asked = statement
+
+        def fetchall(self) -> list[tuple[str]]:
+            if "views" in self.asked:
+                return [("civicrm_group_en_us",), ("civicrm_group_fr_fr",), ("civicrm_option_value_fr_fr",)]
+            return [("en_US\x01fr_FR" if "locales" in self.asked else 's:5:"fr_FR";',)]
+
+    assert find_views(Server()) == {
+        "civicrm_group": "civicrm_group_fr_fr",
+        "civicrm_option_value": "civicrm_option_value_fr_fr",
+    }
 
 
 async def test_views_that_are_left_of_several_languages_are_not_used_where_there_is_one(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def execute(cursor: Any, statement: str, rows: Rows, context: ExecutionContext) 
             except (ValueError, NotSupportedError):  # raised before anything is sent
                 if (otherwise := context.execution_options.get(OTHERWISE)) is not None:
                     for text, values in otherwise():
-                        cursor.execute(text, values)
+                        context.root_connection.exec_driver_sql(text, values)
                     break
                 cursor.executemany(statement, packet)
     finally:

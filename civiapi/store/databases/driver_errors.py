@@ -31,7 +31,15 @@ def is_lost(error: SQLAlchemyError) -> bool:
 
 _DENIED = re.compile(r"([a-z][a-z ]*) command denied to user", re.I)
 _NO_RIGHTS = re.compile(r"Access denied for user .* to database", re.I)
-_UNUSABLE = {
+_UNUSABLE = {  # the first that is met: texts about users have their names in them
+    "Access denied; you need": "its user lacks a right of the server",
+    "account is locked": "its user is locked",
+    "Access denied": "the user name or password is refused, or the server asks for TLS (ssl_ca in its address)",
+    "secure transport": "the server asks for TLS (ssl_ca in its address)",
+    "specified as a definer": "a view or a trigger in it belongs to a user that its server does not have",
+    "Hostname mismatch": "the server's certificate is one for another host",
+    "certificate has expired": "the server's certificate has expired",
+    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not one that ssl_ca in its address vouches for",
     "is locked": "it is locked by another process",
     "readonly": "it is read-only",
     "read-only option": "it is read-only",
@@ -42,10 +50,7 @@ _UNUSABLE = {
     "malformed": "it is corrupt; restore a backup (civiapi backup makes them)",
     "not a database": "the file is not a database",
     "disk I/O error": "the disk cannot be read or written",
-    "Access denied; you need": "its user lacks a right of the server",
-    "Access denied": "the user name or password is refused, or the server asks for TLS (ssl_ca in its address)",
     "Unknown database": "there is no such database",
-    "CERTIFICATE_VERIFY_FAILED": "the server's certificate is not one that ssl_ca in its address vouches for",
     "Can't connect": "the server does not answer",
     "getaddrinfo": "the server does not answer",
 }

@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Dialect
 
 _VIEWS = "_civiapi_views"
-_NAME = re.compile(r"(civicrm_\w+)_([a-z]{2,3}_[A-Z]{2})")
+_LOCALE = r"[a-z]{2,3}_[A-Z]{2}"
+_NAME = re.compile(r"(civicrm_\w+)_([a-z]{2,3}_[a-z]{2})", re.IGNORECASE)  # a server may have names in lower case
 
 
 def find_views(cursor: Any) -> dict[str, str]:
@@ -30,11 +31,14 @@ def find_views(cursor: Any) -> dict[str, str]:
         return {}
     cursor.execute("SELECT locales FROM civicrm_domain WHERE locales IS NOT NULL ORDER BY id")
     locales = " ".join(str(text) for (text,) in cursor.fetchall())
-    cursor.execute("SELECT value FROM civicrm_setting WHERE name = 'lcMessages' ORDER BY domain_id, id")
+    cursor.execute(
+        "SELECT value FROM civicrm_setting WHERE name = 'lcMessages' AND contact_id IS NULL ORDER BY domain_id, id"
+    )
     said = " ".join(str(text) for (text,) in cursor.fetchall())
-    there = {match[2] for match in found if match[2] in locales}
-    language = next((one for one in re.findall(r"[a-z]{2,3}_[A-Z]{2}", f"{said} {locales}") if one in there), None)
-    return {match[1]: match[0] for match in found if match[2] == language}
+    there = {match[2].lower() for match in found}
+    known = [one for one in re.findall(_LOCALE, locales) if one.lower() in there]
+    language = next((one for one in re.findall(_LOCALE, said) if one in known), known[0] if known else "")
+    return {match[1]: match[0] for match in found if match[2].lower() == language.lower()}
 
 
 def use_views(dialect: Dialect, views: Mapping[str, str]) -> None:

@@ -16,7 +16,7 @@ from civiapi.store.errors import NotUnique
 from civiapi.store.schema.migrations import migrate
 from civiapi.store.schema.tables import contact
 from sync.store.tables import cache, run_change
-from tests.support.databases import KINDS, a_database
+from tests.support.databases import HOST, KINDS, a_database
 
 COUNT = AT_ONCE + 7
 
@@ -206,6 +206,30 @@ async def test_mariadb_is_not_asked_once_for_each_row(store: Store, values: tupl
     stored = select(*(cache.c[name] for name in columns), cache.c.id).order_by(cache.c.id)
     found = await store.read(lambda conn: conn.execute(stored).all())
     assert [tuple(row) for row in found] == [tuple(map(_as_text, row[:-1])) + row[-1:] for row in rows]
+
+
+async def test_what_a_narrow_table_cannot_hold_is_cut_however_the_rows_are_sent(store: Store, tmp_path: Path) -> None:
+    if not store.is_shared:
+        pytest.skip("SQLite holds every character")
+
+    def narrow(conn: Connection) -> str:
+        conn.exec_driver_sql(f"ALTER TABLE {cache.name} MODIFY civicrm_groups LONGTEXT CHARACTER SET utf8mb3")
+        return str(conn.exec_driver_sql("SELECT DATABASE()").scalar())
+
+    name = await store.write(narrow)
+    opened = await open_store(f"{HOST}/{name}")
+
+    def work(conn: Connection) -> None:
+        insert_rows(conn, cache, ["id", "mailchimp_list_id"], [(number, "a") for number in range(1, COUNT + 1)])
+        update_rows(conn, cache, ["civicrm_groups"], [("a\U0001f600", n) for n in range(1, COUNT)])
+        update_rows(conn, cache, ["civicrm_groups"], [("b\U0001f600" if n % 2 else n, n) for n in range(1, COUNT)])
+
+    try:
+        await opened.write(work)
+        found = await opened.read(lambda conn: conn.execute(select(cache.c.civicrm_groups).limit(2)).scalars().all())
+    finally:
+        await opened.close()
+    assert found == ["b", "2"]
 
 
 def _as_text(value: Any) -> str | None:
