@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from playwright.async_api import Browser, ConsoleMessage, Page
+from playwright.async_api import Browser, ConsoleMessage, Page, expect
 
 from tests.browser.whole import ADMIN, ADMIN_KEY, Whole
 
@@ -35,4 +35,7 @@ async def log_in(tab: Page, site: Whole, path: str = "/") -> None:
     await tab.goto(f"{site.base}{path}")
     await tab.get_by_label("User name").fill(ADMIN)
     await tab.get_by_label("API key").fill(ADMIN_KEY)
-    await tab.get_by_role("button", name="Log in").click()
+    button = tab.get_by_role("button", name="Log in")
+    await button.click()
+    await expect(button).to_have_count(0)
+    await tab.wait_for_load_state()  # scripts check what is filled in

@@ -30,9 +30,11 @@ for (const select of document.querySelectorAll("select[data-new]")) {
 }
 
 for (const input of document.querySelectorAll("input[type=file][data-max]")) {
-  input.addEventListener("change", () => {
+  const check = () => {
     const bytes = [...input.files].reduce((sum, file) => sum + file.size, 0);
     input.setCustomValidity(bytes > Number(input.dataset.max) ? input.dataset.tooLarge : "");
     input.reportValidity();
-  });
+  };
+  input.addEventListener("change", check);
+  if (input.files.length) check();  // chosen before this ran
 }
