@@ -60,6 +60,7 @@ class Server:
         """What starts it, with these options besides."""
         own: dict[str, Any] = {
             "datadir": self.data,
+            "tmpdir": self.folder,  # a server that starts deletes others' temporary tables in a folder that they share
             "port": self.port,
             "socket": self.folder / "socket",
             "pid-file": self.folder / "pid",
