@@ -56,7 +56,8 @@ def columns(conn: Connection) -> Iterator[Finding]:
 
 def language(conn: Connection) -> Iterator[Finding]:
     """Of a CiviCRM in several languages, whose texts civiapi reads and writes."""
-    for table, view in list(languages.views_of(conn.dialect).items())[:1]:
+    if views := languages.views_of(conn.dialect):
+        table, view = next(iter(views.items()))
         name = view.removeprefix(f"{table}_")
         sentence = f"This CiviCRM is in several languages; civiapi reads and writes its texts in {name}."
         yield Finding("languages", Severity.OK, sentence)

@@ -12,7 +12,7 @@ from civiapi.api.dispatch import Api
 from civiapi.cli.rehearse.database_copy import copy_database
 from civiapi.maintenance.adopt import survey_database
 from civiapi.store.databases.languages import find_views
-from civiapi.store.engine import open_store
+from civiapi.store.engine import Store, open_store
 from civiapi.store.schema.live_columns import absent_columns
 from entities import catalogue
 from tests.support.civicrm import NEWS
@@ -29,6 +29,10 @@ async def theirs(tmp_path: Path) -> AsyncIterator[Theirs]:
         yield site
 
 
+async def api_over(store: Store) -> Api:
+    return Api(store, catalogue(await store.read(absent_columns)))
+
+
 async def ask(api: Api, entity: str, action: str, **params: Any) -> Any:
     answer = await api.respond(Call(entity, action, {"sequential": 1, **params}, Caller(5, frozenset({"*"}))))
     assert isinstance(answer, int | str) or not answer["is_error"], answer
@@ -43,7 +47,7 @@ async def test_texts_are_read_found_and_sorted_by_in_the_sites_language(theirs: 
     [[french, english]] = stored(theirs, f"SELECT title_fr_FR, title_en_US FROM civicrm_group WHERE id = {NEWS}")
     assert english == f"({ENGLISH}) {french}"
     async with theirs.taken_over() as site:
-        api = Api(site.store, catalogue(await site.store.read(absent_columns)))
+        api = await api_over(site.store)
         assert [row["title"] for row in await ask(api, "Group", "get", id=NEWS)] == [french]
         assert [row["id"] for row in await ask(api, "Group", "get", title={"LIKE": f"{french[:3]}%"})] == [str(NEWS)]
         assert await ask(api, "Group", "getcount", title=english) == 0
@@ -56,7 +60,7 @@ async def test_texts_are_read_found_and_sorted_by_in_the_sites_language(theirs: 
 async def test_texts_are_written_in_the_sites_language_and_others_are_left_as_they_are(theirs: Theirs) -> None:
     titles = "SELECT title_fr_FR, title_en_US FROM civicrm_group WHERE id = {}"
     async with theirs.taken_over() as site:
-        api = Api(site.store, catalogue(await site.store.read(absent_columns)))
+        api = await api_over(site.store)
         [made] = await ask(api, "Group", "create", title="Amis", frontend_title="Amis")
         assert stored(theirs, titles.format(made["id"])) == [["Amis", "Amis"]], "CiviCRM's trigger fills the others"
         [[_, english]] = stored(theirs, titles.format(NEWS))
@@ -90,7 +94,7 @@ async def test_the_sites_language_is_its_setting_and_else_the_first_that_it_has(
         sql(f"UPDATE civicrm_setting SET value = '{setting}' WHERE name = 'lcMessages'", database=name)
     store = await open_store(theirs.url)
     try:
-        api = Api(store, catalogue(await store.read(absent_columns)))
+        api = await api_over(store)
         [[wanted]] = stored(theirs, f"SELECT title_{expected} FROM civicrm_group WHERE id = {NEWS}")
         assert [row["title"] for row in await ask(api, "Group", "get", id=NEWS)] == [wanted]
     finally:
@@ -120,7 +124,7 @@ def test_views_are_found_on_a_server_that_has_names_in_lower_case() -> None:
 async def test_views_that_are_left_of_several_languages_are_not_used_where_there_is_one(tmp_path: Path) -> None:
     left = f"CREATE VIEW civicrm_group_{FRENCH} AS SELECT id, name FROM civicrm_group;"
     async with their_site(tmp_path, then=(left,)) as theirs, theirs.taken_over() as site:
-        api = Api(site.store, catalogue(await site.store.read(absent_columns)))
+        api = await api_over(site.store)
         assert [[row["title"]] for row in await ask(api, "Group", "get", id=NEWS)] == stored(
             theirs, f"SELECT title FROM civicrm_group WHERE id = {NEWS}"
         )

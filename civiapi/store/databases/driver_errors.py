@@ -30,8 +30,8 @@ def is_lost(error: SQLAlchemyError) -> bool:
 
 
 _DENIED = re.compile(r"([a-z][a-z ]*) command denied to user", re.I)
-_NO_RIGHTS = re.compile(r"Access denied for user .* to database", re.I)
 _UNUSABLE = {  # the first that is met: texts about users have their names in them
+    "' to database '": "its user has no rights to it",
     "Access denied; you need": "its user lacks a right of the server",
     "account is locked": "its user is locked",
     "Access denied": "the user name or password is refused, or the server asks for TLS (ssl_ca in its address)",
@@ -93,6 +93,5 @@ def why_unusable(error: Exception) -> str:
     text = _message(error)
     if denied := _DENIED.search(text):
         return f"its user lacks the right {denied[1].strip().upper()}"
-    if _NO_RIGHTS.search(text):
-        return "its user has no rights to it"
-    return next((reason for sign, reason in _UNUSABLE.items() if sign.lower() in text.lower()), "")
+    lowered = text.lower()
+    return next((reason for sign, reason in _UNUSABLE.items() if sign.lower() in lowered), "")

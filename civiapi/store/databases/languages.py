@@ -41,15 +41,24 @@ def find_views(cursor: Any) -> dict[str, str]:
     return {match[1]: match[0] for match in found if match[2].lower() == language.lower()}
 
 
-def use_views(dialect: Dialect, views: Mapping[str, str]) -> None:
-    """Have all statements that are compiled for *dialect* from now on name *views* in place of their tables."""
+def use_views(dialect: Dialect, connection: Any) -> None:
+    """Have all statements that are compiled for *dialect* from now on name views in place of their tables.
+
+    They are looked for once, on the first *connection* of MariaDB's driver that answers.
+    """
+    if hasattr(dialect, _VIEWS):
+        return
+    cursor = connection.cursor()
+    views = find_views(cursor)
+    cursor.close()
+    connection.rollback()
     preparer: Any = dialect.identifier_preparer
     plain = preparer.quote
 
     def quote(name: str, *more: Any) -> str:
         return str(plain(views.get(name, name), *more))
 
-    setattr(dialect, _VIEWS, dict(views))
+    setattr(dialect, _VIEWS, views)
     if views:
         preparer.quote = quote
 

@@ -100,7 +100,6 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
     )
 
     asked: list[bool] = []
-    told: list[bool] = []
 
     # Before SQLAlchemy asks a first connection how the server quotes: a server may have ANSI_QUOTES by default.
     @event.listens_for(engine.sync_engine, "connect", insert=True)
@@ -119,12 +118,7 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
 
     @event.listens_for(engine.sync_engine, "connect")  # after SQLAlchemy has asked how the server quotes
     def _(raw: Any, _record: Any) -> None:
-        if not told:
-            cursor = raw.cursor()
-            languages.use_views(engine.sync_engine.dialect, languages.find_views(cursor))
-            cursor.close()
-            raw.rollback()
-            told.append(True)
+        languages.use_views(engine.sync_engine.dialect, raw)
 
     @event.listens_for(engine.sync_engine, "before_cursor_execute")
     def _(conn: Connection, *_args: Any) -> None:
