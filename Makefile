@@ -39,9 +39,13 @@ convergence: $(STAMP)
 convergence-mariadb: $(STAMP)
 	$(BIN)/python -m pytest -s --database mariadb -m convergence
 
+# Without what other targets try on MariaDB: the crash matrix, the servers' troubles, random histories; and what opens
+# MariaDB in the other runs too.
 test-mariadb: $(STAMP)
 	$(BIN)/python -m pytest -n 3 --dist worksteal --database mariadb $(QUICK) \
-		--ignore tests/reliability/crash/test_crash.py --ignore tests/reliability/database
+		--ignore tests/reliability/crash/test_crash.py --ignore tests/reliability/database \
+		--ignore tests/reliability/convergence/test_convergence.py \
+		--ignore tests/beside --ignore tests/journeys/test_processes.py
 
 # The crash matrix (a sample), the frozen holder, and a server that is stopped, killed, full or read-only, on MariaDB.
 test-mariadb-reliability: $(STAMP)

@@ -1,17 +1,20 @@
-"""Write the figures of docs/performance.md from ``bench/results/``: ``python -m bench.report``, as ``make bench`` does.
+"""Write the figures of the documents from ``bench/results/``: ``python -m bench.report``, as ``make bench`` does.
 
-Each table stands between ``<!-- figures: NAME -->`` and ``<!-- end -->``, with both databases side by side.
+Each stands between ``<!-- figures: NAME -->`` and ``<!-- end -->``, with both databases side by side.
 """
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench import results
-from bench.results import bars
+from bench.results import PHP_A_SECOND, bars
 from bench.sync import TITLES
 
-PAGE = Path(__file__).parents[1] / "docs/performance.md"
+ROOT = Path(__file__).parents[1]
+PERFORMANCE = "docs/performance.md"
+PAGES = ("README.md", PERFORMANCE, "docs/scaling.md")
 DATABASES = {"sqlite": "SQLite", "mariadb": "MariaDB"}
 NOT_MEASURED = "–"
 Found = dict[str, Any]
@@ -74,7 +77,7 @@ def _of_sync(row: Found | None) -> list[str]:
     ours, floor = row["ours"], row.get("floor")
     beside = [f"{ours[what] / floor[what]:.2f}" if floor else NOT_MEASURED for what in ("wall", "cpu")]
     own = f"{ours['own_ms']:.0f} ms" if "own_ms" in ours else NOT_MEASURED
-    return [f"{ours['wall']:.1f} s", f"{ours['rows'] / ours['wall']:,.0f}", *beside, own, f"{ours['peak_mb']:.0f} MB"]
+    return [f"{ours['wall']:.1f} s", _per_second(row), *beside, own, f"{ours['peak_mb']:.0f} MB"]
 
 
 def questions() -> str:
@@ -115,6 +118,45 @@ def aims() -> str:
     return _table(["Database", "Aim", "Measured", "Bar", "Met"], lines, numbers_from=2)
 
 
+def beside_php() -> str:
+    """First syncs by what is known of the members, beside those of the PHP extension."""
+    lines = []
+    for case, who in (("new", "new to CiviCRM"), ("known", "known to CiviCRM")):
+        ours = [
+            f"{_per_second(_row(name, case, members))} ({members:,} on {DATABASES[name]})"
+            for name, members in (("sqlite", 60_000), ("mariadb", 20_000))
+        ]
+        lines.append(
+            f"- First sync, members {who}: mailchimpsync {PHP_A_SECOND[case]} a second; civiapi {' and '.join(ours)}.\n"
+        )
+    return "".join(lines)
+
+
+def ten_million() -> str:
+    """How long ten million members take one worker, at the rate of the largest first sync on MariaDB."""
+    row = max(_rows("mariadb", "new"), key=lambda row: int(row["members"]), default=None)
+    if row is None:
+        return "Not measured on MariaDB.\n"
+    rate, minutes = _per_second(row), 10_000_000 * row["ours"]["wall"] / row["ours"]["rows"] / 60
+    return (
+        f"One worker brought {row['members']:,} new members into a MariaDB on the same two cores at {rate} a\n"
+        f"second: 10,000,000 take it {minutes:.0f} minutes.\n"
+    )
+
+
+def _rows(database: str, case: str) -> list[Found]:
+    measured = results.load(f"sync-{database}") or {"rows": []}
+    return [row for row in measured["rows"] if row["case"] == case and row["latency_ms"] == 0]
+
+
+def _row(database: str, case: str, members: int) -> Found | None:
+    return next((row for row in _rows(database, case) if row["members"] == members), None)
+
+
+def _per_second(row: Found | None) -> str:
+    return f"{row['ours']['rows'] / row['ours']['wall']:,.0f}" if row else NOT_MEASURED
+
+
 def _table(head: Sequence[str], lines: Iterable[Sequence[str]], *, numbers_from: int) -> str:
     rule = ["---" if place < numbers_from else "---:" for place in range(len(head))]
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *lines))
@@ -142,21 +184,22 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "lags": lags,
     "questions": questions,
     "aims": aims,
+    "beside_php": beside_php,
+    "ten_million": ten_million,
 }
+SECTION = re.compile(r"<!-- figures: (\w+) -->.*?<!-- end -->", re.DOTALL)
 
 
 def written(page: str) -> str:
-    """The page with each section's figures as they are in ``bench/results/``."""
-    for name, render in SECTIONS.items():
-        begin, end = f"<!-- figures: {name} -->", "<!-- end -->"
-        before, _, rest = page.partition(begin)
-        page = f"{before}{begin}\n\n{render()}\n{end}{rest.partition(end)[2]}"
-    return page
+    """The page with each section's figures as they are in ``bench/results/``. Raises KeyError for an unknown one."""
+    return SECTION.sub(lambda found: f"<!-- figures: {found[1]} -->\n\n{SECTIONS[found[1]]()}\n<!-- end -->", page)
 
 
 def main() -> None:
-    """Write the page."""
-    PAGE.write_text(written(PAGE.read_text("utf-8")), "utf-8")
+    """Write the pages."""
+    for name in PAGES:
+        page = ROOT / name
+        page.write_text(written(page.read_text("utf-8")), "utf-8")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,7 @@ def set_up(settings: LogSettings, stream: TextIO = sys.stderr) -> None:
     logging.getLogger("aiohttp.server").filters[:] = [MalformedRequests()]
     for noisy in ("aiosqlite", "asyncio", "httpx", "httpcore", "apscheduler"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+    logging.getLogger("asyncmy").setLevel(max(level, logging.ERROR))  # a warning for each row that was there already
 
 
 class MalformedRequests(logging.Filter):

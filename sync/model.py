@@ -72,7 +72,8 @@ class MemberOperation:
     """One call that Mailchimp is to carry out for a cache row.
 
     *path_tail* comes after ``/lists/LIST/`` (``members/HASH``, ``members/HASH/tags``); *cause* is the time of the
-    CiviCRM change behind it (aware UTC).
+    CiviCRM change behind it, and *decided* that from which a change at Mailchimp overrules it, where that is another
+    (aware UTC): an undo is no change of anybody's mind, but it knows what the members were.
     """
 
     kind: str
@@ -80,11 +81,22 @@ class MemberOperation:
     path_tail: str
     body: dict[str, Any] = field(default_factory=dict)
     cause: datetime | None = None
+    decided: datetime | None = None
+
+    @property
+    def overruled_after(self) -> datetime | None:
+        """A change at Mailchimp later than this is one that the operation does not know of; None: not known."""
+        return self.decided or self.cause
 
     @property
     def kind_group(self) -> OperationKind:
         """The group of kinds in which this replaces what waits for the row."""
         return KIND_GROUPS.get(self.kind, OperationKind.MEMBER)
+
+    @property
+    def status(self) -> str | None:
+        """The status that it gives the member; None: the member keeps its own."""
+        return MemberStatus.ARCHIVED if self.kind == OperationKind.ARCHIVE else self.body.get("status") or None
 
     @property
     def is_data(self) -> bool:

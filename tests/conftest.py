@@ -6,9 +6,11 @@ test that is parametrized by the kind of database runs once in each of the two r
 
 import gc
 import os
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import structlog
@@ -97,6 +99,20 @@ def _opens_a_database(item: pytest.Item) -> bool:
         "prepare_site",
     }
     return not {"store", "site"}.isdisjoint(getattr(item, "fixturenames", ())) or not ways.isdisjoint(known)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network() -> Iterator[None]:
+    """A test that asks for another machine's address would wait for the network, and mean another thing with it."""
+    resolve = socket.getaddrinfo
+
+    def local_only(host: Any, *args: Any, **kwargs: Any) -> Any:
+        name = host.decode() if isinstance(host, bytes) else host
+        assert not name or name == "localhost" or name[0] in "0123456789:", f"{name} is no address of this machine"
+        return resolve(host, *args, **kwargs)
+
+    with mock.patch.object(socket, "getaddrinfo", local_only):
+        yield
 
 
 @pytest.fixture(autouse=True)

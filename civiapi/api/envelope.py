@@ -88,6 +88,11 @@ def scalar(value: Any) -> str:
     return str(value)
 
 
+def shown(value: Any) -> str:
+    """A caller's value as messages name it: a scalar as answers have it, a list or a map as PHP's ``Array``."""
+    return "Array" if isinstance(value, list | dict) else scalar(value)
+
+
 def stringified(value: Any) -> Any:
     """Every scalar in *value* as text; maps and lists keep their shape."""
     if isinstance(value, dict):

@@ -10,15 +10,15 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, FromClause, Table, and_, exists, false, or_, select, true
+from sqlalchemy import ColumnElement, Connection, FromClause, Table, and_, case, exists, false, or_, select
 
 from civiapi.api.call import ALL_PERMISSIONS, Call, Caller
-from civiapi.api.declaration.fields import Field
+from civiapi.api.declaration.fields import Field, FixedOptions
 from civiapi.api.declaration.spec import Access, Action, Entity, Permissions, Registry, Request
 from civiapi.api.errors import ApiError, Unauthorized
 from civiapi.api.parameters.options import is_empty
 from civiapi.api.store_errors import no_such_reference
-from civiapi.store.databases.expressions import in_list
+from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema import tables
 
 DEFAULT: Permissions = ("administer CiviCRM",)
@@ -147,27 +147,59 @@ def contact_seen(access: Access, contact_id: ColumnElement[Any], me: Any) -> Col
     return ~exists().where(_DELETED.c.id == contact_id, _DELETED.c.is_deleted != 0)
 
 
-def rows_seen(access: Access, entity: Entity, table: FromClause, me: Any) -> ColumnElement[bool] | None:
-    """The condition under which a row of *table* (the entity's, or an alias of it) is seen; ``None``: always."""
+def rows_seen(
+    registry: Registry, entity: Entity, table: FromClause, me: Any, *, nested: bool = False
+) -> ColumnElement[bool] | None:
+    """The condition under which a row of *table* (the entity's, or an alias of it) is seen; ``None``: always.
+
+    *nested*: the row is looked at for another one that is about it.
+    """
+    access = registry.access
     if entity.contact_link is not None:
         return _linked_rows_seen(access, *entity.contact_link, table, me)
     if not entity.contact_field:
         return None
     if entity.table is tables.contact:
         if access.sees_all:
-            return None if access.sees_trash else table.c.is_deleted == 0
+            return None if access.sees_trash else unindexed(table.c.is_deleted) == 0
         return contact_seen(access, table.c.id, me)
     conditions = [contact_seen(access, table.c[entity.contact_field], me)]
     if entity.other_contact_field:
         conditions.append(contact_seen(access, table.c[entity.other_contact_field], me))
-    if entity.contact_table_field and conditions[0] is not None:
-        of_contact = table.c[entity.contact_table_field] == CONTACT_TABLE
-        conditions = [or_(and_(~of_contact, true() if access.sees_all else false()), and_(of_contact, conditions[0]))]
+    if entity.contact_table_field:
+        conditions[0] = _subject_seen(registry, entity, table, me, conditions[0], nested=nested)
     mark, author, permission = entity.private
     if mark and access.sees_private is not None and permission not in access.sees_private:
         conditions.append(or_(table.c[mark] == "0", table.c[mark] == "", table.c[author] == me))
     found = [one for one in conditions if one is not None]
     return and_(*found) if found else None
+
+
+def _subject_seen(
+    registry: Registry, entity: Entity, table: FromClause, me: Any, contact: ColumnElement[bool] | None, *, nested: bool
+) -> ColumnElement[bool] | None:
+    """The condition under which the row is seen that a row of *table* is about; *contact*: where it is a contact."""
+    kind, row_id = table.c[entity.contact_table_field], table.c[entity.contact_field]
+    if not registry.access.sees_all:
+        return contact if contact is None else and_(kind == CONTACT_TABLE, contact)
+    found = [] if contact is None else [or_(kind != CONTACT_TABLE, contact)]
+    for target in [] if nested else _subjects(registry, entity):
+        assert target.table is not None  # noqa: S101  it was found by its table
+        there = target.table.alias("subject")
+        condition = rows_seen(registry, target, there, me, nested=True)
+        if condition is not None:
+            found.append(or_(kind != target.table.name, exists().where(there.c.id == row_id, condition)))
+    return and_(*found) if found else None
+
+
+def _subjects(registry: Registry, entity: Entity) -> list[Entity]:
+    """The entities, besides contacts, that rows of *entity* may be about."""
+    options = entity.by_name[entity.contact_table_field].options
+    if isinstance(options, FixedOptions):
+        found = [registry.of_table(one.value) for one in options.choices]
+    else:
+        found = [one for one in registry.entities() if one.table is not None]
+    return [one for one in found if one is not None and one.table is not tables.contact]
 
 
 def _linked_rows_seen(
@@ -186,9 +218,45 @@ def _linked_rows_seen(
     return or_(~exists().where(of_row), through) if access.sees_all else through
 
 
+def reference_seen(
+    registry: Registry, entity: Entity, field: Field, column: ColumnElement[Any], me: Any
+) -> ColumnElement[bool] | None:
+    """The condition under which the row is seen that *column*, a *field* of *entity*, refers to; ``None``: always."""
+    target = registry.find_entity(field.fk)
+    if target is None or target.table is None or field.name in (entity.contact_field, entity.other_contact_field):
+        return None  # rows are seen with their contacts
+    if target.table is tables.contact:
+        return contact_seen(registry.access, column, me)
+    if target.contact_link == (entity.table, field.name):
+        return None  # seen through this very row
+    referred = target.table.alias("referred")
+    condition = rows_seen(registry, target, referred, me)
+    return None if condition is None else exists().where(referred.c.id == column, condition)
+
+
+def value_seen(
+    registry: Registry, entity: Entity, field: Field, table: FromClause, me: Any
+) -> ColumnElement[bool] | None:
+    """The condition under which a field with a column is read in a row of *table*; ``None``: always.
+
+    Hidden are, of others, what is read on one's own contact alone; references to rows that are not seen; and what is
+    copied from contacts that are not seen.
+    """
+    if field.own_only:
+        own: ColumnElement[bool] = table.c[entity.contact_field] == me
+        return own
+    if field.fk:
+        return reference_seen(registry, entity, field, table.c[field.name], me)
+    if field.copied_from:
+        source = table.c[field.copied_from]
+        condition = contact_seen(registry.access, source, me)
+        return None if condition is None else or_(source.is_(None), condition)
+    return None
+
+
 def seen(request: Request, table: FromClause, entity: Entity | None = None) -> list[ColumnElement[bool]]:
     """The conditions (none or one) under which the caller sees a row, for statements that are not kept."""
-    found = rows_seen(request.registry.access, entity or request.entity, table, request.caller.contact_id)
+    found = rows_seen(request.registry, entity or request.entity, table, request.caller.contact_id)
     return [] if found is None else [found]
 
 
@@ -238,10 +306,21 @@ def check_new_owner(conn: Connection, request: Request, field: str, contact_id: 
         check_reference(conn, request, field, contact_id)
 
 
-def check_reference(conn: Connection, request: Request, field: str, contact_id: int) -> None:
-    """Raise the error of a reference to nobody for a contact that the caller does not see."""
-    if unseen_contacts(conn, request, [contact_id]):
-        raise no_such_reference(field, contact_id)
+def check_subject(conn: Connection, request: Request, field: str, table: str, row_id: int) -> None:
+    """Raise ``ApiError`` unless the caller may write about this row of a *table* that is not of contacts."""
+    check_edit(request.caller, None)
+    if (target := request.registry.of_table(table.lower())) is not None:
+        check_reference(conn, request, field, row_id, target.name)
+
+
+def check_reference(conn: Connection, request: Request, field: str, row_id: int, to: str = "Contact") -> None:
+    """Raise the error of a reference to nothing for a row, of the entity *to*, that the caller does not see."""
+    target = request.registry.find_entity(to)
+    if target is None or target.table is None:
+        return
+    wanted = select(target.table.c.id).where(target.table.c.id == row_id, *seen(request, target.table, target))
+    if conn.execute(wanted).first() is None:
+        raise no_such_reference(field, row_id)
 
 
 def unseen_contacts(conn: Connection, request: Request, ids: Sequence[int]) -> list[int]:
@@ -254,17 +333,29 @@ def unseen_contacts(conn: Connection, request: Request, ids: Sequence[int]) -> l
 
 def check_fields(conn: Connection, request: Request) -> None:
     """Raise ``ApiError`` for a field in the checked parameters of a ``create`` that the caller may not write,
-    or that refers to a contact that the caller does not see."""
+    or that refers to a row that the caller does not see."""
     caller, entity, params = request.caller, request.entity, request.params
     for _, text in denied_fields(request):
         raise Unauthorized(text)
-    access = request.registry.access
-    if access.sees_all and access.sees_trash:
+    if request.registry.access.sees_everybody:
         return
-    for one in entity.contact_references:
+    for one in entity.references:
         value = params.get(one.name)
-        if isinstance(value, int) and value != caller.contact_id and one.name != entity.contact_field:
-            check_reference(conn, request, one.name, value)
+        is_own = one.fk == "Contact" and value == caller.contact_id
+        if isinstance(value, int) and not is_own and one.name != entity.contact_field:
+            check_reference(conn, request, one.name, value, one.fk)
+
+
+def emptied_unseen(conn: Connection, request: Request) -> set[str]:
+    """The fields that an update empties although the caller does not see the value: they send back what they read."""
+    entity, table, me = request.entity, request.entity.table, request.caller.contact_id
+    if request.id is None or table is None:
+        return set()
+    emptied = [one for one in entity.fields if request.params.get(one.name, "") is None and one.name in table.c]
+    conditions = {one.name: value_seen(request.registry, entity, one, table, me) for one in emptied}
+    hidden = [case((one, None), else_=name) for name, one in conditions.items() if one is not None]
+    row = conn.execute(select(*hidden).where(table.c.id == request.id)).first() if hidden else None
+    return set(row or ()) - {None}
 
 
 def denied_fields(request: Request) -> Iterator[tuple[str, str]]:

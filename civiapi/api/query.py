@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    Case,
     ColumnElement,
     Connection,
     FromClause,
@@ -28,10 +29,10 @@ from sqlalchemy import (
 from civiapi.api.declaration import option_lists as lists
 from civiapi.api.declaration.fields import Field, OptionGroup, OptionTable
 from civiapi.api.declaration.spec import Entity, Registry, Request, Result
-from civiapi.api.envelope import TextRows, scalar
-from civiapi.api.errors import ApiError
+from civiapi.api.envelope import TextRows, scalar, shown
+from civiapi.api.errors import ApiError, InvalidValue
 from civiapi.api.parameters.params import CONTROL, MAX_VALUES, NULL_TESTS, OPERATORS, check_filter, too_many
-from civiapi.api.permissions import contact_seen, rows_seen
+from civiapi.api.permissions import rows_seen, value_seen
 from civiapi.runtime.values import call_value
 from civiapi.store.databases.compiled_query import ME, Binder, CompiledQuery, compile_query
 from civiapi.store.databases.expressions import begins_like
@@ -177,7 +178,17 @@ def refused_filter(entity: Entity, name: str) -> ApiError:
 
 
 def as_filter(path: str, field: Field, value: Any) -> Filter:
-    """A checked value, or a map of operator and operand, as a filter."""
+    """A checked value, or a map of operator and operand, as a filter.
+
+    Raises ``ApiError`` for lists and maps within, which the check lets through where ``create`` takes them.
+    """
+    found = _as_filter(path, value)
+    if any(isinstance(one, list | dict) for one in found.values):
+        raise InvalidValue(f"{field.name} is not a valid string", 2001, error_field=field.name, type="string")
+    return found
+
+
+def _as_filter(path: str, value: Any) -> Filter:
     if isinstance(value, dict) and value:
         operator, operand = next(iter(value.items()))
         if operator in NULL_TESTS:
@@ -193,6 +204,9 @@ def as_filter(path: str, field: Field, value: Any) -> Filter:
 
 def condition(column: ColumnElement[Any], operator: str, bind: Binder, count: int) -> ColumnElement[bool]:
     """The SQL of one filter, with bind parameters for *count* values."""
+    if isinstance(column, Case) and operator != "IS NULL":  # ``readable`` hides values: an index finds those compared
+        [(seen, value)] = column.whens
+        return and_(condition(value, operator, bind, count), seen)
     if operator in ("IN", "NOT IN"):
         return bind.among(column, negated=operator == "NOT IN")
     values = [bind() for _ in range(count)]
@@ -267,23 +281,14 @@ def _option_steps(steps: list[PathStep], field: Field, rest: list[str]) -> list[
 def readable(registry: Registry, entity: Entity, table: FromClause, name: str) -> ColumnElement[Any] | None:
     """The column of a field, in the entity's *table* or an alias of it, as the caller may read it.
 
-    Every select reads through here: what may be read on one's own contact alone, and references to contacts that the
-    caller does not see, and what is copied from these, are NULL. ``None``: no such column.
+    Every select reads through here: what the caller does not see is NULL. ``None``: no such column.
     """
     field = entity.by_name.get(name)
     column = None if field is None or entity.table is None else table.c.get(field.name)
     if field is None or column is None:
         return None
-    if field.own_only:
-        return case((table.c[entity.contact_field] == ME, column))
-    if field.fk == "Contact" and field.name != entity.contact_field:
-        seen = contact_seen(registry.access, column, ME)
-        return column if seen is None else case((seen, column))
-    if field.copied_from:
-        source = table.c[field.copied_from]
-        seen = contact_seen(registry.access, source, ME)
-        return column if seen is None else case((or_(source.is_(None), seen), column))
-    return column
+    seen = value_seen(registry, entity, field, table, ME)
+    return column if seen is None else case((seen, column))
 
 
 @lru_cache(maxsize=1000)
@@ -327,7 +332,7 @@ class JoinBuilder:
         column, options = here.c[step.field.name], step.field.options
         if step.target is not None and step.target.table is not None:
             there = _alias(step.target.table, trail)
-            seen = rows_seen(self.registry.access, step.target, there, ME)
+            seen = rows_seen(self.registry, step.target, there, ME)
             return there, there.c.id == column if seen is None else and_(there.c.id == column, seen)
         if isinstance(options, OptionTable):
             there = _alias(options.table, trail)
@@ -360,7 +365,7 @@ def or_groups(request: Request, present: Sequence[str]) -> tuple[tuple[str, ...]
         names = [part.strip() for part in group.split(",")] if isinstance(group, str) else list(group)
         for name in names:
             if name not in present:
-                raise ApiError(f"'{name}' specified in OR group but not added to params", 2000)
+                raise ApiError(f"'{shown(name)}' specified in OR group but not added to params", 2000)
         out.append(tuple(dict.fromkeys(names)))
     if len(out) > MAX_GROUPS:
         raise ApiError(f"At most {MAX_GROUPS} OR groups can be given", 2000)
@@ -473,7 +478,7 @@ def _build(
         assert column is not None  # noqa: S101  read_filters has looked it up
         conditions[one.path] = condition(column, one.sql_operator, bind, len(one.operands))
     where = combined(conditions, groups)
-    if (seen := rows_seen(request.registry.access, request.entity, joins.table, ME)) is not None:
+    if (seen := rows_seen(request.registry, request.entity, joins.table, ME)) is not None:
         where.append(seen)
     order = ordering(joins, request.options.sort)
     if request.options.is_count:

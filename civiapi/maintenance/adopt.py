@@ -115,6 +115,7 @@ def _civicrm(conn: Connection, there: set[str]) -> Iterator[Finding]:
         f"{many(history, 'subscription history row')}",
     )
     yield from adopt_checks.columns(conn)
+    yield from adopt_checks.rights(conn, there)
     yield from adopt_checks.character_sets(conn)
     yield from adopt_checks.language(conn)
 

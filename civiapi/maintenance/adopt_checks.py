@@ -1,10 +1,11 @@
 """What a database that CiviCRM made has to be checked for before civiapi works on it; reads only.
 
-Columns that its version lacks, character sets, the time zone that its rows were written in, and who has an API key.
+Columns that its version lacks, rights of the database's user, character sets, the time zone that its rows were written
+in, and who has an API key.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, select
@@ -14,7 +15,7 @@ from civiapi.settings import UserSettings
 from civiapi.store.clock import SITE_FORMAT, SiteClock
 from civiapi.store.databases import dialect, expressions, languages
 from civiapi.store.schema.live_columns import absent_columns, demanded_columns
-from civiapi.store.schema.tables import contact, email, group, group_contact, subscription_history, uf_match
+from civiapi.store.schema.tables import METADATA, contact, email, group, group_contact, subscription_history, uf_match
 from sync.reports.checks import Finding, Severity, check
 from sync.store.tables import batch, cache, status, update
 
@@ -33,6 +34,13 @@ NEEDED = {
     **{table.name: {column.name for column in table.c} for table in (batch, cache, status, update)},
 }
 """The columns that a sync cannot do without."""
+
+_RIGHTS_NEEDED = {
+    group.name: {"SELECT"},
+    **{one.name: {"SELECT", "INSERT", "UPDATE"} for one in (contact, email, group_contact, subscription_history)},
+    **{one.name: {"SELECT", "INSERT", "UPDATE", "DELETE"} for one in (batch, cache, status, update)},
+}
+"""What a sync cannot do without on each of these tables."""
 
 
 def columns(conn: Connection) -> Iterator[Finding]:
@@ -54,6 +62,18 @@ def columns(conn: Connection) -> Iterator[Finding]:
                 yield Finding(f"column:{column}", Severity.INFO, sentence)
 
 
+def rights(conn: Connection, there: Set[str]) -> Iterator[Finding]:
+    """The tables of *there* on which the database's user may not do all that a sync or the API does."""
+    for name, table in sorted(METADATA.tables.items()):
+        lacking = dialect.lacking_rights(conn, table) if name in there else []
+        if lacking:
+            stops = not _RIGHTS_NEEDED.get(name, set()).isdisjoint(lacking)
+            sentence = f"The database's user lacks the right {', '.join(lacking)} on {name}."
+            use = "A sync needs it" if stops else "Calls of the API that need it will fail"
+            remedy = f"{use}: GRANT {', '.join(lacking)} ON {name} to that user."
+            yield Finding(f"rights:{name}", Severity.ERROR if stops else Severity.NOTICE, sentence, remedy)
+
+
 def language(conn: Connection) -> Iterator[Finding]:
     """Of a CiviCRM in several languages, whose texts civiapi reads and writes."""
     if views := languages.views_of(conn.dialect):
@@ -70,7 +90,7 @@ def character_sets(conn: Connection) -> Iterator[Finding]:
     for table, collation in dialect.table_collations(conn):
         charset = collation.partition("_")[0]
         charsets["utf8mb3" if charset in ("utf8", "utf8mb3") else charset].add(table)
-        collations[collation] += 1
+        collations[collation] += not table.startswith("log_")  # nothing is compared with these
     for charset, tables in sorted(charsets.items()):
         if charset == "utf8mb4":
             continue
@@ -80,7 +100,7 @@ def character_sets(conn: Connection) -> Iterator[Finding]:
             + ("of four bytes (emoji) are cut." if charset == "utf8mb3" else "that it does not have are refused.")
         )
         yield Finding(charset, Severity.NOTICE, sentence, "Convert these tables of CiviCRM's to utf8mb4.")
-    if len(collations) > 1:
+    if len(+collations) > 1:
         shown = ", ".join(f"{name} ({count} tables)" for name, count in collations.most_common())
         yield Finding("collations", Severity.INFO, f"Tables have different collations: {shown}.")
 

@@ -4,21 +4,22 @@ To what ``System.check`` reads from the database this adds the settings, and wha
 the keys are valid and the webhooks in place. What Mailchimp says of webhooks is stored; nothing else is changed.
 """
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from civiapi.app import App
 from civiapi.maintenance.old_hooks import old_hooks
 from civiapi.runtime.private_files import others_may_read
-from civiapi.settings import Settings
+from civiapi.settings import Settings, UserSettings
 from civiapi.store.clock import SiteClock
+from civiapi.store.schema.tables import contact
 from entities.site import system_checks
 from sync.connections.config import read_config
 from sync.connections.webhook_signatures import find_signed_lists
-from sync.connections.webhook_update import check_all_webhooks
+from sync.connections.webhook_update import check_webhooks
 from sync.connections.webhooks import HookHealth
 from sync.errors import SyncError
 from sync.mailchimp.errors import MailchimpError
@@ -29,18 +30,23 @@ async def examine(app: App, settings_file: Path | None = None) -> AsyncIterator[
     """Check settings, files, database, Mailchimp keys and webhooks, in that order."""
     files = _files(app.settings.database.file, settings_file)
     database = await app.store.read(_database, app.store.clock, app.sync.quiet)
-    for finding in (*_settings(app.settings), *files, *database):
+    users = await app.store.read(_users, app.settings.users)
+    for finding in (*_settings(app.settings), *users, *files, *database):
         yield finding
     try:
         accounts = (await app.store.read(read_config)).accounts
     except SyncError:  # ``_database`` has a finding for it
         return
+    answering = []
     for api_key in accounts:
-        yield await _key(app, api_key)
-    for finding in await old_hooks(app.store, app.clients, app.settings.server.base_url):
+        key = await _key(app, api_key)
+        yield key
+        if key.ok:  # else each question more would wait for the same error
+            answering.append(api_key)
+    for finding in await old_hooks(app.store, app.clients, app.settings.server.base_url, answering):
         yield finding
-    if accounts and app.settings.server.base_url:
-        for finding in await _webhooks(app):
+    if answering and app.settings.server.base_url:
+        for finding in await _webhooks(app, answering):
             yield finding
 
 
@@ -54,6 +60,22 @@ def _settings(settings: Settings) -> Iterator[Finding]:
     yield check("users", not settings.users, f"{len(settings.users)} user(s) in the settings.", remedy)
     remedy = "Set it to where Mailchimp can reach this server; without it, changes arrive with the next sync only."
     yield is_set("baseUrl", "base_url", server.base_url, remedy, Severity.NOTICE)
+
+
+def _users(conn: Connection, users: Sequence[UserSettings]) -> list[Finding]:
+    """A finding for each user of the settings whose contact is not there, or is in the trash."""
+    found = []
+    for user in users:
+        if user.contact_id is None:
+            continue
+        is_deleted = conn.execute(select(contact.c.is_deleted).where(contact.c.id == user.contact_id)).scalar()
+        if is_deleted == 0:
+            continue
+        why = "does not exist" if is_deleted is None else "is in the trash"
+        sentence = f"[user:{user.name}] is contact {user.contact_id}, which {why}."
+        remedy = "Correct contact_id, or leave it out: then a contact is created."
+        found.append(Finding(f"userContact:{user.name}", Severity.WARNING, sentence, remedy))
+    return found
 
 
 def _files(database: Path | None, settings_file: Path | None) -> Iterator[Finding]:
@@ -87,10 +109,10 @@ async def _key(app: App, api_key: str) -> Finding:
     return Finding(code, Severity.OK, f"{name} is valid (account {account.get('account_name', '')}).")
 
 
-async def _webhooks(app: App) -> list[Finding]:
+async def _webhooks(app: App, accounts: Collection[str]) -> list[Finding]:
     base_url = app.settings.server.base_url
     try:
-        health = await check_all_webhooks(app.store, app.clients, base_url)
+        health = await check_webhooks(app.store, app.clients, base_url, accounts)
     except SyncError as error:
         return [Finding("webhooks", Severity.WARNING, f"Webhooks could not be checked: {error}")]
     signed = await app.store.read(find_signed_lists)

@@ -1,7 +1,7 @@
 """Webhooks at Mailchimp that bear a secret of ours and call another address: the old CiviCRM's, as a rule."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,14 +27,21 @@ async def find_old_hooks(store: Store, settings: Settings) -> list[Finding]:
         await clients.close()
 
 
-async def old_hooks(store: Store, clients: ClientPool, base_url: str) -> list[Finding]:
-    """A finding for each webhook of the accounts that bears our secret and does not call *base_url* (ours)."""
+async def old_hooks(
+    store: Store, clients: ClientPool, base_url: str, accounts: Collection[str] | None = None
+) -> list[Finding]:
+    """A finding for each webhook that bears our secret and does not call *base_url* (ours).
+
+    Asks the accounts with these API keys; None: all.
+    """
     try:
         config = await store.read(read_config)
     except BadConfig:
         return []
     found = []
     for key, account in config.accounts.items():
+        if accounts is not None and key not in accounts:
+            continue
         try:
             async with asyncio.timeout(MAX_SECONDS):
                 found += await _of_account(clients, config, key, account, base_url)

@@ -39,7 +39,12 @@ class StoreBusy(StoreError):
 
 
 class ConstraintBroken(StoreError):
-    """A row breaks a rule of its table."""
+    """A row breaks a rule of its *table*, empty where that is not known; the text, which callers of the API get, does
+    not name it."""
+
+    def __init__(self, message: str, table: str = "") -> None:
+        super().__init__(message)
+        self.table = table
 
 
 class NotUnique(ConstraintBroken):

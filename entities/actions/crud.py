@@ -13,7 +13,7 @@ from civiapi.api.declaration.fields import DATE, DATES, INT, Field
 from civiapi.api.declaration.spec import Action, Entity, Request, Result, Run
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters.options import is_empty
-from civiapi.api.permissions import CONTACT_TABLE, check_edit, check_new_owner, check_old_owner
+from civiapi.api.permissions import CONTACT_TABLE, check_new_owner, check_old_owner, check_subject
 from civiapi.store.databases.compiled_query import Binder
 from civiapi.store.schema.live_columns import demanded_columns, live_values
 from civiapi.store.text.encoded_text import decode, is_encoded
@@ -60,7 +60,7 @@ def check_owners(conn: Connection, request: Request, given: Mapping[str, Any]) -
         before = conn.execute(select(table.c[owner], table.c[kind]).where(table.c.id == row_id)).mappings().one()
         after = {**before, **given}
     if kind and str(after.get(kind)).lower() != CONTACT_TABLE:
-        check_edit(request.caller, None)
+        check_subject(conn, request, owner, str(after.get(kind)), after[owner])
     else:
         check_new_owner(conn, request, owner, after.get(owner))
 
@@ -126,7 +126,7 @@ def without_nulls(conn: Connection, table: Any, given: Mapping[str, Any], *, zer
     for name in [name for name, value in values.items() if value is None and not table.c[name].nullable]:
         default = table.c[name].server_default
         if zero and default is not None:
-            values[name] = default.arg.text
+            values[name] = default.arg if isinstance(default.arg, str) else default.arg.text
         else:
             del values[name]
     return values

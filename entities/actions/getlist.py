@@ -6,6 +6,7 @@ from civiapi.api import query
 from civiapi.api.context import Context
 from civiapi.api.declaration.fields import Field
 from civiapi.api.declaration.spec import Action, Request, Result
+from civiapi.api.envelope import shown
 from civiapi.api.parameters.options import integer, is_empty
 
 PAGE = 10
@@ -17,8 +18,8 @@ _PARAMS = (
 async def getlist(request: Request, ctx: Context) -> Result:
     """Rows found by ``input`` in the search field, or by ``id``, in the form an autocomplete shows."""
     asked = request.params
-    label = str(asked.get("label_field") or request.entity.label_field or "id")
-    id_field = str(asked.get("id_field") or "id")
+    label = shown(asked.get("label_field") or request.entity.label_field or "id")
+    id_field = shown(asked.get("id_field") or "id")
     described = _texts(asked.get("description_field")) or list(request.entity.description_fields)
     extra = _texts(asked.get("extra"))
     for name in (asked.get("search_field"), asked.get("id_field")):
@@ -37,10 +38,10 @@ async def getlist(request: Request, ctx: Context) -> Result:
 def _check_searched(request: Request, name: Any) -> None:
     """Raise ``ApiError`` for a field that is not there: unlike one of the caller's own filters it is not ignored."""
     entity = request.entity
-    if is_empty(name) or entity.table is None or str(name) in entity.by_name:
+    if is_empty(name) or entity.table is None or shown(name) in entity.by_name:
         return
-    if "." not in str(name) or query.follow(request.registry, entity, str(name)) is None:
-        raise query.refused_filter(entity, str(name))
+    if "." not in shown(name) or query.follow(request.registry, entity, shown(name)) is None:
+        raise query.refused_filter(entity, shown(name))
 
 
 async def _find(
@@ -57,7 +58,7 @@ async def _find(
             return exact, True
         page -= 1 if exact else 0
     if text:
-        search = str(request.params.get("search_field") or label)
+        search = shown(request.params.get("search_field") or label)
         base = {**base, search: {"LIKE": f"%{text}%"}}
     options = {"limit": PAGE + 1, "offset": PAGE * (page - 1), "sort": request.entity.list_sort or label}
     rows = await _get(request, ctx, {**base, "options": options})
@@ -81,7 +82,7 @@ def _several(value: Any) -> list[Any]:
 
 
 def _texts(value: Any) -> list[str]:
-    return [str(part) for part in _several(value)]
+    return [shown(part) for part in _several(value)]
 
 
 def _shown(row: dict[str, Any], id_field: str, label: str, described: list[str], extra: list[str]) -> dict[str, Any]:

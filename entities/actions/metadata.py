@@ -13,7 +13,7 @@ from civiapi.api.declaration import option_lists as lists
 from civiapi.api.declaration.fields import INT, STRING, Field, Option
 from civiapi.api.declaration.names import action_name
 from civiapi.api.declaration.spec import Action, Entity, Request, Result
-from civiapi.api.envelope import as_key
+from civiapi.api.envelope import as_key, shown
 from civiapi.api.errors import ApiError, NoSuchAction, ReturnedError
 from civiapi.api.parameters import custom_fields, params
 from civiapi.api.permissions import DEFAULT, OPEN, may_get, seen
@@ -55,7 +55,7 @@ def _context(raw: Any) -> str:
 
 def getfield(conn: Connection, request: Request) -> Result:
     """One field of an action."""
-    name, action = str(request.params["name"]), action_name(str(request.params.get("action") or "get"))
+    name, action = shown(request.params["name"]), action_name(str(request.params.get("action") or "get"))
     known = describe.action_of(request.registry, request.entity, action)
     field = _field(request.entity, known, name) or _custom(conn, request, name).get(name)
     if known is None or field is None:
@@ -73,7 +73,7 @@ def _field(entity: Entity, action: Action | None, name: str) -> Field | None:
 
 def getoptions(conn: Connection, request: Request) -> Result:
     """The choices of a coded field: stored value to label, or as ``context`` says."""
-    name, context = str(request.params["field"]), str(request.params.get("context") or "")
+    name, context = shown(request.params["field"]), shown(request.params.get("context") or "")
     field = request.entity.by_name.get(name) or _custom(conn, request, name).get(name)
     if field is None:
         raise ReturnedError(f"The field '{name}' doesn't exist.")

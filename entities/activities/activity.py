@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, insert, select
 
 from civiapi.api import query
+from civiapi.api.call import Caller
 from civiapi.api.declaration import option_lists as lists
 from civiapi.api.declaration.fields import (
     BOOLEAN,
@@ -33,7 +34,6 @@ from civiapi.api.permissions import (
     seen,
     unseen_contacts,
 )
-from civiapi.api.store_errors import no_such_reference
 from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema import tables
 from entities.actions import crud
@@ -78,7 +78,7 @@ def _given_ids(value: Any) -> set[int]:
 
 
 def _ids(name: str, value: Any) -> set[int]:
-    """The ids in a filter or a parameter: one, a list, text with commas, or the operators ``=`` and ``IN``."""
+    """The ids in a filter or a parameter: one, a list, text with commas, or the operators ``=`` (one id) and ``IN``."""
     if isinstance(value, dict) and len(value) == 1:
         operator, operand = next(iter(value.items()))
         if str(operator).upper() not in ("=", "IN"):
@@ -120,7 +120,6 @@ def save(conn: Connection, request: Request, given: dict[str, Any], row_id: int 
     given["modified_date"] = now
     parties = _given_parties(request)
     _check_rights(conn, request, parties, row_id)
-    check_activity_reference(conn, request, "parent_id", given.get("parent_id"))
     if row_id is None:
         given["created_date"] = now
         given["activity_date_time"] = given.get("activity_date_time") or now
@@ -151,10 +150,9 @@ def _check_rights(conn: Connection, request: Request, parties: Mapping[str, Sequ
             check_edit(caller, caller.contact_id)
     else:
         check_activity(conn, request, row_id, f"No Activity with id {row_id}")
-        if not may_edit(caller, None):
-            check_edit(caller, _source(conn, row_id))
-            for one in contacts:
-                check_edit(caller, one)
+        check_source(conn, caller, row_id)
+        for one in contacts:
+            check_edit(caller, one)
     for one in unseen_contacts(conn, request, contacts):
         name = next(name for name, ids in parties.items() if one in ids)
         check_reference(conn, request, name, one)
@@ -168,18 +166,12 @@ def check_activity(conn: Connection, request: Request, activity_id: int, absent:
         raise ApiError(absent)
 
 
-def check_activity_reference(conn: Connection, request: Request, field: str, activity_id: int | None) -> None:
-    """Raise the error of a reference to nothing for an activity that the caller does not see."""
-    if activity_id is None:
-        return
-    wanted = select(activity.c.id).where(activity.c.id == activity_id, *seen(request, activity, ACTIVITY))
-    if conn.execute(wanted).first() is None:
-        raise no_such_reference(field, activity_id)
-
-
-def _source(conn: Connection, activity_id: int) -> int | None:
-    mine = activity_contact.c.activity_id == activity_id, activity_contact.c.record_type_id == SOURCE
-    return conn.execute(select(activity_contact.c.contact_id).where(*mine).limit(1)).scalar()
+def check_source(conn: Connection, caller: Caller, activity_id: int) -> None:
+    """Raise ``Unauthorized`` unless the caller may change this activity: they may change its source or all contacts."""
+    if not may_edit(caller, None):
+        mine = activity_contact.c.activity_id == activity_id, activity_contact.c.record_type_id == SOURCE
+        first = select(activity_contact.c.contact_id).where(*mine).order_by(activity_contact.c.id).limit(1)
+        check_edit(caller, conn.execute(first).scalar())
 
 
 def _store_parties(conn: Connection, request: Request, activity_id: int, parties: Mapping[str, Sequence[int]]) -> None:

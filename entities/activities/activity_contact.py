@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from civiapi.api.declaration.fields import INT, Field, FixedOptions, Option
 from civiapi.api.declaration.spec import Entity, Request
 from civiapi.store.schema import tables
 from entities.actions import crud
-from entities.activities.activity import ASSIGNEE, SOURCE, TARGET, check_activity_reference
+from entities.activities.activity import ASSIGNEE, SOURCE, TARGET, check_source
 
 RECORD_TYPES = FixedOptions(
     (
@@ -20,9 +20,13 @@ RECORD_TYPES = FixedOptions(
 
 
 def save(conn: Connection, request: Request, given: dict[str, Any], row_id: int | None) -> int:
-    """Store a link between an activity that the caller sees and a contact."""
-    # Else a link with oneself would show any activity.
-    check_activity_reference(conn, request, "activity_id", given.get("activity_id"))
+    """Store a link between an activity that the caller sees and a contact; its source decides who may change it."""
+    link, before = tables.activity_contact, {}
+    if row_id is not None:
+        before = dict(conn.execute(select(link).where(link.c.id == row_id)).mappings().one())
+    after = {**before, **given}
+    if after.get("record_type_id") == SOURCE and after != before:
+        check_source(conn, request.caller, after["activity_id"])
     return crud.store(conn, request, given, row_id)
 
 

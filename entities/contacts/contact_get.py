@@ -17,9 +17,9 @@ from civiapi.api.declaration.spec import Entity, Request, Result
 from civiapi.api.envelope import TextRows
 from civiapi.api.parameters import custom_fields
 from civiapi.api.parameters.custom_fields import CustomField
-from civiapi.api.parameters.options import is_empty
+from civiapi.api.parameters.options import integer, is_empty
 from civiapi.api.parameters.params import OPERATORS, check_filter, check_value
-from civiapi.api.permissions import may_get
+from civiapi.api.permissions import may_get, unseen_contacts
 from civiapi.store.databases.compiled_query import CompiledQuery
 from civiapi.store.schema import tables
 from entities.contacts import contact_lists
@@ -101,6 +101,10 @@ def get(conn: Connection, request: Request) -> Result:
     if options.is_count:
         return Result(int(rows[0][0]), unwrapped=True)
     found = _texts(conn, columns, compiled, rows)
+    for name in (name for name, _ in returned if custom[name].hides_contacts(request)):
+        seen = set(_seen_of(conn, request, [one for row in found for one in row[name]]))
+        for row in found:
+            row[name] = [one for one in row[name] if one in seen] or ""
     if columns.lists:
         contact_lists.add_lists(conn, request, found, columns.lists)
     return Result(found)
@@ -196,9 +200,19 @@ def _custom_filter(conn: Connection, request: Request, one: CustomField) -> quer
         if operator in ("IN", "=") or operator not in OPERATORS:
             values = next(iter(given.values())) if isinstance(given, dict) and operator in OPERATORS else given
             wanted = check_value(conn, request, "write", one.field, values) or []
+            if one.hides_contacts(request):
+                wanted = _seen_of(conn, request, wanted)
             return query.Filter(one.name, f"HOLDS {len(wanted)}", tuple(lists.pack([value]) for value in wanted))
+    if one.hides_contacts(request):
+        raise query.refused_filter(request.entity, one.name)
     checked = check_filter(conn, request, one.field, given)
     return _loosened(query.as_filter(one.name, one.field, checked))
+
+
+def _seen_of(conn: Connection, request: Request, ids: Sequence[str]) -> list[str]:
+    """Those of a list of contacts that exist for the caller."""
+    unseen = set(unseen_contacts(conn, request, [integer(one) or 0 for one in ids]))
+    return [one for one in ids if (integer(one) or 0) not in unseen]
 
 
 def _texts(conn: Connection, columns: _Columns, compiled: CompiledQuery, rows: Sequence[Sequence[Any]]) -> TextRows:

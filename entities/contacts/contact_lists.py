@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Connection, Select, Table, or_, select
 
 from civiapi.api import query
 from civiapi.api.declaration.spec import Request
+from civiapi.api.envelope import shown
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters.options import integer, is_empty
 from civiapi.api.parameters.params import MAX_VALUES, NULL_TESTS, OPERATORS, too_many
@@ -45,7 +46,7 @@ def filters(conn: Connection, request: Request) -> list[query.Filter]:
         kind, no = (tables.tag, "tag") if name == "tag" else (tables.group, "group")
         found = [_id(conn, kind, one) for one in values]
         if operator in _NEGATED and 0 in found:
-            raise ApiError(f"There is no {no} '{values[found.index(0)]}'", 2000)
+            raise ApiError(f"There is no {no} '{shown(values[found.index(0)])}'", 2000)
         smart = [] if name == "tag" else _smart(conn, request, found)
         both = (tuple(found), tuple(smart)) if smart else (tuple(found),)
         out.append(query.Filter(name, f"{'NOT ' * (operator in _NEGATED)}{'CACHED' if smart else 'LISTED'}", both))
@@ -66,6 +67,8 @@ def _operator(request: Request, name: str, given: Any) -> tuple[str, list[Any]]:
     if isinstance(given, str):
         given = given.split(",") if given.replace(",", "").replace(" ", "").isdigit() else [given]
     values = given if isinstance(given, list) else [given]
+    if not values and operator not in NULL_TESTS:
+        raise ApiError(f"invalid criteria for {operator}", 2000)
     if len(values) > MAX_VALUES:
         raise too_many()
     return operator, values

@@ -72,7 +72,7 @@ class ContactSelect:
         """The select of *sources* with *filters*, and the names of its columns."""
         request = self.request
         where = [self._condition(one, bind) for one in filters]
-        if (seen := rows_seen(request.registry.access, request.entity, contact, ME)) is not None:
+        if (seen := rows_seen(request.registry, request.entity, contact, ME)) is not None:
             where.append(seen)
         if request.options.is_count:
             return select(func.count(contact.c.id.distinct())).select_from(self._source()).where(*where), ("count",)
@@ -130,7 +130,7 @@ class ContactSelect:
                 theirs = and_(theirs, there.c.id == first)
             self._custom_joins[one.name] = there, theirs
         column = self._custom_joins[one.name][0].c[one.column_name]
-        if one.field.fk != "Contact":
+        if not one.field.fk or one.field.multiple:
             return column
         seen = contact_seen(self.request.registry.access, column, ME)
         return column if seen is None else case((seen, column))
@@ -144,7 +144,7 @@ class ContactSelect:
                 source = source.outerjoin(there, on)
         if _employer in self._joined:
             theirs = _employer.c.id == contact.c.employer_id
-            seen = rows_seen(self.request.registry.access, self.request.entity, _employer, ME)
+            seen = rows_seen(self.request.registry, self.request.entity, _employer, ME)
             source = source.outerjoin(_employer, theirs if seen is None else and_(theirs, seen))
         for there, on in self._custom_joins.values():
             source = source.outerjoin(there, on)
@@ -155,7 +155,9 @@ class ContactSelect:
         for part in self.request.options.sort:
             name, descending = query.sort_part(part)
             field = self.request.entity.by_name.get(name)
-            if name not in JOINED and name not in self._custom and (field is None or field.name not in COLUMNS):
+            custom = self._custom.get(name)
+            hidden = custom.hides_contacts(self.request) if custom else field is None or field.name not in COLUMNS
+            if name not in JOINED and hidden:
                 raise ApiError(f"Unknown field specified for sort. Cannot order by '{part.strip()}'")
             known = field.name if field is not None and field.name in COLUMNS else name
             column = self._column(known)

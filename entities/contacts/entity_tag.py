@@ -1,7 +1,7 @@
 """EntityTag: the tags of contacts, set for several contacts and tags at once and answered with counts.
 
 As in CiviCRM, ``create`` and ``delete`` take ``contact_id`` (or ``entity_id`` with ``entity_table``) and
-``tag_id``, each one or several, also as ``contact_id.1``, ``contact_id.2``… An existing tag is
+``tag_id`` (or its name), each one or several, also as ``contact_id.1``, ``contact_id.2``… An existing tag is
 counted as ``not_added``.
 """
 
@@ -12,15 +12,17 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, delete, insert, sel
 
 from civiapi.api import query
 from civiapi.api.declaration import option_lists as lists
-from civiapi.api.declaration.fields import INT, Field, FixedOptions
+from civiapi.api.declaration.fields import INT, Field, FixedOptions, OptionTable
 from civiapi.api.declaration.spec import Action, Entity, Request, Result
-from civiapi.api.errors import ApiError, InvalidValue, MandatoryMissing
+from civiapi.api.envelope import shown
+from civiapi.api.errors import ApiError, MandatoryMissing
 from civiapi.api.parameters.options import integer
-from civiapi.api.parameters.params import check_filter
-from civiapi.api.permissions import CONTACT_TABLE, check_edit, check_old_owner, unseen_contacts
+from civiapi.api.parameters.params import check_filter, no_option
+from civiapi.api.permissions import CONTACT_TABLE, check_edit, check_old_owner, check_subject, unseen_contacts
 from civiapi.store.schema import tables
 
 TABLES = FixedOptions.named(CONTACT_TABLE, "civicrm_activity", "civicrm_case", "civicrm_file")
+TAGS = OptionTable(tables.tag, label="name")
 entity_tag = tables.entity_tag
 
 
@@ -61,7 +63,7 @@ def _counts(total: int, done: int, done_key: str) -> Result:
 def _named(conn: Connection, request: Request) -> tuple[list[int], list[int], str]:
     sent, params = request.sent, request.params
     ids = _ids(sent, "contact_id") or _ids(sent, "entity_id")
-    tags = _ids({**sent, "tag_id": params.get("tag_id") or sent.get("tag_id")}, "tag_id")
+    tags = _tags(conn, {**sent, "tag_id": params.get("tag_id") or sent.get("tag_id")})
     missing = [name for name, found in (("contact_id", ids), ("tag_id", tags)) if not found]
     if missing:
         raise MandatoryMissing(missing)
@@ -72,11 +74,8 @@ def _named(conn: Connection, request: Request) -> tuple[list[int], list[int], st
         for one in unseen_contacts(conn, request, ids):
             raise ApiError(f"contact_id is not valid : {one}")
     else:
-        check_edit(request.caller, None)
-    known = set(conn.execute(select(tables.tag.c.id).where(tables.tag.c.id.in_(tags))).scalars())
-    for one in tags:
-        if one not in known:
-            raise ApiError(f"tag_id is not valid : {one}")
+        for one in ids:
+            check_subject(conn, request, "entity_id", table, one)
     return ids, tags, table
 
 
@@ -84,18 +83,37 @@ def _table(conn: Connection, given: Any) -> str:
     """The table that is meant, as it is stored."""
     found = lists.match(conn, TABLES, given) if isinstance(given, str) else None
     if found is None:
-        raise InvalidValue(f"'{given}' is not a valid option for field entity_table", 2001, error_field="entity_table")
+        raise no_option("entity_table", given)
     return found
+
+
+def _tags(conn: Connection, sent: Any) -> list[int]:
+    """The tags that are meant, by their ids or names. Raises ApiError where there is no such tag."""
+    tags: dict[int, None] = {}
+    for part in _parts(sent, "tag_id"):
+        if (found := lists.match(conn, TAGS, part)) is not None:
+            tags[int(found)] = None
+        elif integer(part) is not None:
+            raise ApiError(f"tag_id is not valid : {part}")
+        else:
+            raise no_option("tag_id", part)
+    return list(tags)
 
 
 def _ids(sent: Any, name: str) -> list[int]:
     """Every number under *name*, ``name.1``, ``name.2``…; each once, in the order sent."""
+    numbers = (integer(part) for part in _parts(sent, name))
+    return list(dict.fromkeys(number for number in numbers if number))
+
+
+def _parts(sent: Any, name: str) -> list[str]:
+    """Every value under *name*, ``name.1``, ``name.2``…"""
     values: list[Any] = []
     for key, value in sent.items():
         if key == name or key.startswith(f"{name}."):
             values += value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else [value]
-    numbers = (integer(part) for value in values for part in str(value).split(","))
-    return list(dict.fromkeys(number for number in numbers if number))
+    parts = (part.strip() for value in values if value is not None for part in shown(value).split(","))
+    return [part for part in parts if part]
 
 
 def _existing(conn: Connection, ids: list[int], tags: list[int], table: str) -> Iterable[Row[Any]]:
@@ -111,7 +129,7 @@ _FIELDS = (
     Field("id", INT, title="Entity Tag ID", writable=False),
     Field("entity_table", title="Entity Table", max_length=64, options=TABLES, default_by={"get": CONTACT_TABLE}),
     ENTITY_ID,
-    Field("tag_id", INT, title="Tag ID", fk="Tag"),
+    Field("tag_id", INT, title="Tag ID", fk="Tag", options=TAGS),
 )
 
 ENTITY_TAG = Entity(

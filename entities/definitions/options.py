@@ -8,9 +8,11 @@ from civiapi.api.declaration import option_lists as lists
 from civiapi.api.declaration.fields import BOOLEAN, INT, TEXT, Field, OptionTable
 from civiapi.api.declaration.spec import Entity, Request
 from civiapi.store.schema import tables
+from civiapi.store.text.encoded_text import cut
 from entities.actions import crud
 
 option_value = tables.option_value
+MAX_NAME = 255
 
 
 def save_group(conn: Connection, request: Request, given: dict[str, Any], row_id: int | None) -> int:
@@ -30,7 +32,8 @@ def save_value(conn: Connection, request: Request, given: dict[str, Any], row_id
             given["value"] = str((conn.execute(select(number).where(theirs)).scalar() or 0) + 1)
         if given.get("weight") is None:
             given["weight"] = (conn.execute(select(func.max(option_value.c.weight)).where(theirs)).scalar() or 0) + 1
-        given["name"] = given.get("name") or given["label"]
+        if not given.get("name") and given["label"]:
+            given["name"] = cut(given["label"], MAX_NAME)
     lists.forget(conn)
     return crud.store(conn, request, given, row_id)
 
@@ -78,7 +81,7 @@ OPTION_VALUE = Entity(
         ),
         Field("label", title="Option Label", required_by={"create"}, max_length=512),
         Field("value", title="Option Value", max_length=512),
-        Field("name", title="Option Name", max_length=255),
+        Field("name", title="Option Name", max_length=MAX_NAME),
         Field("grouping", title="Option Grouping Name", max_length=255),
         Field("filter", INT, title="Filter", default=0),
         Field("is_default", BOOLEAN, title="Option is Default?", default=0),

@@ -16,9 +16,9 @@ from civiapi.api import query
 from civiapi.api.declaration import option_lists as lists
 from civiapi.api.declaration.fields import INT, Field, FixedOptions, OptionTable
 from civiapi.api.declaration.spec import Action, Entity, Request, Result
-from civiapi.api.errors import ApiError, InvalidValue, MandatoryMissing
+from civiapi.api.errors import ApiError, MandatoryMissing
 from civiapi.api.parameters.options import Options, is_empty
-from civiapi.api.parameters.params import check_filter
+from civiapi.api.parameters.params import check_filter, no_option
 from civiapi.api.permissions import check_edit, seen, unseen_contacts
 from civiapi.store.civicrm import group_membership
 from civiapi.store.civicrm.group_membership import GroupStatus
@@ -95,7 +95,7 @@ def _change(
     if asked and request.action.name == "create":
         found = lists.match(conn, STATUS, asked) if isinstance(asked, str) else None
         if found is None:
-            raise InvalidValue(f"'{asked}' is not a valid option for field status", 2001, error_field="status")
+            raise no_option("status", asked)
         status = found
     method, tracking = request.params.get("method"), request.params.get("tracking")
     return MembershipChange(

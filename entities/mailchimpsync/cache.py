@@ -19,7 +19,6 @@ from civiapi.api.envelope import TextRows
 from civiapi.api.errors import ApiError
 from civiapi.api.parameters import params
 from civiapi.api.parameters.options import is_empty
-from civiapi.api.parameters.params import NULL_TESTS
 from civiapi.api.query import Filter
 from civiapi.store.databases.compiled_query import Binder, CompiledQuery
 from civiapi.store.databases.expressions import in_list, unindexed
@@ -173,8 +172,8 @@ def _filters(conn: Connection, request: Request) -> list[Filter]:
     empty = [name for name, value in request.params.items() if value == ""]
     filters = query.read_filters(conn, request, frozenset([LIST_ID, *empty]), joins=False)
     if not request.params.keys().isdisjoint(_EXTRA):
-        given = [(name, request.params.get(name)) for name in _EXTRA]
-        filters += [_extra_filter(name, value) for name, value in given if not is_empty(value)]
+        given = [(one, request.params.get(one.name)) for one in EXTRA_FILTERS if one.name in _EXTRA]
+        filters += [query.as_filter(one.name, one, value) for one, value in given if not is_empty(value)]
     return filters
 
 
@@ -193,13 +192,6 @@ def _column(one: Filter, columns: Mapping[str, ColumnElement[Any]]) -> ColumnEle
     """The column of a filter. Several statuses are most of an audience, so no index is used for them."""
     column = columns[one.path]
     return unindexed(column) if one.path == "mailchimp_status" and one.operator == "IN" else column
-
-
-def _extra_filter(name: str, value: Any) -> Filter:
-    """A filter that is not on a column of the table."""
-    operator, operand = next(iter(value.items())) if isinstance(value, dict) else ("=", value)
-    values = () if operator in NULL_TESTS else tuple(operand) if isinstance(operand, list) else (operand,)
-    return Filter(name, operator, values)
 
 
 def save(conn: Connection, request: Request, given: dict[str, Any], row_id: int | None) -> int:

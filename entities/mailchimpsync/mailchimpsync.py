@@ -18,8 +18,8 @@ from entities.mailchimpsync.shared import max_time_of, read_since
 from sync.store.runs.checkpoints import STAGES
 
 PROBLEMS = (
-    "brake", "stopped", "late", "interests_gone", "merge_fields_gone", "refused_for_now", "without_address",
-    "not_to_be_mailed", "one_way",
+    "brake", "stopped", "late", "interests_gone", "merge_fields_gone", "merge_sources_gone", "refused_for_now",
+    "without_address", "not_to_be_mailed", "one_way",
 )  # fmt: skip
 """Keys of a status that the extension does not have; empty where there is no such problem."""
 

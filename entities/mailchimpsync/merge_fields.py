@@ -48,7 +48,7 @@ ACTIONS = (
                 "getmergefields lists, and text:… for a fixed text. clear: an empty value empties the field at "
                 "Mailchimp. Without this parameter the rules stay.",
             ),
-            Field("names", BOOLEAN, title="Names", description="Whether runs with data send first and last names."),
+            Field("names", BOOLEAN, title="Names", description="Whether first and last names are sent."),
         ),
     ),
 )

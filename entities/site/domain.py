@@ -79,7 +79,8 @@ DOMAIN = Entity(
         Field("id", INT, title="Domain ID", writable=False),
         Field("name", title="Domain Name", required_by={"create"}, max_length=64),
         Field("description", title="Domain Description", max_length=255),
-        Field("version", title="CiviCRM Version", max_length=32),
+        # Every call has a ``version``, the API's; CiviCRM takes the column as its database's and upgrades by it.
+        Field("version", title="CiviCRM Version", max_length=32, writable=False),
         Field("contact_id", INT, title="Contact ID", fk="Contact"),
         Field("current_domain", BOOLEAN, title="Current Domain", description="Only the current domain."),
     ),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from civiapi.api.declaration.fields import BOOLEAN, INT, STRING, TEXT, Type
+from civiapi.api.parameters.amounts import NOTATION
 from civiapi.auth.authx_policy import CREDENTIALS, GUARDS_SETTING, PERMISSION, SITE_KEY, setting_of
 
 
@@ -41,8 +42,8 @@ SETTINGS: dict[str, KnownSetting] = {
         KnownSetting("environment", "Environment", default="Production"),
         KnownSetting("lcMessages", "Default Language", default="en_US"),
         KnownSetting("defaultCurrency", "Default Currency", default="USD"),
-        KnownSetting("monetaryDecimalPoint", "Decimal Delimiter", default="."),
-        KnownSetting("monetaryThousandSeparator", "Thousands Separator", default=","),
+        KnownSetting("monetaryDecimalPoint", "Decimal Delimiter", default=NOTATION["monetaryDecimalPoint"]),
+        KnownSetting("monetaryThousandSeparator", "Thousands Separator", default=NOTATION["monetaryThousandSeparator"]),
         KnownSetting("dateformatDatetime", "Date Format: Complete Date and Time", default="%B %E%f, %Y %l:%M %P"),
         KnownSetting("dateformatFull", "Date Format: Complete Date", default="%B %E%f, %Y"),
         KnownSetting("enable_components", "Enabled Components", default=["CiviMail"], is_list=True),

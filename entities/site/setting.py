@@ -15,7 +15,7 @@ from civiapi.api.declaration.fields import BOOLEAN, INT, STRING, Field
 from civiapi.api.declaration.spec import Action, Entity, Request, Result
 from civiapi.api.errors import ApiError, InvalidValue
 from civiapi.api.parameters.options import integer, is_empty
-from civiapi.api.parameters.params import CONTROL
+from civiapi.api.parameters.params import CONTROL, no_option
 from civiapi.store.author import Author
 from civiapi.store.civicrm.settings import DEFAULT_DOMAIN, read_setting, write_setting
 from civiapi.store.schema import tables
@@ -158,7 +158,7 @@ def _domains(conn: Connection, request: Request) -> list[int]:
         return there
     wanted = [integer(one) for one in (asked if isinstance(asked, list) else str(asked).split(","))]
     if not wanted or any(one not in there for one in wanted):
-        raise InvalidValue(f"'{asked}' is not a valid option for field domain_id", 2001, error_field="domain_id")
+        raise no_option("domain_id", asked)
     return [one for one in wanted if one]
 
 

@@ -10,19 +10,23 @@ from civiapi.alerts import records as alerts
 from civiapi.store.civicrm import jobs
 from civiapi.store.clock import SiteClock
 from civiapi.store.schema import tables
-from sync.reports.checks import CAMPAIGNS, CONFIG, HOOKS, LATE, Finding, Severity, configuration, last_syncs
+from sync.reports.checks import CAMPAIGNS, CONFIG, FIELDS, HOOKS, LATE, Finding, Severity, configuration, last_syncs
 from sync.reports.status import is_sync_job
 
 JOB_LATE = timedelta(days=1)
+AHEAD = timedelta(hours=1)
+"""How far a last run may be ahead of us: another machine's clock, or another reading of a repeated hour."""
 TITLES = {
     CONFIG: "Mailchimp is not linked",
     alerts.UNDELIVERED: "An alert could not be delivered",
     "mailchimpsyncBrake": "The brake stopped a sync",
     "mailchimpsyncGroup": "A linked group cannot be used",
+    "mailchimpsyncShared": "A group is linked twice",
     "mailchimpsyncInterest": "An interest or a permission that is linked with a group is not synced",
     CAMPAIGNS: "Campaigns could not be imported",
     HOOKS: "A webhook is missing at Mailchimp",
     LATE: "A sync is late",
+    FIELDS: "What fills a merge field is gone",
     "mailchimpsyncNever": "An audience was never synced",
     "mailchimpsyncStopped": "A sync stopped",
     "jobFailed": "A scheduled job failed",
@@ -93,6 +97,10 @@ def _late_jobs(conn: Connection, clock: SiteClock, now: datetime, *, is_sync_lat
             yield Finding(f"jobNeverRun:{one.id}", Severity.INFO, f"Job “{one.name}” has not run yet.", remedy)
         else:
             last = f"Job “{one.name}” last ran on {clock.write(one.last_run)}"
+            if one.last_run - now > AHEAD:
+                start = "It runs again after that time only: start it once (Jobs, or Job.execute)."
+                yield Finding(f"jobLate:{one.id}", Severity.WARNING, f"{last}, which is in the future.", start)
+                continue
             if is_sync_late and is_sync_job(one):
                 continue
             if jobs.is_due(one, now - JOB_LATE, clock):

@@ -6,7 +6,8 @@
       _import                     each, oldest first: its activity, then its recipients page by page
       _read_figures               on request: who opened it, and who clicked which link, page by page
 
-Each page is one transaction with the position after it. Whatever ends an import, the next one continues there.
+Each page is one transaction with the position after it. Whatever ends an import, the next one continues there. A
+campaign whose report fails is left for the next import, and the others have their turn.
 """
 
 import time
@@ -28,13 +29,15 @@ from sync.connections.config import Link, read_config
 from sync.context import SyncContext
 from sync.errors import MailchimpFailed, SyncError
 from sync.leases import hold_lease
-from sync.mailchimp.errors import MailchimpError, NotFound
+from sync.mailchimp.errors import BadKey, MailchimpError, NotFound, Refused, Unreachable
 from sync.mailchimp.reports import CampaignReports, ReportPage, SentCampaign
 from sync.mailchimp.wire import as_count, find_instant
 
 OVERLAP = timedelta(days=7)
 """Campaigns appear as sent when sending ends; a large one, or one sent by time zones, takes days."""
 CAMPAIGNS_PER_UNIT = 100
+NAMED_FAILURES = 3
+"""How many of the campaigns that failed an error describes."""
 ROUNDS = 3
 """How often recipients are walked at most, where members who were deleted meanwhile moved the others up."""
 
@@ -85,6 +88,7 @@ class _Import:
         self._request = request
         self._until = until
         self._imported = 0
+        self._failed: list[str] = []
 
     async def run(self) -> tuple[str, int]:
         """Do it under the audience's lease; returns the outcome and how many campaigns were imported to the end."""
@@ -99,10 +103,11 @@ class _Import:
         outcome, error, failed = "failed", None, f"The campaigns of audience {list_id} could not be imported"
         try:
             reports = ctx.clients.client_for(self._link.api_key).reports
-            await self._import_all(lease, reports, listed)
-            outcome = "finished"
-        except _OutOfTime:
-            outcome = "paused"
+            reached = await self._import_in_time(lease, reports, listed)
+            if self._failed:
+                error = _sentence_of(list_id, self._failed)
+                raise MailchimpFailed(error)
+            outcome = reached
         except MailchimpError as failure:
             error = f"{failed}: {failure}. The next import continues there."
             raise MailchimpFailed(error) from failure
@@ -113,6 +118,13 @@ class _Import:
             await ctx.store.write(rows.note_end, list_id, datetime.now(UTC), outcome, self._imported, error)
         log.info("campaigns were imported", list_id=list_id, outcome=outcome, campaigns=self._imported)
         return outcome, self._imported
+
+    async def _import_in_time(self, lease: Lease, reports: CampaignReports, listed: datetime | None) -> str:
+        try:
+            await self._import_all(lease, reports, listed)
+        except _OutOfTime:
+            return "paused"
+        return "finished"
 
     async def _import_all(self, lease: Lease, reports: CampaignReports, listed: datetime | None) -> None:
         list_id, store = self._link.list_id, self._ctx.store
@@ -139,11 +151,21 @@ class _Import:
         await self._commit(lease, partial(rows.note_looked_up, list_id=list_id, newest=newest))
 
     async def _survive(self, lease: Lease, one: KnownCampaign, work: Any) -> None:
-        """Do the work on a campaign; one that is gone at Mailchimp does not keep the others from their turn."""
+        """Do the work on a campaign; one that is gone at Mailchimp, or fails, does not keep the others from their turn.
+
+        Raises MailchimpError where the others would fail as well.
+        """
         try:
             await work
         except NotFound:
             await self._commit(lease, partial(rows.move, one=one, cursor=None, state=DONE, error=GONE))
+        except MailchimpError as failure:
+            if not _is_about_one_report(failure):
+                raise
+            error = str(failure).replace("{campaign}", one.campaign_id)
+            self._failed.append(f"“{one.subject}” ({one.campaign_id}): {error}")
+            log.warning("a campaign could not be imported", campaign_id=one.campaign_id, error=error)
+            await self._commit(lease, partial(rows.note_error, one=one, error=error))
 
     async def _commit(self, lease: Lease, write: Any) -> Any:
         """Run *write* and check the lease in one transaction, then the time."""
@@ -203,6 +225,20 @@ class _Import:
                     after = {"link": links[place + 1], "offset": 0} if place + 1 < len(links) else {}
                 await self._commit(lease, partial(_store_page, one=one, link=link, page=page, after=after))
             offset = 0
+
+
+def _is_about_one_report(failure: MailchimpError) -> bool:
+    """Whether other reports may be readable: Mailchimp was reached, took the key, and asked for no pause."""
+    if isinstance(failure, Unreachable):
+        return failure.status is not None or failure.outcome_unknown
+    return isinstance(failure, Refused) and not isinstance(failure, BadKey)
+
+
+def _sentence_of(list_id: str, failed: Sequence[str]) -> str:
+    more = f"; and {len(failed) - NAMED_FAILURES} more" if len(failed) > NAMED_FAILURES else ""
+    named = "; ".join(failed[:NAMED_FAILURES])
+    count = f"{len(failed)} campaign{'s' if len(failed) > 1 else ''} of audience {list_id} could not be imported"
+    return f"{count}: {named}{more}. The next import tries again."
 
 
 def _write(conn: Connection, write: Any, lease: Lease) -> Any:

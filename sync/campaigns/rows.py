@@ -45,6 +45,7 @@ class KnownCampaign:
     list_id: str
     state: str
     activity_id: int | None
+    subject: str = ""
     cursor: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -90,12 +91,13 @@ def note_campaigns(conn: Connection, found: Iterable[SentCampaign]) -> None:
 
 
 def to_import(conn: Connection, list_id: str) -> list[KnownCampaign]:
-    """The campaigns whose recipients are not all imported, oldest first."""
+    """The campaigns whose recipients are not all imported: oldest first, then those that failed last time."""
     return _known(conn, campaign.c.list_id == list_id, campaign.c.state != DONE)
 
 
 def to_read_figures(conn: Connection, list_id: str, now: datetime, days_kept: float) -> list[KnownCampaign]:
-    """The imported campaigns whose opens and clicks may have changed since they were read, oldest first.
+    """The imported campaigns whose opens and clicks may have changed since they were read: those first that were never
+    read, or longest ago, so that imports too short for all of them reach each; then those that failed last time.
 
     *days_kept*: none that were sent before, whose figures are not kept; 0: all.
     """
@@ -104,28 +106,36 @@ def to_read_figures(conn: Connection, list_id: str, now: datetime, days_kept: fl
         campaign.c.list_id == list_id,
         campaign.c.state == DONE,
         campaign.c.activity_id.is_not(None),
-        campaign.c.error.is_(None),
+        or_(campaign.c.error.is_(None), campaign.c.error != GONE),
         or_(campaign.c.figures_s.is_(None), may_change),
     ]
     if days_kept:
         conditions.append(campaign.c.sent_s >= int((now - timedelta(days=days_kept)).timestamp()))
-    return _known(conn, *conditions)
+    return _known(conn, *conditions, first=(campaign.c.figures_s,))
 
 
-def _known(conn: Connection, *conditions: Any) -> list[KnownCampaign]:
-    wanted = select(campaign).where(*conditions).order_by(campaign.c.sent_s, campaign.c.id)
+def _known(conn: Connection, *conditions: Any, first: Sequence[Any] = ()) -> list[KnownCampaign]:
+    order = campaign.c.error.is_not(None), *first, campaign.c.sent_s, campaign.c.id
+    wanted = select(campaign).where(*conditions).order_by(*order)
     return [_as_known(row) for row in conn.execute(wanted)]
 
 
 def _as_known(row: Row[Any]) -> KnownCampaign:
     cursor = orjson.loads(row.cursor) if row.cursor else {}
-    return KnownCampaign(row.id, row.campaign_id, row.list_id, row.state, row.activity_id, cursor)
+    name = row.subject or row.title or ""
+    return KnownCampaign(row.id, row.campaign_id, row.list_id, row.state, row.activity_id, name, cursor)
 
 
 def move(conn: Connection, one: KnownCampaign, cursor: Mapping[str, Any] | None, **values: Any) -> None:
-    """Store the cursor of the next page, with other columns."""
+    """Store the cursor of the next page, with other columns; what failed before is over."""
     text = orjson.dumps(cursor).decode() if cursor else None
-    conn.execute(update(campaign).where(campaign.c.id == one.id).values(cursor=text, **values))
+    changed = {"cursor": text, "error": None, **values}
+    conn.execute(update(campaign).where(campaign.c.id == one.id).values(changed))
+
+
+def note_error(conn: Connection, one: KnownCampaign, error: str) -> None:
+    """Note why the report of a campaign could not be read; the next import begins with the others."""
+    conn.execute(update(campaign).where(campaign.c.id == one.id).values(error=error))
 
 
 # ---- activities -------------------------------------------------------------------------------------------------
@@ -154,7 +164,7 @@ def begin(conn: Connection, one: KnownCampaign, audience_name: str, clock: SiteC
         link = {"activity_id": activity_id, "contact_id": source, "record_type_id": SOURCE}
         conn.execute(insert(activity_contact).values(link))
     move(conn, one, None, state=RECIPIENTS, activity_id=activity_id)
-    return KnownCampaign(one.id, one.campaign_id, one.list_id, RECIPIENTS, activity_id)
+    return KnownCampaign(one.id, one.campaign_id, one.list_id, RECIPIENTS, activity_id, one.subject)
 
 
 def _details(row: Row[Any], audience_name: str) -> str:

@@ -14,7 +14,7 @@ from sync.connections.webhooks import HookUrls
 from sync.errors import MailchimpFailed, SyncError, UnknownAccount
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import InvalidApiKey, MailchimpError, Refused, Throttled, Unreachable
-from sync.mailchimp.wire import PERMISSION, AudienceInfo
+from sync.mailchimp.wire import PERMISSION, AudienceInfo, as_flag
 
 T = TypeVar("T")
 SECRET_BYTES = 20
@@ -67,7 +67,7 @@ async def _fetch_account(client: MailchimpClient, urls: HookUrls) -> dict[str, A
 async def _fetch_audience(client: MailchimpClient, audience: AudienceInfo, urls: HookUrls) -> dict[str, Any]:
     list_id = audience["id"]
     found: dict[str, Any] = {"name": audience.get("name") or list_id}
-    interests = await fetch_interests(client, list_id, has_permissions=audience.get("marketing_permissions") is True)
+    interests = await fetch_interests(client, list_id, has_permissions=as_flag(audience.get("marketing_permissions")))
     found |= {part: kept for part, kept in interests_apart(interests).items() if kept}
     return found | webhooks.show_audience_hooks(await client.list_webhooks(list_id), urls)
 

@@ -15,7 +15,7 @@ from civiapi.store.author import Author
 from civiapi.store.schema.tables import group, tag
 from sync.connections.config import Link, read_config, write_config
 from sync.connections.config_values import as_flag, as_map
-from sync.data.sources import CONTACT_TYPES, columns_of
+from sync.data.sources import CONTACT_TYPES, TABLES, columns_of
 from sync.errors import BadConfig
 from sync.field_rules import (
     CUSTOM,
@@ -35,8 +35,6 @@ KINDS = {
     "membership": "Membership", "contribution": "Contribution", GROUP: "In the group", TAG: "Has the tag",
 }  # fmt: skip
 """Kinds of sources as people are shown them; a fixed text is typed."""
-
-TABLES = {"membership": "civicrm_membership", "contribution": "civicrm_contribution"}
 
 
 def show(link: Link, fields: Iterable[MergeField]) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ An address must be stored before its webhook is added, because Mailchimp calls i
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
 from sqlalchemy import Connection
@@ -119,11 +119,11 @@ def _with_account(config: Config, api_key: str, changes: Mapping[str, Any]) -> d
     return dict(config.raw) | {"accounts": accounts | {api_key: as_map(accounts.get(api_key)) | dict(changes)}}
 
 
-async def check_all_webhooks(store: Store, clients: Clients, base_url: str) -> list[HookHealth]:
-    """Ask Mailchimp which webhooks of all accounts exist, and store it. Raises MailchimpFailed."""
+async def check_webhooks(store: Store, clients: Clients, base_url: str, accounts: Collection[str]) -> list[HookHealth]:
+    """Ask Mailchimp which webhooks of the accounts with these API keys exist, and store it. Raises MailchimpFailed."""
     config = await store.read(read_config)
     health: list[HookHealth] = []
-    for account in config.accounts.values():
+    for account in (one for key, one in config.accounts.items() if key in accounts):
         urls = HookUrls(base_url, account.secret)
         try:
             list_ids = {link.list_id for link in config.lists_of(account)}

@@ -23,7 +23,7 @@ from civiapi.store.databases.expressions import unindexed
 from civiapi.store.schema.tables import entity_tag, subscription_history, tag
 from sync.audience import Audience
 from sync.data.plugins import DataPlugins
-from sync.data.sources import columns_of
+from sync.data.sources import TABLES, columns_of, find_gone
 from sync.field_rules import CONTRIBUTION, GROUP, MEMBERSHIP
 
 LAG_IDS = 200
@@ -58,7 +58,7 @@ def trails(conn: Connection, audience: Audience) -> list[Trail]:
         groups = [rule.source.id for rule in audience.merge_fields.values() if rule.source.kind == GROUP]
         which = (unindexed(history.group_id).in_(groups),)
         found.append(Trail(str(subscription_history.name), history.id, history.contact_id, subscription_history, which))
-    for kind, name in ((MEMBERSHIP, "civicrm_membership"), (CONTRIBUTION, "civicrm_contribution")):
+    for kind, name in TABLES.items():
         if kind in kinds and columns_of(conn, name):
             rows = table_of(name, column("id", Integer()), column("contact_id", Integer()))
             found.append(Trail(name, rows.c.id, rows.c.contact_id, rows))
@@ -80,14 +80,18 @@ def read_ends(conn: Connection, audience: Audience, plugins: DataPlugins, now_s:
 
 
 def fingerprint(conn: Connection, audience: Audience, plugins: DataPlugins) -> str:
-    """What all members' data depends on: where it differs from the last run's, everybody is looked at."""
+    """What all members' data depends on: where it differs from the last run's, everybody is looked at.
+
+    Sources that are gone count, so that what changed meanwhile is sent once they are back.
+    """
     rules = [
         (one.tag, str(one.source), one.clear, one.field.type, one.field.choices, one.field.phone_format)
         for one in audience.merge_fields.values()
     ]
     used = select(tag.c.id, tag.c.name).order_by(tag.c.id)
     tags = [(row.id, row.name) for row in conn.execute(used)]
-    whole = [audience.sends_names, sorted(rules), plugins.names, tags]
+    gone = find_gone(conn, {rule.source for rule in audience.merge_fields.values()})
+    whole = [audience.sends_names, sorted(rules), plugins.names, tags, *([[str(one) for one in gone]] if gone else [])]
     return hashlib.sha256(orjson.dumps(whole)).hexdigest()
 
 

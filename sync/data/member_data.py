@@ -5,12 +5,14 @@ what it was last seen to have (``mailchimp_data``), else what was sent (``sent_d
 done. Tags and merge fields that Mailchimp has from elsewhere are left alone.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, select
 
+from civiapi.store.databases.dialect import is_narrow
 from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import contact
 from sync.audience import Audience, compacted
@@ -26,9 +28,9 @@ from sync.data.sent_data import (
     read_wishes,
     with_wishes,
 )
-from sync.data.sources import Values, read_values
-from sync.field_rules import FieldRule, Source, canonical
-from sync.mailchimp.wire import tags_body
+from sync.data.sources import Values, find_missing, read_values
+from sync.field_rules import Source, canonical
+from sync.mailchimp.wire import tag_key, tags_body
 from sync.model import RECEIVES_MAIL, MemberOperation, OpenUpdate, OperationKind
 from sync.store.members.blobs import MERGE, load_data
 from sync.store.members.holds import read_data_holds
@@ -38,6 +40,7 @@ from sync.store.tables import cache
 from sync.store.updates import open_updates
 
 REFUSED = "{} is left out: Mailchimp refused “{}”. It is sent again once CiviCRM has another value."
+MISSING = "{} is left out: its source {} {}."
 NEWER = "Mailchimp has a newer name, “{}”; it is not replaced."
 
 
@@ -62,6 +65,8 @@ class DataPlan:
     """``civicrm_data`` as it is to be: with what plugins ask for."""
     opened: Sequence[OpenUpdate] = ()
     holds: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sent_tags: Set[str] = frozenset()
+    """The tags that Mailchimp has from us."""
 
     @property
     def is_empty(self) -> bool:
@@ -114,7 +119,9 @@ def plan_data(conn: Connection, audience: Audience, rows: Sequence[Row[Any]], pl
     stored = {row.id: load_data(row.civicrm_data) for row in rows}
     names = read_names(conn, contact_ids)
     rules = audience.merge_fields.values()
-    values = read_values(conn, {rule.source for rule in rules}, [one for one in contact_ids if one in names])
+    sources = {rule.source for rule in rules}
+    missing = find_missing(conn, sources)
+    values = read_values(conn, sources - missing.keys(), [one for one in contact_ids if one in names])
     sent_tags = read_sent_tags(conn, stored)
     opened = open_updates(conn, ids)
     holds = read_data_holds(conn, ids)
@@ -129,6 +136,7 @@ def plan_data(conn: Connection, audience: Audience, rows: Sequence[Row[Any]], pl
                     stored[row.id],
                     sent_tags[row.id],
                     opened.get(row.id, ()),
+                    missing,
                     {kind: one.value or {} for kind, one in holds.get(row.id, {}).items()},
                 ),
                 values,
@@ -144,8 +152,9 @@ def read_names(conn: Connection, contact_ids: Sequence[int]) -> dict[int, Contac
     """The names of these contacts; those in the trash are left out."""
     columns = (contact.c.id, contact.c.first_name, contact.c.last_name, contact.c.modified_date)
     rows = conn.execute(select(*columns).where(in_list(contact.c.id, contact_ids), contact.c.is_deleted == 0))
+    narrow = is_narrow(conn)
     return {
-        row.id: ContactNames(row.first_name or "", row.last_name or "", compacted(row.modified_date or ""))
+        row.id: ContactNames(row.first_name or "", row.last_name or "", compacted(row.modified_date or ""), narrow)
         for row in rows
     }
 
@@ -155,7 +164,8 @@ def read_names(conn: Connection, contact_ids: Sequence[int]) -> dict[int, Contac
 
 @dataclass(frozen=True, slots=True)
 class _Facts:
-    """What is known of a row: the contact's *names* (None: in the trash), the *member*'s data, what was sent."""
+    """What is known of a row: the contact's *names* (None: in the trash), the *member*'s data, what was sent; and which
+    sources of the rules are *missing*, with the reason."""
 
     audience: Audience
     row: Row[Any]
@@ -164,6 +174,7 @@ class _Facts:
     stored: Mapping[str, Any]
     sent_tags: set[str]
     opened: Sequence[OpenUpdate]
+    missing: Mapping[Source, str]
     held: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
@@ -185,7 +196,7 @@ def _plan_row(facts: _Facts, values: Mapping[Source, Values], answers: Answers) 
         fields |= _unsent(facts, sent, {tag: value for tag, value in one.merge_fields.items() if _can_send(value)})
     mapped: dict[str, Any] = {}
     if facts.names is not None:
-        wanted = _mapped_values(facts.audience.merge_fields, values, facts.row.civicrm_contact_id, problems)
+        wanted = _mapped_values(facts, values, problems)
         mapped = _unsent(facts, sent, wanted)
         fields = {tag: value for tag, value in fields.items() if tag not in facts.audience.merge_fields} | mapped
     fields = _accepted(fields, sent, problems)
@@ -211,13 +222,14 @@ def _plan_row(facts: _Facts, values: Mapping[Source, Values], answers: Answers) 
         wished,
         facts.opened,
         holds,
+        facts.sent_tags,
     )
 
 
 def _holds_of(
     facts: _Facts, wishes: Mapping[str, MemberData], tag_names: set[str], mapped: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """What an undo holds of a row, as far as CiviCRM still asks for the same."""
+    """What an undo holds of a row, as far as CiviCRM still asks for the same, or cannot be asked now."""
     wanted: dict[str, Any] = {}
     if facts.names is not None:
         given = facts.names.given()
@@ -225,25 +237,29 @@ def _holds_of(
     for one in wishes.values():
         wanted |= one.merge_fields
     wanted |= mapped
+    unknown = {tag for tag, rule in facts.audience.merge_fields.items() if rule.source in facts.missing}
     asked = {name: on for one in wishes.values() for name, on in one.tags.items()}
     fields = facts.held.get(OperationKind.FIELDS, {})
     tags = facts.held.get(OperationKind.TAGS, {})
     found: dict[str, dict[str, Any]] = {
         OperationKind.FIELDS: {
-            tag: value for tag, value in fields.items() if tag in wanted and canonical(wanted[tag]) == canonical(value)
+            tag: value
+            for tag, value in fields.items()
+            if tag in unknown or (tag in wanted and canonical(wanted[tag]) == canonical(value))
         },
         OperationKind.TAGS: {name: on for name, on in tags.items() if asked.get(name, name in tag_names) == on},
     }
     return {kind: values for kind, values in found.items() if values}
 
 
-def _mapped_values(
-    rules: Mapping[str, FieldRule], values: Mapping[Source, Values], contact_id: int, problems: list[str]
-) -> dict[str, Any]:
-    """What the rules give for a contact, by tag; what does not fit is added to *problems*."""
+def _mapped_values(facts: _Facts, values: Mapping[Source, Values], problems: list[str]) -> dict[str, Any]:
+    """What the rules give for a contact, by tag; what does not fit, or has no source now, is added to *problems*."""
     found: dict[str, Any] = {}
-    for tag, rule in rules.items():
-        value = values.get(rule.source, {}).get(contact_id)
+    for tag, rule in facts.audience.merge_fields.items():
+        if why := facts.missing.get(rule.source):
+            problems.append(MISSING.format(tag, rule.source, why))
+            continue
+        value = values.get(rule.source, {}).get(facts.row.civicrm_contact_id)
         if is_empty(value):
             if rule.clear:
                 found[tag] = ""
@@ -282,8 +298,10 @@ def _accepted(fields: Mapping[str, Any], sent: SentFields, problems: list[str]) 
 
 
 def _can_send(value: Any) -> bool:
-    """Whether Mailchimp can take a value of this type: it refuses null and booleans."""
-    return isinstance(value, str | int | float | dict) and not isinstance(value, bool)
+    """Whether Mailchimp can take a value of this type: it refuses null, as which JSON has NaN, and booleans."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str | int | dict) and not isinstance(value, bool)
 
 
 def _is_in_flight(opened: Sequence[OpenUpdate], tag: str, value: Any) -> bool:
@@ -296,24 +314,38 @@ def _tags_to_send(facts: _Facts, names: set[str], wishes: Mapping[str, MemberDat
     """The tags to add (True) and to take off, besides what is in flight.
 
     A tag that no source wants any more is taken off if a sync added it. One that a source wants taken off is taken off
-    once, even if a sync did not add it.
+    once, even if a sync did not add it. One whose name only changes in case is the same tag at Mailchimp.
     """
     asked = {name: on for one in wishes.values() for name, on in one.tags.items()}
-    wanted = (names | {name for name, on in asked.items() if on}) - {name for name, on in asked.items() if not on}
+    unwanted = {tag_key(name) for name, on in asked.items() if not on}
+    wanted = _by_key(names | {name for name, on in asked.items() if on})
+    wanted = {key: name for key, name in wanted.items() if key not in unwanted}
     flying = [one for one in facts.opened if one.in_flight and one.operation.kind == OperationKind.TAGS]
-    has, off = _after(facts.sent_tags, read_taken_off(facts.stored), flying)
-    change = {name: name in wanted for name in sorted(wanted ^ has)}
-    return change | {name: False for name, on in sorted(asked.items()) if not on and name not in off | has}
+    has, off = _after(_by_key(facts.sent_tags), _by_key(read_taken_off(facts.stored)), flying)
+    change = {name: True for key, name in wanted.items() if key not in has}
+    change |= {name: False for key, name in has.items() if key not in wanted}
+    known = has.keys() | off.keys()
+    return dict(sorted(change.items())) | {
+        name: False for name, on in sorted(asked.items()) if not on and tag_key(name) not in known
+    }
 
 
-def _after(has: set[str], off: set[str], updates: Sequence[OpenUpdate]) -> tuple[set[str], set[str]]:
-    """The tags that are on, and off at somebody's request, once these updates are carried out."""
-    on, gone = set(has), set(off)
+def _by_key(names: Collection[str]) -> dict[str, str]:
+    """Names of tags by what Mailchimp knows them by."""
+    return {tag_key(name): name for name in sorted(names)}
+
+
+def _after(
+    has: dict[str, str], off: dict[str, str], updates: Sequence[OpenUpdate]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """The tags that are on, and off at somebody's request, once these updates are carried out; by key."""
+    on, gone = dict(has), dict(off)
     for one in updates:
         for entry in one.operation.body.get("tags") or ():
             name, is_active = str(entry.get("name")), entry.get("status") == "active"
-            (on.add if is_active else on.discard)(name)
-            (gone.discard if is_active else gone.add)(name)
+            put_in, take_out = (on, gone) if is_active else (gone, on)
+            put_in[tag_key(name)] = name
+            take_out.pop(tag_key(name), None)
     return on, gone
 
 

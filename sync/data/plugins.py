@@ -9,7 +9,7 @@ the sync go on.
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, NamedTuple
@@ -181,5 +181,6 @@ def _read_data(answer: Any) -> list[tuple[int, str, MemberData]]:
     for cache_id, identifier, data in answer or ():
         if not isinstance(data, MemberData) or not isinstance(identifier, str) or not identifier:
             raise TypeError("member_data must yield (id, identifier, MemberData)")
-        found.append((int(cache_id), identifier, data))
+        tags = {str(name)[:TAG_LENGTH]: on for name, on in data.tags.items()}
+        found.append((int(cache_id), identifier, replace(data, tags=tags)))
     return found

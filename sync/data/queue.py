@@ -104,11 +104,13 @@ def _record(
         if update_id in known:
             continue
         one = by_row[cache_id]
-        replaced = None
+        replaced: dict[str, Any] | None = None
         if operation.kind == OperationKind.FIELDS:
             member = decode(one.row.mailchimp_data)
             had = {tag: member.get(merge_key(tag)) for tag in operation.body["merge_fields"]}
             replaced = {"merge_fields": {tag: value for tag, value in had.items() if isinstance(value, str)}}
+        elif off := [name for name, is_on in one.tags.items() if not is_on and name in one.sent_tags]:
+            replaced = {"tags": dict.fromkeys(off, True)}
         changes.append(
             RunChange(
                 operation.kind,

@@ -24,6 +24,7 @@ from civiapi.store.databases.expressions import in_list
 from civiapi.store.schema.tables import tag
 from sync.data.plugins import PREFIX, MemberData
 from sync.field_rules import canonical
+from sync.mailchimp.wire import tag_key
 from sync.store.members.blobs import dump_data, load_data
 from sync.store.members.member_merge import NAMES
 from sync.store.tables import cache
@@ -159,12 +160,14 @@ def _civicrm_tags(has: Mapping[int, set[str]], sent: Sequence[Sent]) -> list[str
 
 def _with_tags(data: Mapping[str, Any], has: set[str], body: Mapping[str, Any], ids: Mapping[str, int]) -> Any:
     """The entries of a row after these changes of tags; *has*, its tags, is brought up to date."""
-    asked_off = {name for one in read_wishes(data).values() for name, on in one.tags.items() if not on}
+    asked_off = {tag_key(name) for one in read_wishes(data).values() for name, on in one.tags.items() if not on}
     off = read_taken_off(data)
     for one in body.get(TAGS) or ():
         name, is_on = str(one.get("name")), one.get("status") == "active"
-        (has.add if is_on else has.discard)(name)
-        (off.add if not is_on and name in asked_off else off.discard)(name)
+        has -= {known for known in has if tag_key(known) == tag_key(name)}
+        if is_on:
+            has.add(name)
+        (off.add if not is_on and tag_key(name) in asked_off else off.discard)(name)
     known = _entries(data)
     kept = {
         name: (ids.get(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None) or known.get(name) or True

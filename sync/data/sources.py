@@ -1,7 +1,8 @@
 """Reads what fills merge fields, for a set of contacts at once: a statement or two for each kind of source.
 
-Memberships and contributions are in tables that civiapi has no other use for: where a site does not have them, these
-sources give nothing. Contacts in the trash are not read at all.
+A source may be missing (`find_missing`): a custom field or group that is switched off or deleted, a deleted tag, a
+table that a site does not have. Nothing is known of its values then, which is not the same as that they are empty.
+Contacts in the trash are not read at all.
 """
 
 from collections import defaultdict
@@ -10,7 +11,19 @@ from decimal import Decimal
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ColumnElement, Connection, Engine, FromClause, Integer, Numeric, and_, column, inspect, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    FromClause,
+    Integer,
+    Numeric,
+    Table,
+    and_,
+    column,
+    inspect,
+    select,
+)
 from sqlalchemy import table as table_of
 
 from civiapi.api.declaration.fields import BOOLEAN, OptionGroup
@@ -20,6 +33,7 @@ from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema import tables
 from civiapi.store.schema.live_columns import live_columns
 from sync import field_rules as kinds
+from sync.data.rich_text import text_of
 from sync.field_rules import Source
 
 Values = dict[int, Any]
@@ -27,23 +41,48 @@ Values = dict[int, Any]
 
 CONTACT_TYPES = ("Contact", "Individual", "Organization", "Household")
 LABELLED = {"prefix_id": "individual_prefix", "suffix_id": "individual_suffix", "gender_id": "gender"}
+TABLES = {kinds.MEMBERSHIP: "civicrm_membership", kinds.CONTRIBUTION: "civicrm_contribution"}
+"""Tables of sources that are not declared here, as a site may not have them."""
+PLACES = {"country": tables.country, "stateprovince": tables.state_province}
+"""Types of custom fields whose values are ids of rows with a name."""
 STATES_SHORT = ("US", "CA")
 """Countries whose addresses have the abbreviation of the state."""
+
+GONE = "is switched off or deleted in CiviCRM"
+NOT_COMPUTED = "is a smart group whose members CiviCRM has not computed, or has discarded"
 
 _there: "WeakKeyDictionary[Engine, dict[str, frozenset[str]]]" = WeakKeyDictionary()
 
 
 def read_values(conn: Connection, sources: Collection[Source], contact_ids: Sequence[int]) -> dict[Source, Values]:
-    """What each source gives for these contacts."""
+    """What each source gives for these contacts; those that are missing give nothing."""
     found: dict[Source, Values] = {}
-    by_kind: dict[str, list[Source]] = defaultdict(list)
-    for one in sources:
-        by_kind[one.kind].append(one)
-    for kind, theirs in by_kind.items():
+    for kind, theirs in _by_kind(sources).items():
         if kind == kinds.FIXED:
             found |= {one: dict.fromkeys(contact_ids, one.name) for one in theirs}
         elif contact_ids:
             found |= _READERS[kind](conn, theirs, contact_ids)
+    return found
+
+
+def find_missing(conn: Connection, sources: Collection[Source]) -> dict[Source, str]:
+    """Which of these sources there are not now, and why (`GONE`, `NOT_COMPUTED`)."""
+    found: dict[Source, str] = {}
+    for kind, theirs in _by_kind(sources).items():
+        if kind in _MISSING:
+            found |= _MISSING[kind](conn, theirs)
+    return found
+
+
+def find_gone(conn: Connection, sources: Collection[Source]) -> list[Source]:
+    """Which of these sources do not come back by themselves, in the order of their names."""
+    return sorted((one for one, why in find_missing(conn, sources).items() if why == GONE), key=str)
+
+
+def _by_kind(sources: Collection[Source]) -> dict[str, list[Source]]:
+    found: dict[str, list[Source]] = defaultdict(list)
+    for one in sources:
+        found[one.kind].append(one)
     return found
 
 
@@ -71,6 +110,11 @@ def _read_contacts(conn: Connection, sources: Sequence[Source], ids: Sequence[in
     ).all()
     labels = {one.name: _labels(conn, LABELLED[one.name]) for one in wanted if one.name in LABELLED}
     return {one: {row.id: _labelled(labels, one.name, getattr(row, f"v_{one.name}")) for row in rows} for one in wanted}
+
+
+def _missing_columns(conn: Connection, sources: Sequence[Source]) -> dict[Source, str]:
+    there = {one.name for one in live_columns(conn, tables.contact)}
+    return {one: GONE for one in sources if one.name not in there}
 
 
 def _labelled(labels: Mapping[str, Mapping[str, str]], name: str, value: Any) -> Any:
@@ -158,25 +202,44 @@ def _read_emails(conn: Connection, sources: Sequence[Source], ids: Sequence[int]
 
 
 def _read_custom(conn: Connection, sources: Sequence[Source], ids: Sequence[int]) -> dict[Source, Values]:
-    named = {f"{custom_fields.PREFIX}{one.name}": one for one in sources}
-    fields = custom_fields.read_fields(conn, CONTACT_TYPES, named)
     found: dict[Source, Values] = {}
-    for name, one in fields.items():
-        if one.has_several_rows or not columns_of(conn, one.table_name):
-            continue
+    for source, one in _custom_fields(conn, sources).items():
         table = one.table()
         rows = conn.execute(
             select(table.c.entity_id, table.c[one.column_name].label("value")).where(in_list(table.c.entity_id, ids))
         ).all()
         read = _custom_reader(conn, one, [row.value for row in rows])
-        found[named[name]] = {row.entity_id: None if row.value is None else read(row.value) for row in rows}
+        found[source] = {row.entity_id: None if row.value is None else read(row.value) for row in rows}
     return found
 
 
+def _custom_fields(conn: Connection, sources: Sequence[Source]) -> dict[Source, custom_fields.CustomField]:
+    """The custom fields of these sources that are there, switched on, and have one value for a contact."""
+    named = {f"{custom_fields.PREFIX}{one.name}": one for one in sources}
+    fields = custom_fields.read_fields(conn, CONTACT_TYPES, named)
+    return {
+        named[name]: one
+        for name, one in fields.items()
+        if not one.has_several_rows and columns_of(conn, one.table_name)
+    }
+
+
+def _missing_custom(conn: Connection, sources: Sequence[Source]) -> dict[Source, str]:
+    return dict.fromkeys(set(sources) - _custom_fields(conn, sources).keys(), GONE)
+
+
 def _custom_reader(conn: Connection, one: custom_fields.CustomField, values: Sequence[Any]) -> Callable[[Any], Any]:
-    """What turns a stored value of a custom field into one to send: labels of options, yes or no, names of contacts."""
+    """What turns a stored value of a custom field into one to send: labels of options, yes or no, names of contacts,
+    countries and states, the text of HTML."""
     options = one.field.options
     labels = _labels(conn, options.name) if isinstance(options, OptionGroup) else {}
+    if one.data_type in PLACES:
+        places = _place_names(conn, PLACES[one.data_type], values)
+        if one.field.multiple:
+            return lambda value: [places[part] for part in str(value).split("\x01") if part in places]
+        return lambda value: places.get(str(value))
+    if one.is_html:
+        return lambda value: text_of(str(value))
     if one.field.multiple:
         return lambda value: [labels.get(part, part) for part in str(value).split("\x01") if part]
     if labels:
@@ -191,7 +254,18 @@ def _custom_reader(conn: Connection, one: custom_fields.CustomField, values: Seq
     return lambda value: value
 
 
+def _place_names(conn: Connection, table: Table, values: Sequence[Any]) -> dict[str, str]:
+    """The names of the countries, or states, that these values of a custom field name, by id as text."""
+    ids = {int(part) for value in values if value is not None for part in str(value).split("\x01") if part.isdecimal()}
+    wanted = select(table.c.id, table.c.name).where(in_list(table.c.id, sorted(ids)))
+    return {str(row.id): row.name for row in conn.execute(wanted)} if ids else {}
+
+
 # ── Memberships and contributions, where a site has them ────────────────────────────────────────────────────────────
+
+
+def _missing_tables(conn: Connection, sources: Sequence[Source]) -> dict[Source, str]:
+    return {one: GONE for one in sources if not columns_of(conn, TABLES[one.kind])}
 
 
 def _foreign(conn: Connection, name: str, **columns: Any) -> tuple[FromClause, frozenset[str]] | None:
@@ -210,7 +284,7 @@ def _read_memberships(conn: Connection, sources: Sequence[Source], ids: Sequence
     """Of the membership that ends last; one without an end counts where there is no other."""
     shape = {"id": Integer(), "contact_id": Integer(), "is_test": Integer()}
     dates = dict.fromkeys(("join_date", "start_date", "end_date"), SiteDate())
-    found = _foreign(conn, "civicrm_membership", **shape, **dates)
+    found = _foreign(conn, TABLES[kinds.MEMBERSHIP], **shape, **dates)
     if found is None:
         return {}
     rows, there = found
@@ -229,7 +303,11 @@ def _read_contributions(conn: Connection, sources: Sequence[Source], ids: Sequen
     numbers = ("id", "contact_id", "is_test", "is_template", "contribution_status_id")
     shape = dict.fromkeys(numbers, Integer())
     found = _foreign(
-        conn, "civicrm_contribution", **shape, receive_date=SiteTime(), total_amount=Numeric(20, 2, asdecimal=False)
+        conn,
+        TABLES[kinds.CONTRIBUTION],
+        **shape,
+        receive_date=SiteTime(),
+        total_amount=Numeric(20, 2, asdecimal=False),
     )
     if found is None:
         return {}
@@ -296,6 +374,28 @@ def _read_groups(conn: Connection, sources: Sequence[Source], ids: Sequence[int]
     return {one: {contact_id: (contact_id, one.id) in there for contact_id in ids} for one in sources}
 
 
+def _missing_groups(conn: Connection, sources: Sequence[Source]) -> dict[Source, str]:
+    """Groups that are deleted or switched off; and smart groups while CiviCRM's cache does not say who is in them."""
+    group = tables.group.c
+    wanted = select(group.id, group.is_active, group.saved_search_id, group.cache_date).where(
+        group.id.in_([one.id for one in sources])
+    )
+    there = {row.id: row for row in conn.execute(wanted)}
+    found: dict[Source, str] = {}
+    for one in sources:
+        row = there.get(one.id)
+        if row is None or not row.is_active:
+            found[one] = GONE
+        elif row.saved_search_id and not row.cache_date:
+            found[one] = NOT_COMPUTED
+    return found
+
+
+def _missing_tags(conn: Connection, sources: Sequence[Source]) -> dict[Source, str]:
+    there = set(conn.execute(select(tables.tag.c.id).where(tables.tag.c.id.in_([one.id for one in sources]))).scalars())
+    return {one: GONE for one in sources if one.id not in there}
+
+
 def _read_tags(conn: Connection, sources: Sequence[Source], ids: Sequence[int]) -> dict[Source, Values]:
     """Whether they have a tag."""
     given = tables.entity_tag.c
@@ -319,3 +419,13 @@ _READERS: Mapping[str, Callable[[Connection, Sequence[Source], Sequence[int]], d
     kinds.GROUP: _read_groups,
     kinds.TAG: _read_tags,
 }
+
+_MISSING: Mapping[str, Callable[[Connection, Sequence[Source]], dict[Source, str]]] = {
+    kinds.CONTACT: _missing_columns,
+    kinds.CUSTOM: _missing_custom,
+    kinds.MEMBERSHIP: _missing_tables,
+    kinds.CONTRIBUTION: _missing_tables,
+    kinds.GROUP: _missing_groups,
+    kinds.TAG: _missing_tags,
+}
+"""The kinds of sources that may be missing; addresses, phones, emails and fixed texts are always there."""

@@ -31,7 +31,7 @@ from sync.mailchimp.wire import Member, subscriber_hash
 from sync.model import RECEIVES_MAIL, MemberStatus
 from sync.outbox.selection import count_ready
 from sync.outbox.submit import submit_pending
-from sync.reconcile.matching import match_row
+from sync.reconcile.dead_contacts import match_row
 from sync.reconcile.planning import reconcile_rows
 from sync.store.daily import forget_count
 from sync.store.members.blobs import load_data
@@ -141,16 +141,17 @@ def _moved_candidates(conn: Connection, audience: Audience, ref: MemberRef, memb
     list_id, new_id = audience.list_id, member.get("id") or ""
     if _rows_of(conn, list_id, new_id, ""):
         return []
-    by_contact = conn.execute(
+    contact_id = member.get("contact_id")
+    by_contact = (
         select(cache.c.id, cache.c.mailchimp_member_id)
         .join(contact_ids, contact_ids.c.cache_id == cache.c.id)
         .where(
-            contact_ids.c.contact_id == (member.get("contact_id") or None),
+            contact_ids.c.contact_id == contact_id,
             cache.c.mailchimp_list_id == list_id,
             cache.c.mailchimp_member_id.is_not(None),
         )
     )
-    found = [(row.id, row.mailchimp_member_id) for row in by_contact]
+    found = [(row.id, row.mailchimp_member_id) for row in conn.execute(by_contact)] if contact_id else []
     if not found and ref.old_email:
         return _rows_of(conn, list_id, subscriber_hash(ref.old_email), ref.old_email)
     return found

@@ -2,7 +2,8 @@
 
 The archive comes from outside, so reading enforces limits and ignores file names. It streams: one result and a read
 buffer are in memory, nothing is written to disk. The functions are synchronous; async callers use `read_in_thread`.
-The HTTP layer may have removed the gzip; the first entry is a directory ``./``; files may be empty.
+The HTTP layer may have removed the gzip; the first entry is a directory ``./``; files may be empty. What somebody's
+tools put beside the results (links, ``._x.json``) is left out.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ import itertools
 import json
 import tarfile
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import IO, Any, NoReturn, cast
 
 import orjson
 
-from sync.mailchimp.errors import BadArchive
+from sync.mailchimp.errors import BadArchive, find_problem
 from sync.mailchimp.lenient_json import loads, repaired
-from sync.mailchimp.wire import OperationResult
+from sync.mailchimp.wire import OperationResult, as_count
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK = 64 * 1024
@@ -77,13 +78,16 @@ def write_archive(results: Sequence[dict[str, Any]], *, files: int = 1, rng: Ran
 def read_archive(stream: IO[bytes], *, limits: ArchiveLimits = DEFAULT_LIMITS) -> Iterator[OperationResult]:
     """Yield every result in the archive that *stream* holds, in no promised order.
 
-    Raises BadArchive when it is broken, goes past *limits*, or holds anything but directories and JSON arrays; results
-    yielded before that stand. Source: Mailchimp Marketing API, batch operations.
+    Raises BadArchive when it is broken (then it may be retried: another download may be whole), goes past *limits*, or
+    holds files of which none is a JSON array; results yielded before that stand. Source: Mailchimp Marketing API, batch
+    operations.
     """
     try:
         yield from _read_archive(stream, limits)
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError, OverflowError, RecursionError) as error:
-        raise BadArchive(f"The batch result archive cannot be read: {error or type(error).__name__}") from error
+        broken = BadArchive(f"The batch result archive cannot be read: {error or type(error).__name__}")
+        broken.may_be_retried = True
+        raise broken from error
 
 
 async def read_in_thread(
@@ -103,7 +107,8 @@ def _take(results: Iterator[OperationResult], count: int) -> list[OperationResul
 def _read_archive(stream: IO[bytes], limits: ArchiveLimits) -> Iterator[OperationResult]:
     meter = _Meter(stream, limits)
     if meter.is_empty():
-        _refuse("it is empty")
+        raise EOFError("it is empty")
+    is_any_whole, skipped = False, ""
     with tarfile.open(fileobj=cast(IO[bytes], meter), mode="r|") as tar:
         for count in itertools.count(1):
             meter.allow_headers()
@@ -112,25 +117,35 @@ def _read_archive(stream: IO[bytes], limits: ArchiveLimits) -> Iterator[Operatio
                 break
             if count > limits.files:
                 _refuse(f"more than {limits.files} files")
-            yield from _read_entry(tar, entry, meter, limits)
+            if entry.type == tarfile.DIRTYPE:
+                continue
+            why = yield from _read_entry(tar, entry, meter, limits)
+            is_any_whole, skipped = is_any_whole or not why, skipped or why
     meter.drain()
+    if skipped and not is_any_whole:
+        _refuse(skipped)
 
 
 def _read_entry(
     tar: tarfile.TarFile, entry: tarfile.TarInfo, meter: _Meter, limits: ArchiveLimits
-) -> Iterator[OperationResult]:
-    if entry.type == tarfile.DIRTYPE:
-        return
-    if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse():
-        _refuse("it holds something that is neither a file nor a directory")
+) -> Generator[OperationResult, None, str]:
+    """Yield the results in one file; returns why it, or its rest, was left out, nothing where it was read whole."""
     if not 0 <= entry.size <= limits.unpacked:
         _refuse(f"a file claims {entry.size} bytes")
+    if entry.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or entry.issparse():
+        return "it holds something that is neither a file nor a directory"
     content = tar.extractfile(entry)
     if content is None:
-        _refuse("a file in it cannot be opened")
+        return "a file in it cannot be opened"
     meter.allow_content()
-    for element in split_array(content.read, limit=limits.result):
-        yield _result(element)
+    try:
+        for element in split_array(content.read, limit=limits.result):
+            yield _result(element)
+    except (ValueError, RecursionError) as error:
+        while content.read(CHUNK):
+            pass
+        return f"a file is no list of results ({error})"
+    return ""
 
 
 def split_array(read: Callable[[int], bytes], *, limit: int = MEGABYTE) -> Iterator[dict[str, Any]]:
@@ -138,15 +153,15 @@ def split_array(read: Callable[[int], bytes], *, limit: int = MEGABYTE) -> Itera
 
     One odd result must not take the others with it: as in ``lenient_json``, bytes that are not UTF-8 become U+FFFD and
     numbers that are none null, and an element that is no object is left out: its operation has no result.
-    Never holds more than one element of at most *limit* characters, and a chunk. Raises BadArchive or ValueError
-    for anything but an array.
+    Never holds more than one element of at most *limit* characters, and a chunk. Raises ValueError (RecursionError for
+    bottomless nesting) for anything but an array, BadArchive for an element past the limit.
     """
     text = _Text(read, limit)
     opening = text.next_character()
     if opening == "":
         return
     if opening != "[":
-        _refuse("a file is not a JSON array")
+        raise ValueError("a file is not a JSON array")
     if text.peek_character() == "]":
         text.next_character()
     else:
@@ -157,9 +172,9 @@ def split_array(read: Callable[[int], bytes], *, limit: int = MEGABYTE) -> Itera
                 yield element
             separator = text.next_character()
         if separator != "]":
-            _refuse("a JSON array breaks off" if separator == "" else "a JSON array is malformed")
+            raise ValueError("a JSON array breaks off" if separator == "" else "a JSON array is malformed")
     if text.next_character() != "":
-        _refuse("something follows a JSON array")
+        raise ValueError("something follows a JSON array")
 
 
 class _Text:
@@ -213,7 +228,7 @@ class _Text:
     def _skip_word(self) -> None:
         """Consume what comes before the next separator: only that shows that a number has ended."""
         if self.peek_character() in ",]":
-            _refuse("a JSON array is malformed")
+            raise ValueError("a JSON array is malformed")
         while self.peek_character() not in ",]":
             self._at += 1
 
@@ -302,11 +317,11 @@ class _Joined:
 
 def _result(element: dict[str, Any]) -> OperationResult:
     operation_id = element.get("operation_id")
-    status = element.get("status_code")
+    response = _response(element.get("response"))
     return OperationResult(
         operation_id=operation_id if isinstance(operation_id, str) and operation_id else None,
-        status_code=status if isinstance(status, int) else 0,
-        response=_response(element.get("response")),
+        status_code=as_count(element.get("status_code")),
+        response=response and (find_problem(response) or response),
     )
 
 

@@ -18,7 +18,7 @@ import httpx
 
 from sync.mailchimp.archive import DEFAULT_LIMITS, MEGABYTE, ArchiveLimits, read_in_thread
 from sync.mailchimp.download import MAX_DOWNLOAD, download_results, read_batch
-from sync.mailchimp.errors import NotFound
+from sync.mailchimp.errors import NotFound, Unreachable
 from sync.mailchimp.paging import PASSES, MemberPage, floor, walk
 from sync.mailchimp.reports import CampaignReports
 from sync.mailchimp.transport import PAGE_SIZE, TIMEOUT, USER_AGENT, CallRecord, MailchimpCall, RetryPolicy, Transport
@@ -35,7 +35,7 @@ from sync.mailchimp.wire import (
     Member,
     OperationResult,
     Webhook,
-    as_count,
+    find_count,
     format_instant,
     read_member,
     read_permissions,
@@ -141,7 +141,7 @@ class MailchimpClient:
 
     async def get_account(self) -> AccountInfo:
         """Return the account of this key. Raises BadKey when the key is refused."""
-        return cast(AccountInfo, await self._get("/"))
+        return cast(AccountInfo, (await self._transport.send(MailchimpCall("GET", "/"))).body)
 
     async def iter_audiences(self) -> AsyncGenerator[AudienceInfo, None]:
         """Yield every audience of the account."""
@@ -212,10 +212,10 @@ class MailchimpClient:
             "sort_dir": sort_dir,
         }
         params = {name: value for name, value in wanted.items() if value is not None}
-        answer = await self._transport.send(MailchimpCall("GET", MEMBERS, {"audience": audience_id}, params))
-        listed = answer.body.get("members")
-        members = [read_member(one) for one in listed] if isinstance(listed, list) else []
-        return MemberPage(members, as_count(answer.body.get("total_items")), answer.server_time, offset)
+        call = MailchimpCall("GET", MEMBERS, {"audience": audience_id}, params, must_list="members")
+        answer = await self._transport.send(call)
+        members = [read_member(one) for one in answer.body["members"]]
+        return MemberPage(members, find_count(answer.body.get("total_items")), answer.server_time, offset)
 
     def iter_member_pages(
         self,
@@ -254,10 +254,15 @@ class MailchimpClient:
     async def find_member(self, audience_id: str, member: str) -> Member | None:
         """Return a member by id, contact id or address; None when there is none (or the audience is unknown)."""
         try:
-            body = await self._get(MEMBER, _member_ids(audience_id, member), {"fields": SINGLE_FIELDS})
+            ids = _member_ids(audience_id, member)
+            call = MailchimpCall("GET", MEMBER, ids, {"fields": SINGLE_FIELDS}, must_name="id")
+            answer = await self._transport.send(call)
         except NotFound:
             return None
-        return read_member(body)
+        found = read_member(answer.body)
+        if not found.get("status"):  # whoever left would count as somebody who never did
+            raise Unreachable(call.name, "a member without status", outcome_unknown=False)
+        return found
 
     # Batches
 
@@ -267,7 +272,7 @@ class MailchimpClient:
         """Submit a batch and return it as first answered: pending, with all counts 0.
 
         *before_send* is called when the connection is open and the request about to be sent; an exception stops it.
-        Not retried after an unknown outcome: search `iter_recent_batches` by time and size first.
+        Not retried after an unknown outcome: search `iter_batches` by time and size first.
         """
         body = {"operations": [operation.to_wire() for operation in operations]}
         answer = await self._transport.send(
@@ -283,17 +288,12 @@ class MailchimpClient:
             return None
         return Batch.from_wire(answer.body)
 
-    async def iter_recent_batches(self, since: datetime) -> AsyncGenerator[Batch, None]:
-        """Yield the account's batches submitted at or after *since* (aware; Mailchimp's clock), in no order.
-
-        Other apps' batches are among them. The order of the listing is not documented, so all of it is read.
-        """
+    async def iter_batches(self) -> AsyncGenerator[Batch, None]:
+        """Yield the account's batches, other apps' too, in no order: that of the listing is not documented."""
         call = MailchimpCall("GET", "/batches", params={"exclude_fields": "batches._links,_links"})
         async with aclosing(self._transport.collect(call, "batches")) as rows:
             async for row in rows:
-                batch = Batch.from_wire(row)
-                if batch.submitted_at is not None and batch.submitted_at >= since:
-                    yield batch
+                yield Batch.from_wire(row)
 
     async def delete_batch(self, batch_id: str) -> bool:
         """Stop and delete a batch with its results. False when it was gone."""
@@ -354,11 +354,6 @@ class MailchimpClient:
     async def delete_batch_webhook(self, webhook_id: str) -> bool:
         """Remove a batch webhook; False when it was gone."""
         return await self._delete("/batch-webhooks/{webhook}", {"webhook": webhook_id})
-
-    async def _get(
-        self, route: str, ids: Mapping[str, str] | None = None, params: Mapping[str, str] | None = None
-    ) -> dict[str, Any]:
-        return (await self._transport.send(MailchimpCall("GET", route, ids or {}, params or {}))).body
 
     async def _delete(self, route: str, ids: Mapping[str, str]) -> bool:
         try:

@@ -26,6 +26,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from sync.mailchimp.wire import find_count
+
 SNIPPET_LENGTH = 500
 """Characters of a body that is not JSON that an error keeps for the log."""
 
@@ -135,7 +137,8 @@ class Unreachable(MailchimpError):
         self.outcome_unknown = outcome_unknown
         self.status = status
         self.body = body[:SNIPPET_LENGTH]
-        tail = "; it may have been carried out" if outcome_unknown else ""
+        is_read = call.startswith("GET ")
+        tail = "; it may have been carried out" if outcome_unknown and not is_read else ""
         super().__init__(f"No usable answer from Mailchimp to {call}: {reason}{tail}")
 
 
@@ -150,7 +153,7 @@ class ResultsMissing(MailchimpError):
 
 
 class BadArchive(MailchimpError):
-    """A batch result archive is broken, too large, or contains what it must not.
+    """A batch result archive is broken (then ``may_be_retried``), too large, or contains what it must not.
 
     Operations whose results were not read before have an unknown outcome.
     """
@@ -170,9 +173,13 @@ def field_errors(problem: Mapping[str, Any]) -> tuple[FieldError, ...]:
     )
 
 
-def is_problem(body: object) -> bool:
-    """Return whether *body* is a problem document; only ``status`` and ``title`` are always present."""
-    return isinstance(body, dict) and isinstance(body.get("status"), int) and isinstance(body.get("title"), str)
+def find_problem(body: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the problem document in *body*, its ``status`` as a number; None for anything else.
+
+    Only ``status`` and ``title`` are always present: without them it may be an edge server's, which knows of no member.
+    """
+    status = find_count(body.get("status"))
+    return {**body, "status": status} if status is not None and isinstance(body.get("title"), str) else None
 
 
 def is_compliance_state(problem: Mapping[str, Any] | Refused | None) -> bool:

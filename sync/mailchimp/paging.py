@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sync.mailchimp.wire import Member, find_instant, format_instant, parse_instant
+from sync.mailchimp.wire import Member, find_instant, format_instant, is_last_page, parse_instant
 
 PASSES: tuple[str | None, ...] = (None, "archived")
 """A listing without status may leave archived members out (records conflict), so they are requested as well."""
@@ -43,12 +43,12 @@ ANCHOR_GAP = 10
 class MemberPage:
     """One page of members. `server_time` is Mailchimp's time of the request (aware UTC).
 
-    `total_items` counts all that match the filter. `cursor` is a small JSON-able value from which a walk continues
-    after this page; None on the last page.
+    `total_items` counts all that match the filter; None where it is not known. `cursor` is a small JSON-able value from
+    which a walk continues after this page; None on the last page.
     """
 
     members: Sequence[Member]
-    total_items: int
+    total_items: int | None
     server_time: datetime
     offset: int
     cursor: dict[str, Any] | None = None
@@ -147,7 +147,9 @@ class _Pass:
                     self._steps_back += 1
                     position = replace(position, offset=max(0, position.offset - self._step))
                     continue
-                after = None if self._is_last(page) else self._advance(position, page.members)
+                length = len(page.members)
+                is_last = is_last_page(length, self._count, page.offset + length, page.total_items)
+                after = None if is_last else self._advance(position, page.members)
                 cursor = after or self._following
                 fresh = self._unseen(page.members)
                 yield replace(page, members=fresh, cursor=None if cursor is None else cursor.to_cursor())
@@ -187,11 +189,6 @@ class _Pass:
         if position.offset == 0 or not position.anchors or self._steps_back >= STEPS_BACK:
             return False
         return not any(_is_in_place(position, one) for one in page.members if one.get("id") in position.anchors)
-
-    def _is_last(self, page: MemberPage) -> bool:
-        """A short page ends the pass, unless the server returned fewer rows than requested before the total."""
-        length = len(page.members)
-        return length == 0 or (length < self._count and page.offset + length >= page.total_items)
 
     def _advance(self, position: Position, members: Sequence[Member]) -> Position:
         overlap = min(self._overlap, len(members) // 2)

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from sync.mailchimp.transport import PAGE_SIZE, MailchimpCall, Transport
-from sync.mailchimp.wire import as_count, find_instant, format_instant
+from sync.mailchimp.wire import as_count, find_count, find_instant, format_instant, is_last_page
 
 MAX_ID = 32
 CAMPAIGN_FIELDS = (
@@ -126,12 +126,13 @@ class CampaignReports:
     ) -> ReportPage:
         fields = ",".join([*(f"{key}.{name}" for name in names), "total_items"])
         params = {"count": str(PAGE_SIZE), "offset": str(offset), "fields": fields}
-        body = (await self._transport.send(MailchimpCall("GET", f"/reports/{{campaign}}/{report}", ids, params))).body
-        found, total = body.get(key), as_count(body.get("total_items"))
-        rows = [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
-        following = offset + len(found) if isinstance(found, list) else offset
-        is_last = following == offset or (following - offset < PAGE_SIZE and following >= total)
-        return ReportPage(rows, None if is_last else following, total)
+        route = f"/reports/{{campaign}}/{report}"
+        call = MailchimpCall("GET", route, ids, params, must_list=key, may_end_early=True)  # people were deleted since
+        body = (await self._transport.send(call)).body
+        found, total = body[key], find_count(body.get("total_items"))
+        following = offset + len(found)
+        is_last = is_last_page(len(found), PAGE_SIZE, following, total)
+        return ReportPage([row for row in found if isinstance(row, dict)], None if is_last else following, total or 0)
 
 
 def is_report_id(text: str) -> bool:

@@ -2,8 +2,8 @@
 
 Knows nothing of audiences or members; `client` names the calls. Every exception of httpx and every answer that is not a
 success becomes one of the errors in `errors` here. The content type is checked before the status: a 200 with an HTML
-page is no success, a 403 without a problem document is throttling and not a revoked key, and a 404 page from an edge
-server does not mean that a member is gone.
+page is no success, nor is one without what was asked for; a 403 without a problem document is throttling and not a
+revoked key, and a 404 page from an edge server does not mean that a member is gone.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from sync.mailchimp.errors import (
     Refused,
     Throttled,
     Unreachable,
-    is_problem,
+    find_problem,
     mask_secrets,
 )
 from sync.mailchimp.links import (
@@ -51,7 +51,7 @@ from sync.mailchimp.links import (
     may_be_fetched,
     resolves_to_public,
 )
-from sync.mailchimp.wire import as_count, path_segment
+from sync.mailchimp.wire import as_count, as_id, find_count, is_last_page, path_segment
 
 USER_AGENT = "civiapi (CiviCRM and Mailchimp sync)"
 TIMEOUT = httpx.Timeout(connect=10.0, read=130.0, write=130.0, pool=None)
@@ -99,6 +99,10 @@ class MailchimpCall:
 
     `repeatable`: the call is idempotent, so it may be retried after an unknown outcome.
     `must_name`: a key without which a success is no answer, such as the id of what was made.
+    `must_list`: the key of the rows without which it is none either, and which are empty only where `total_items` end:
+    an answer that is read as "none" has people subscribed again, interests forgotten, batches sent twice. Under a
+    filter the total is not gone by: that of a server in Mailchimp's place may be of all rows.
+    `may_end_early`: the total may count rows that are not listed.
     `before_send`: called when the connection is open and the request about to be sent; an exception stops it.
     """
 
@@ -109,6 +113,8 @@ class MailchimpCall:
     body: Mapping[str, Any] | None = None
     repeatable: bool = True
     must_name: str = ""
+    must_list: str = ""
+    may_end_early: bool = False
     before_send: Callable[[], Awaitable[None]] | None = None
 
     @property
@@ -256,19 +262,24 @@ class Transport:
     async def collect(self, call: MailchimpCall, key: str, name: str = "id") -> AsyncGenerator[dict[str, Any], None]:
         """Yield every row under *key* of a small paged collection; members need `paging`.
 
-        One that is no object, or has no *name*, is left out: an odd row must not take the others with it.
+        One that is no object, or has no *name*, is left out: an odd row must not take the others with it. So is one
+        that came before.
         """
         offset = 0
+        seen: set[str] = set()
         while True:
             params = {**call.params, "count": str(PAGE_SIZE), "offset": str(offset)}
-            body = (await self.send(replace(call, params=params))).body
-            listed = body.get(key)
-            rows = listed if isinstance(listed, list) else []
+            body = (await self.send(replace(call, params=params, must_list=key))).body
+            rows, known = body[key], len(seen)
             for row in rows:
-                if isinstance(row, dict) and _is_named(row, name):
-                    yield row
+                own = as_id(row.get(name)) if isinstance(row, dict) else ""
+                if own and own not in seen:
+                    seen.add(own)
+                    yield {**row, name: own}
             offset += len(rows)
-            if not rows or (len(rows) < PAGE_SIZE and offset >= as_count(body.get("total_items"))):
+            total = find_count(body.get("total_items"))
+            repeats = total is None and len(seen) == known  # it has no pages, or rows that cannot be used
+            if repeats or is_last_page(len(rows), PAGE_SIZE, offset, total):
                 return
 
     def attempts(self, may_repeat: Callable[[Exception], bool]) -> AsyncIterator[stamina.Attempt]:
@@ -364,8 +375,7 @@ class Transport:
             raise self._unreadable(call, response)
         server_time = self._update_clock(response) - timedelta(seconds=int(seconds))
         if response.is_success:
-            if call.must_name and not _is_named(body, call.must_name):
-                reason = f"an answer without {call.must_name}"
+            if reason := _what_is_missing(call, body):
                 raise Unreachable(call.name, reason, outcome_unknown=True, status=response.status_code)
             return Answer(body, server_time)
         raise self._refusal(call, response.status_code, body, response)
@@ -375,9 +385,10 @@ class Transport:
     ) -> MailchimpError:
         if status == 429:
             return Throttled(call.name, status, self._snippet(response))
-        if status >= 500 or not is_problem(body):
+        problem = find_problem(body)
+        if status >= 500 or problem is None:
             return self._unreadable(call, response, title=str(body.get("title") or ""))
-        return _refused_type(status, body)(call.name, status, self._masked(body))
+        return _refused_type(status, problem)(call.name, status, self._masked(problem))
 
     def _unreadable(self, call: MailchimpCall, response: httpx.Response, title: str = "") -> MailchimpError:
         status = response.status_code
@@ -446,8 +457,22 @@ def _trace_of(before_send: Callable[[], Awaitable[None]]) -> Callable[[str, obje
     return trace
 
 
-def _is_named(body: Mapping[str, Any], name: str) -> bool:
-    return isinstance(body.get(name), str) and bool(body[name])
+ABOUT_PAGES = frozenset({"count", "offset", "fields", "exclude_fields", "sort_field", "sort_dir"})
+"""Parameters that choose no rows."""
+
+
+def _what_is_missing(call: MailchimpCall, body: Mapping[str, Any]) -> str:
+    """Why a success does not answer *call*; empty where it does."""
+    if call.must_name and not as_id(body.get(call.must_name)):
+        return f"an answer without {call.must_name}"
+    if not call.must_list:
+        return ""
+    rows, total = body.get(call.must_list), as_count(body.get("total_items"))
+    if not isinstance(rows, list):
+        return f"an answer without {call.must_list}"
+    is_total_of_these = not (call.may_end_early or call.params.keys() - ABOUT_PAGES)
+    has_more = is_total_of_these and int(call.params.get("offset", 0)) < total
+    return f"an answer without any of {total} {call.must_list}" if has_more and not rows else ""
 
 
 def _may_repeat(call: MailchimpCall, error: Exception) -> bool:

@@ -8,6 +8,7 @@ audience may be the MD5 of a mixed-case address, so use an id from Mailchimp bef
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ PERMISSION_ID_LENGTH = 32
 
 MAX_COUNT = 2**31 - 1
 """Of what is counted on the wire, so that every column holds it."""
+_DIGITS = re.compile(r"\s*[0-9]{1,18}\s*")
+_IDS = ("id", "contact_id")
 _KINDS = (
     *((name, str) for name in ("id", "email_address", "contact_id", "status", "timestamp_opt", "last_changed")),
     ("merge_fields", dict),
@@ -50,15 +53,27 @@ def read_member(value: object) -> Member:
     """A member from decoded JSON, in which every key that a sync uses has the type declared in `Member`.
 
     A value of another type counts as missing, and what is no object as a member without keys: one odd member must not
-    stop the others of its page. Its marketing permissions are among its interests as well (`PERMISSION`).
+    stop the others of its page. Ids may be numbers, and interests written in other ways (`as_flag`). Its marketing
+    permissions are among its interests as well (`PERMISSION`).
     """
     if not isinstance(value, dict):
         return Member()
+    if plain := _as_declared(value):
+        value = value | plain
     odd = [name for name, kind in _KINDS if name in value and not isinstance(value[name], kind)]
     whole = {name: one for name, one in value.items() if name not in odd} if odd else value
     if whole.get("marketing_permissions"):
         whole = whole | {"interests": _with_permissions(whole)}
     return cast(Member, whole)
+
+
+def _as_declared(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of a member whose type differs from the declared one although the meaning is plain."""
+    plain: dict[str, Any] = {name: as_id(value[name]) for name in _IDS if type(value.get(name)) is int}
+    interests = value.get("interests")
+    if isinstance(interests, dict) and not all(isinstance(held, bool) for held in interests.values()):
+        plain["interests"] = {key: as_flag(held) for key, held in interests.items()}
+    return plain
 
 
 def read_permissions(value: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]]:
@@ -68,9 +83,9 @@ def read_permissions(value: Mapping[str, Any]) -> Iterator[tuple[str, str, bool]
     """
     listed = value.get("marketing_permissions")
     for one in listed if isinstance(listed, list) else ():
-        key = one.get("marketing_permission_id") if isinstance(one, dict) else None
-        if isinstance(key, str) and 0 < len(key) <= PERMISSION_ID_LENGTH:
-            yield key, str(one.get("text") or ""), one.get("enabled") is True
+        key = as_id(one.get("marketing_permission_id")) if isinstance(one, dict) else ""
+        if 0 < len(key) <= PERMISSION_ID_LENGTH:
+            yield key, str(one.get("text") or ""), as_flag(one.get("enabled"))
 
 
 def body_to_wire(body: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -104,9 +119,36 @@ def _with_permissions(value: Mapping[str, Any]) -> dict[str, Any]:
     return known | {PERMISSION + key: given for key, _, given in read_permissions(value)}
 
 
+def find_count(value: object) -> int | None:
+    """A number from the wire, at most `MAX_COUNT`; digits as text count as one. None for anything else."""
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
+        value = int(value)
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return min(int(cast(int, value)), MAX_COUNT) if is_number else None
+
+
 def as_count(value: object) -> int:
     """A number of rows, or of times, from the wire: 0 for what is none, at most `MAX_COUNT`."""
-    return min(value, MAX_COUNT) if isinstance(value, int) and value > 0 else 0
+    return find_count(value) or 0
+
+
+def as_id(value: object) -> str:
+    """An id from the wire: a text, or a number as its digits; empty for anything else."""
+    return value if isinstance(value, str) else str(value) if type(value) is int else ""
+
+
+def as_flag(value: object) -> bool:
+    """A boolean from the wire, which may be written as text or as 0 and 1; False for anything else."""
+    return value is True or (isinstance(value, str | int) and str(value).strip().lower() in ("true", "1"))
+
+
+def is_last_page(rows: int, asked: int, reached: int, total: int | None) -> bool:
+    """Whether a page of *rows* rows, which ends at *reached*, is the last of a listing.
+
+    An empty one is. Fewer than the *asked* ones are not by themselves, since servers may give less than was asked for:
+    the *total* must be reached; where that is not known, only an empty page ends.
+    """
+    return rows == 0 or (total is not None and rows < asked and reached >= total)
 
 
 def _as_map(value: object) -> dict[str, Any]:
@@ -191,6 +233,11 @@ def tags_body(tags: Mapping[str, bool]) -> dict[str, Any]:
     """Return the body that adds (True) and removes (False) tags; ``is_syncing`` starts no automations."""
     states = [{"name": name, "status": "active" if wanted else "inactive"} for name, wanted in tags.items()]
     return {"tags": states, "is_syncing": True}
+
+
+def tag_key(name: str) -> str:
+    """Return what Mailchimp knows a tag by: names that differ in case or in spaces around them are one tag."""
+    return name.strip().lower()
 
 
 def path_segment(value: str) -> str:
@@ -303,7 +350,7 @@ class BatchWebhook:
     @classmethod
     def from_wire(cls, body: Mapping[str, Any]) -> BatchWebhook:
         """Read a batch webhook from its JSON."""
-        return cls(id=str(body["id"]), url=str(body.get("url") or ""), enabled=bool(body.get("enabled", True)))
+        return cls(id=str(body["id"]), url=str(body.get("url") or ""), enabled=as_flag(body.get("enabled", True)))
 
 
 def subscriber_hash(email: str) -> str:

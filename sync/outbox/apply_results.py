@@ -121,7 +121,7 @@ def apply_outcomes(
     still_open = [one for one in contexts if one.was_open]
     current = current_rows(conn, [one.row.id for one in still_open])
     still_open = [replace(one, current=current.get(one.row.id)) for one in still_open]
-    counts = _handle(conn, still_open)
+    counts = _handle(conn, still_open, at - skew)
     _requeue_moved(conn, still_open)
     _count_moves(conn, audience, at, still_open)
     return counts
@@ -146,23 +146,35 @@ def send_again(conn: Connection, row_id: int, why: str, limit: int) -> int:
     )
     outcome = Outcome(Verdict.AGAIN, problem={"title": "No result", "detail": why})
     outcomes = [OperationOutcome(read_update(row), outcome) for row in rows]
-    _handle(conn, _read_contexts(conn, row_id, outcomes))
+    _handle(conn, _read_contexts(conn, row_id, outcomes), None)
     return len(outcomes)
 
 
-def _handle(conn: Connection, contexts: Sequence[ResultContext]) -> ResultCounts:
-    """Call the handler of each outcome and write the changes."""
+def _handle(conn: Connection, contexts: Sequence[ResultContext], at: datetime | None) -> ResultCounts:
+    """Call the handler of each outcome, of results that came *at* this time, and write the changes."""
     ids = [one.update.id for one in contexts]
     row_ids = [one.row.id for one in contexts]
     others = open_updates(conn, row_ids, but=ids)
     retries = {kind: read_retries(conn, row_ids, kind) for kind in {one.operation.kind_group for one in contexts}}
     changes = _Changes()
+    behind_ours: list[int] = []
     for one in contexts:
         was_put_off = one.row.id in retries[one.operation.kind_group]
         context = replace(one, others=tuple(others.get(one.row.id, ())), was_put_off=was_put_off)
         _HANDLERS[one.outcome.verdict](conn, changes, context)
+        if one.outcome.verdict is Verdict.DONE:
+            behind_ours += [other.id for other in context.others if other.operation.decided and not other.in_flight]
     _write(conn, changes)
+    if at is not None and behind_ours:
+        _decide_anew(conn, behind_ours, at)
     return changes.counts
+
+
+def _decide_anew(conn: Connection, update_ids: Sequence[int], at: datetime) -> None:
+    """Let updates of an undo that waited for another of their member count as decided *at* this time at the earliest:
+    that one changed the member, and is no change that overrules them."""
+    theirs = in_list(update_detail.c.update_id, update_ids), update_detail.c.decided_s < int(at.timestamp())
+    conn.execute(change(update_detail).where(*theirs).values(decided_s=int(at.timestamp())))
 
 
 def _read_contexts(conn: Connection, row_id: int, outcomes: Sequence[OperationOutcome]) -> list[ResultContext]:
@@ -202,12 +214,26 @@ def _done(conn: Connection, changes: _Changes, one: ResultContext) -> None:
             changes.due.append(row.id)
         if one.row.sync_status not in (SyncStatus.LIVE, SyncStatus.REDO):
             return  # data does not change whether the row is in sync
-    if one.others:
-        changes.set_status(one, _status_with_open_updates(one.others))
+    others = _without_other_addresses(conn, one, row)
+    if len(others) < len(one.others):
+        changes.set_status(one, SyncStatus.TODO)  # what else the dropped ones would have changed is still to be done
+    elif others:
+        changes.set_status(one, _status_with_open_updates(others))
     elif one.operation.kind == OperationKind.EMAIL:
         changes.set_status(one, SyncStatus.TODO)  # reconciled now under its new address
     else:
         changes.set_status(one, SyncStatus.OK if _is_in_sync(one, row) else SyncStatus.TODO)
+
+
+def _without_other_addresses(conn: Connection, one: ResultContext, row: Row[Any]) -> tuple[OpenUpdate, ...]:
+    """The row's other open updates, without those that would subscribe the contact a second time: their address changed
+    while this was in flight. The member that it is now moves to the new one (`_requeue_moved`)."""
+    own = {one.operation.path_tail, f"members/{row.mailchimp_member_id}"}
+    if one.operation.kind != OperationKind.MEMBER:
+        return one.others
+    second = [other for other in _waiting(one, OperationKind.MEMBER) if other.operation.path_tail not in own]
+    overtake(conn, [other.id for other in second], "the contact is a member by now, under an earlier address.")
+    return tuple(other for other in one.others if other not in second)
 
 
 def _was_changed_since(row: Row[Any], answer: Mapping[str, Any]) -> bool:

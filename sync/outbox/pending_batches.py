@@ -4,7 +4,7 @@ Functions are one step of a unit each. No Mailchimp here: ``submit`` sends.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import Connection, String, bindparam, delete, func, insert, select
@@ -33,7 +33,7 @@ OLD = timedelta(minutes=15)
 
 @dataclass(frozen=True, slots=True)
 class PendingBatch:
-    """A batch row that is not sent yet, or whose outcome is unknown. *since* is when it was first sent.
+    """A batch row that is not sent yet, or whose outcome is unknown. *since* is the stored time by which it is found.
 
     *is_old*: the last fetch began so long ago that members may have changed since.
     """
@@ -121,6 +121,21 @@ def _is_old(conn: Connection, list_id: str, now: datetime) -> bool:
     checkpoint = checkpoints.load(conn, list_id)
     began = checkpoint.parameters.started if checkpoint.parameters is not None else checkpoint.last_started
     return began is not None and now - datetime.fromtimestamp(began, UTC) > OLD
+
+
+def record_sending(conn: Connection, lease: Lease, pending: PendingBatch, clock: SiteClock) -> PendingBatch:
+    """Store that a batch is sent now, long after its stored time: one whose answer is lost is found by it.
+
+    Raises LeaseLost.
+    """
+    since = datetime.now(UTC)
+    conn.execute(
+        change(batch)
+        .where(batch.c.id == pending.row_id, batch.c.status == SUBMITTING)
+        .values(submitted_at=clock.write(since))
+    )
+    leases.check(conn, lease)
+    return replace(pending, since=since)
 
 
 def release_batch(conn: Connection, lease: Lease, pending: PendingBatch) -> None:

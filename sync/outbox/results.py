@@ -4,8 +4,8 @@
 ``results:AUDIENCE``, and a 1 without that lease is a batch whose processing was killed. Processing it again asks
 Mailchimp for a new link; results that were applied already have no further effect.
 
-A finished batch may lack the results of some operations, or of all (empty files, deleted, expired after seven days).
-Those operations are sent again, which all of them allow.
+A finished batch may lack the results of some operations, or of all (empty files, deleted, expired after seven days, an
+archive that breaks off however often it is downloaded). Those operations are sent again, or looked up (``recheck``).
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import stamina
 import structlog
 from sqlalchemy import Connection
 from sqlalchemy import update as change
@@ -40,6 +41,9 @@ from sync.store.batches import CANCELLED, EXPIRED, PROCESSED, PROCESSING, find_b
 from sync.store.runs import checkpoints
 from sync.store.tables import batch, update
 from sync.store.updates import read_update, select_updates
+
+DOWNLOADS = 3
+"""How often an archive that breaks off is downloaded, by a new link each time, before its operations are sent again."""
 
 log = structlog.get_logger(__name__)
 
@@ -147,16 +151,22 @@ class _Processing:
         if self.remote is None:
             return "Mailchimp no longer has this batch."
         try:
-            results = cast(AsyncGenerator[OperationResult, None], self.client.iter_results(self.row.batch_id))
-            async with aclosing(results):
-                async for chunk in _in_chunks(results, self.row.id, self.ctx.sizes.results_per_unit):
-                    counts.add(await self._write(chunk))
+            async for attempt in stamina.retry_context(_is_broken, attempts=DOWNLOADS, timeout=None, wait_initial=1.0):
+                with attempt:
+                    await self._download(counts)
         except (ResultsMissing, NotFound, BadArchive) as error:
-            if error.may_be_retried:
+            if error.may_be_retried and not _is_broken(error):
                 raise
             log.warning("a batch has no usable results", batch_id=self.row.batch_id, error=str(error))
             return str(error)
         return "The results of the batch did not mention this operation."
+
+    async def _download(self, counts: ResultCounts) -> None:
+        """Download the results and apply them; those that were applied already have no further effect."""
+        results = cast(AsyncGenerator[OperationResult, None], self.client.iter_results(self.row.batch_id))
+        async with aclosing(results):
+            async for chunk in _in_chunks(results, self.row.id, self.ctx.sizes.results_per_unit):
+                counts.add(await self._write(chunk))
 
     async def _write(self, chunk: Sequence[tuple[int, OperationResult]]) -> ResultCounts:
         updates = await self.ctx.store.read(_updates, self.row.id, [update_id for update_id, _ in chunk])
@@ -209,6 +219,11 @@ class _Processing:
         count = send_again(conn, self.row.id, why, self.ctx.sizes.results_per_unit)
         leases.check(conn, self.lease)
         return count
+
+
+def _is_broken(error: Exception) -> bool:
+    """Whether an archive broke off or is damaged, so that another download may be whole."""
+    return isinstance(error, BadArchive) and error.may_be_retried
 
 
 async def _in_chunks(

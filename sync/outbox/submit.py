@@ -1,9 +1,9 @@
 """Sends waiting updates to Mailchimp in batches, without losing or forgetting any.
 
 A batch row with its updates is committed as ``submitting`` before the POST; the answer gives it Mailchimp's id. A row
-left in ``submitting`` has an unknown outcome: `resolve_unconfirmed` looks for the batch among the account's recent
-ones and otherwise sends it again, which every operation allows. Results are applied by ``results``, and ``watcher``
-decides when to ask for them.
+left in ``submitting`` has an unknown outcome: `resolve_unconfirmed` looks for the batch at Mailchimp, by its size and
+the time in the row, and otherwise sends it again, which every operation allows. Before anything is sent long after that
+time, the row gets a new one. Results are applied by ``results``, and ``watcher`` decides when to ask for them.
 
 A member is never in two open batches. Mailchimp keeps no order within a batch or between batches, so an update that
 depends on another (tags on the member, the member on its new address) waits here until that one is completed.
@@ -11,7 +11,7 @@ depends on another (tags on the member, the member on its new address) waits her
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
@@ -34,18 +34,28 @@ from sync.outbox.pending_batches import (
     known_batch_ids,
     operation_id,
     record_cancelled,
+    record_sending,
     record_sent,
     release_batch,
     unconfirmed_batches,
     was_sent_again,
 )
-from sync.outbox.recheck import drop_overruled, find_overruled
+from sync.outbox.recheck import (
+    complete_unmailable,
+    complete_unneeded,
+    find_doubtful,
+    find_unneeded,
+    may_be_unneeded,
+    read_known,
+)
 from sync.outbox.selection import count_ready
 from sync.store.batches import PENDING
 
 SEND_TRIES = 3
 LOOK_BACK, LOOK_AHEAD = timedelta(minutes=2), timedelta(minutes=15)
-"""How far Mailchimp's time of a batch may be from the time we sent it."""
+"""How far Mailchimp's time of a batch may be from the time in our row."""
+SAME_TIME = timedelta(minutes=5)
+"""What is sent so soon after the time in our row is found by it: all `SEND_TRIES`, if each times out."""
 
 log = structlog.get_logger(__name__)
 
@@ -84,10 +94,10 @@ async def submit_pending(
         pending = await ctx.store.write(create_batch, ctx, audience, lease, cache_ids)
         if pending is None:
             break
-        await _send(ctx, client, audience, lease, pending)
-        updates, batches = updates + pending.size, batches + 1
-        if sent is not None:
-            await sent(pending.size)
+        size = await _send(ctx, client, audience, lease, pending)
+        updates, batches = updates + size, batches + bool(size)
+        if sent is not None and size:
+            await sent(size)
     if batches and ctx.on_queued is not None:
         ctx.on_queued()
     return Submitted(updates, batches, await ctx.store.read(count_ready, audience.list_id, cache_ids))
@@ -107,12 +117,13 @@ async def submit_if_free(ctx: SyncContext, audience: Audience) -> int:
 
 
 async def resolve_unconfirmed(ctx: SyncContext, audience: Audience, lease: Lease) -> int:
-    """Find or send again every batch whose outcome is unknown; returns how many there were.
+    """Find or send again every batch whose outcome is unknown; returns how many updates were on their way or are now.
 
     Raises MailchimpError, LeaseLost.
     """
     unconfirmed = await ctx.store.read(unconfirmed_batches, audience.list_id, audience.clock)
     client = ctx.clients.client_for(audience.api_key)
+    updates = 0
     for pending in unconfirmed:
         if pending.size == 0:
             await ctx.store.write(delete_batch, lease, pending)
@@ -121,9 +132,10 @@ async def resolve_unconfirmed(ctx: SyncContext, audience: Audience, lease: Lease
         if found is not None:
             log.info("an unconfirmed batch was found", list_id=pending.list_id, batch_id=found.id)
             await _note_sent(ctx, client, lease, pending, found)
+            updates += pending.size
         else:
-            await _send(ctx, client, audience, lease, pending, is_again=True)
-    return len(unconfirmed)
+            updates += await _send(ctx, client, audience, lease, pending, is_again=True)
+    return updates
 
 
 async def find_submitted(ctx: SyncContext, client: MailchimpClient, pending: PendingBatch) -> Batch | None:
@@ -132,13 +144,13 @@ async def find_submitted(ctx: SyncContext, client: MailchimpClient, pending: Pen
     Another program's batch of the same size may be mistaken for ours. Its results hold none of our operations, which
     are then sent again as operations without a result.
     """
-    sent = pending.since + (client.clock_offset() or timedelta(0))
     candidates = [
         one
-        async for one in client.iter_recent_batches(sent - LOOK_BACK)
+        async for one in client.iter_batches()
         if (one.total_operations == pending.size or (one.total_operations == 0 and one.status == PENDING))
         and one.submitted_at is not None
-        and one.submitted_at <= sent + LOOK_AHEAD
+        # the offset is known from the first answer on, which in a new process is this listing's
+        and -LOOK_BACK <= one.submitted_at - (client.clock_offset() or timedelta(0)) - pending.since <= LOOK_AHEAD
     ]
     ours = await ctx.store.read(known_batch_ids, [one.id for one in candidates])
     free = [one for one in candidates if one.id not in ours]
@@ -156,20 +168,24 @@ async def _send(
     pending: PendingBatch,
     *,
     is_again: bool = False,
-) -> None:
-    """Send a batch and store the answer; with *is_again* it may have been sent before.
+) -> int:
+    """Send a batch and store the answer; with *is_again* it may have been sent before. Returns the updates sent.
 
     Raises MailchimpError, with the updates waiting again or the batch unconfirmed; LeaseLost, with the batch left to
     the next holder.
     """
-    updates = await _drop_overruled(ctx, client, audience, lease, pending, is_again)
-    if not updates:
-        await ctx.store.write(delete_batch, lease, pending)
-        return
-    operations = [_operation(pending, one) for one in updates]
-    pending = replace(pending, size=len(operations))
-    sent = await _post(ctx, client, lease, pending, operations)
-    await _note_sent(ctx, client, lease, pending, sent)
+    for tries in range(1, SEND_TRIES + 1):
+        updates = await _complete_unneeded(ctx, client, audience, lease, pending, is_again)
+        if not updates:
+            await ctx.store.write(delete_batch, lease, pending)
+            return 0
+        operations = [_operation(pending, one) for one in updates]
+        pending = replace(pending, size=len(operations))
+        pending, sent = await _post(ctx, client, lease, pending, operations, is_last=tries == SEND_TRIES)
+        if sent is not None:
+            await _note_sent(ctx, client, lease, pending, sent)
+            return len(operations)
+    raise AssertionError("The last try of a batch returns or raises.")
 
 
 async def _post(
@@ -178,38 +194,49 @@ async def _post(
     lease: Lease,
     pending: PendingBatch,
     operations: Sequence[BatchOperation],
-) -> Batch:
-    """Post operations until Mailchimp's batch is known, `SEND_TRIES` times at most. Raises MailchimpError."""
+    *,
+    is_last: bool,
+) -> tuple[PendingBatch, Batch | None]:
+    """Post operations and return our batch as it is stored now, and Mailchimp's; None where that is not found.
+
+    Raises MailchimpError; with *is_last* also where None would be returned.
+    """
 
     async def make_sure() -> None:
-        await ctx.store.read(leases.check_unlocked, lease)
+        nonlocal pending
+        if timedelta(0) <= datetime.now(UTC) - pending.since <= SAME_TIME:
+            await ctx.store.read(leases.check_unlocked, lease)
+        else:
+            pending = await ctx.store.write(record_sending, lease, pending, ctx.store.clock)
         leases.check_clock(lease)
 
-    tries = 0
-    while True:
-        tries += 1
-        try:
-            return await client.submit_batch(operations, before_send=make_sure)
-        except MailchimpError as error:
-            if not error.outcome_unknown:
-                await ctx.store.write(release_batch, lease, pending)
-                raise
-            found = await find_submitted(ctx, client, pending)
-            if found is not None:
-                return found
-            if tries == SEND_TRIES:
-                raise
+    try:
+        sent: Batch | None = await client.submit_batch(operations, before_send=make_sure)
+    except MailchimpError as error:
+        if not error.outcome_unknown:
+            await ctx.store.write(release_batch, lease, pending)
+            raise
+        sent = await find_submitted(ctx, client, pending)
+        if sent is None and is_last:
+            raise
+    return pending, sent
 
 
-async def _drop_overruled(
+async def _complete_unneeded(
     ctx: SyncContext, client: MailchimpClient, audience: Audience, lease: Lease, pending: PendingBatch, is_again: bool
 ) -> list[OpenUpdate]:
-    """Remove updates whose member has changed at Mailchimp since (``recheck``); returns the rest."""
+    """Complete updates that are not to be sent any more (``recheck``); returns the rest."""
     updates = await ctx.store.read(in_batch, pending.row_id)
     is_risky = is_again or pending.is_old
-    overruled = await find_overruled(client, audience, [one for one in updates if is_risky or one.tries])
-    if overruled:
-        await ctx.store.write(drop_overruled, audience, lease, pending.row_id, overruled, client.skew())
+    if doubtful := find_doubtful(updates, is_risky=is_risky):
+        await ctx.store.write(complete_unmailable, audience, lease, pending.row_id, doubtful)
+        updates = await ctx.store.read(in_batch, pending.row_id)
+    looked_at = may_be_unneeded(updates, is_risky=is_risky)
+    known = await ctx.store.read(read_known, audience, looked_at) if looked_at else {}
+    unneeded = await find_unneeded(client, audience, looked_at, known)
+    if unneeded:
+        now, skew = client.now(), client.skew()
+        await ctx.store.write(complete_unneeded, audience, lease, pending.row_id, unneeded, at=now, skew=skew)
         updates = await ctx.store.read(in_batch, pending.row_id)
     return updates
 

@@ -87,11 +87,15 @@ def is_as_wanted(operation: MemberOperation, status: str | None, interests: Mapp
 
 
 def refused_fields(operation: MemberOperation, problem: Mapping[str, Any] | None) -> list[str]:
-    """The merge fields of an operation that Mailchimp's problem document names; nothing of it was carried out."""
+    """The merge fields of an operation that Mailchimp's problem document names; nothing of it was carried out.
+
+    It names a part of an address by a path (``merge_fields.ADDRESS.zip``).
+    """
     sent, errors = operation.body.get("merge_fields"), (problem or {}).get("errors")
     if operation.kind != OperationKind.FIELDS or not isinstance(sent, dict) or not isinstance(errors, list):
         return []
-    named = {str(one.get("field") or "").removeprefix("merge_fields.") for one in errors if isinstance(one, dict)}
+    paths = [str(one.get("field") or "").removeprefix("merge_fields.") for one in errors if isinstance(one, dict)]
+    named = {path.partition(".")[0] for path in paths}
     return [tag for tag in sent if tag in named]
 
 

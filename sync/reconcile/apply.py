@@ -18,7 +18,16 @@ from civiapi.store.databases.bulk import insert_rows, update_rows
 from civiapi.store.databases.expressions import in_list
 from sync.audience import Audience
 from sync.model import GroupStatus, MemberOperation, SyncStatus
-from sync.reconcile.categories import CANNOT, HAND_OVER, INTERESTS, JOIN_GROUP, LEAVE_GROUP, LET_GO, kind_of
+from sync.reconcile.categories import (
+    CANNOT,
+    HAND_OVER,
+    INTERESTS,
+    JOIN_GROUP,
+    LEAVE_GROUP,
+    LET_GO,
+    kind_besides,
+    kind_of,
+)
 from sync.reconcile.decide import Decision
 from sync.reconcile.facts import ECHO_METHOD
 from sync.reconcile.matching import Range, link_contact, match_contacts
@@ -130,7 +139,7 @@ def _changes_of(plan: Plan, written: Written, fresh: Mapping[int, int]) -> Itera
         held = {one.interest_id: one.held for one in facts.interests}
         chosen = plan.operation.body.get("interests") or {}
         yield base._replace(
-            kind=INTERESTS if kind in (JOIN_GROUP, LEAVE_GROUP) else kind,
+            kind=kind_besides(plan.operation) if kind in (JOIN_GROUP, LEAVE_GROUP) else kind,
             update_id=fresh[facts.cache_id],
             history_id=facts.history_id,
             was=facts.member.status if facts.member else None,

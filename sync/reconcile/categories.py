@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from civiapi.runtime.wording import many
-from sync.model import OperationKind, SyncStatus
+from sync.model import MemberOperation, OperationKind, SyncStatus
 from sync.reconcile.decide import Decision
 from sync.reconcile.plan import Plan
 from sync.store.updates import is_under_way
@@ -69,7 +69,12 @@ def kind_of(plan: Plan) -> str:
         return UNDER_WAY
     if plan.decision in _DECIDED:
         return _DECIDED[plan.decision]
-    return INTERESTS if plan.operation.body.get("status") is None else CALL_BACK
+    return kind_besides(plan.operation)
+
+
+def kind_besides(operation: MemberOperation) -> str:
+    """The kind of an update that is no decision about the subscription."""
+    return CALL_BACK if operation.status else INTERESTS
 
 
 def _at_rest(plan: Plan) -> str:

@@ -60,7 +60,8 @@ class Person:
     *is_preferred*: of the contact's rows, none of them in the audience, this is the one to subscribe. *shared_with*:
     another contact in the group, which represents this address. *successor*: a contact in the group
     with the member's address, which represents it once this one has left. *objection*: why CiviMail would not mail the
-    contact. *replaces*: the contact in the trash in whose place this one was made.
+    contact. *in_trash*: the contact went there after this run had looked. *replaces*: the contact in the trash in whose
+    place this one was made.
     *sharers*: the other contacts with the member's address, and why this one represents it.
     """
 
@@ -73,6 +74,7 @@ class Person:
     address_on_hold: bool = False
     malformed: str | None = None
     objection: str | None = None
+    in_trash: bool = False
     others: tuple[str, ...] = ()
     is_preferred: bool = True
     shared_with: int | None = None

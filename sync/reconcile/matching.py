@@ -1,25 +1,26 @@
 """Match members with contacts by address: five rules, each one statement over a range of cache rows.
 
 Contacts in the trash do not count, and only rows without a contact are matched. The rules go from the most certain to
-the least certain.
+the least certain. After them come members whom an update in flight makes of a contact, whatever its address is by now.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, case, delete, func, select
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, Select, and_, case, func, or_, select
 from sqlalchemy import update as change
 
 from civiapi.store.databases.bulk import update_rows
-from civiapi.store.databases.expressions import in_list, same_address, unindexed
+from civiapi.store.databases.expressions import in_list, same_address, unindexed, unlikely
 from civiapi.store.schema.tables import contact, email
 from sync.audience import Audience
-from sync.model import GroupStatus, SyncStatus
+from sync.model import RECEIVES_MAIL, GroupStatus, OperationKind, SyncStatus
 from sync.store.members.cache import merge_into
 from sync.store.members.member_codec import peek
-from sync.store.sources import tables_of
-from sync.store.tables import cache, update
+from sync.store.sources import tables_of, who_is_in
+from sync.store.tables import cache, update, update_detail
+from sync.store.updates import read_update, select_updates
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,39 +45,55 @@ class Range:
         )
 
 
-def drop_dead_contacts(conn: Connection, audience: Audience, rows: Range) -> tuple[int, int]:
-    """Unlink rows whose contact is missing or in the trash, and delete those left with neither member nor contact.
-
-    A row with updates stays, because they would be deleted with it. Returns how many were unlinked and how many
-    deleted.
-    """
-    alive = select(contact.c.id).where(contact.c.id == cache.c.civicrm_contact_id, contact.c.is_deleted == 0)
-    dead = select(cache.c.id).where(
-        rows.of(audience), cache.c.civicrm_contact_id.is_not(None), ~alive.correlate(cache).exists()
-    )
-    ids = list(conn.execute(dead).scalars())
-    unlink(conn, ids)
-    return len(ids), _delete_empty(conn, ids)
-
-
-def unlink(conn: Connection, cache_ids: Sequence[int]) -> None:
-    """Remove the contact from these rows; they are matched again."""
-    conn.execute(
-        change(cache)
-        .where(in_list(cache.c.id, cache_ids))
-        .values(civicrm_contact_id=None, civicrm_groups=None, sync_status=SyncStatus.TODO)
-    )
-
-
 def match_contacts(conn: Connection, audience: Audience, rows: Range) -> int:
-    """Give each row without a contact the one its address belongs to, by the five rules; returns how many got one."""
-    if not _is_any_owned(conn, audience, rows):
+    """Give each row without a contact the one it belongs to, by the five rules, else the one that is being subscribed
+    as this member; returns how many got one."""
+    matched = 0
+    if _is_any_owned(conn, audience, rows):
+        matched += _give(conn, audience, rows, only_owner())  # first: nearly all, and what is left is a family's
+        matched += _match_namesakes(conn, audience, rows)
+        for rule in (first_in_group(audience), first_with_history(audience), first_owner()):
+            matched += _give(conn, audience, rows, rule)
+    return matched + _match_awaited(conn, audience, rows)
+
+
+def _match_awaited(conn: Connection, audience: Audience, rows: Range) -> int:
+    """Match members in the audience whom an update in flight makes of a contact without a member; returns how many.
+
+    They are left by the rules where the contact has another address by now. Open updates are searched by row for what
+    is left of a whole range, so the rules come first: of a large push nothing is left.
+    """
+    left = (
+        rows.of(audience),
+        cache.c.civicrm_contact_id.is_(None),
+        unindexed(cache.c.mailchimp_status).in_(sorted(RECEIVES_MAIL)),
+    )
+    in_flight = (unlikely(update.c.completed == 0), unindexed(update.c.mailchimpsync_batch_id).is_not(None))
+    is_any = select(update.c.id).where(*in_flight).exists()
+    if conn.execute(select(cache.c.id).where(*left, is_any).limit(1)).first() is None:
         return 0
-    matched = _give(conn, audience, rows, only_owner())  # first: nearly all, and what is left is a family's
-    matched += _match_namesakes(conn, audience, rows)
-    for rule in (first_in_group(audience), first_with_history(audience), first_owner()):
-        matched += _give(conn, audience, rows, rule)
-    return matched
+    members = select(cache.c.mailchimp_member_id, cache.c.id).where(*left, cache.c.mailchimp_member_id.is_not(None))
+    row_of: dict[str, int] = dict(conn.execute(members).all())
+    paths = [f"members/{one}" for one in row_of]
+    awaited = conn.execute(
+        select_updates()
+        .add_columns(cache.c.civicrm_contact_id)
+        .join(contact, contact.c.id == cache.c.civicrm_contact_id)
+        .where(
+            *in_flight,
+            or_(update_detail.c.path_tail.is_(None), in_list(update_detail.c.path_tail, paths)),
+            unindexed(cache.c.mailchimp_list_id) == audience.list_id,
+            unindexed(cache.c.mailchimp_member_id).is_(None),
+            unindexed(contact.c.is_deleted) == 0,
+        )
+    )
+    found = [
+        (row.civicrm_contact_id, SyncStatus.TODO, row_of[operation.member])
+        for row in awaited
+        if (operation := read_update(row).operation).kind == OperationKind.MEMBER and operation.member in row_of
+    ]
+    update_rows(conn, cache, ("civicrm_contact_id", "sync_status"), found)
+    return len(found)
 
 
 def _give(conn: Connection, audience: Audience, rows: Range, rule: ScalarSelect[int]) -> int:
@@ -139,17 +156,12 @@ def _group_ties(conn: Connection, audience: Audience, contact_ids: Sequence[int]
     """Those of these contacts that are in the subscription group, and those that ever were."""
     if not contact_ids:
         return set(), set()
-    members, history = (table.c for table in tables_of(audience))
-    inside = select(members.contact_id).where(
-        in_list(members.contact_id, contact_ids),
-        unindexed(members.group_id) == audience.group_id,
-        members.status == GroupStatus.ADDED,
-    )
+    history = tables_of(audience)[1].c
     ever = select(history.contact_id).where(
         in_list(history.contact_id, contact_ids),
         unindexed(history.group_id) == audience.group_id,
     )
-    return set(conn.execute(inside).scalars()), set(conn.execute(ever).scalars())
+    return who_is_in(conn, audience, contact_ids), set(conn.execute(ever).scalars())
 
 
 def representative(names: Mapping[int, str | None], member_name: str | None) -> int:
@@ -215,36 +227,14 @@ def _owners(which: ColumnElement[Any] | None = None) -> Select[Any]:
     )
 
 
-def _delete_empty(conn: Connection, cache_ids: Sequence[int]) -> int:
-    updated = select(update.c.id).where(update.c.mailchimpsync_cache_id == cache.c.id)
-    return conn.execute(
-        delete(cache).where(
-            in_list(cache.c.id, cache_ids),
-            cache.c.civicrm_contact_id.is_(None),
-            cache.c.mailchimp_member_id.is_(None),
-            ~updated.correlate(cache).exists(),
-        )
-    ).rowcount
-
-
-def match_row(conn: Connection, audience: Audience, cache_id: int) -> None:
-    """Give a row the contact it belongs to, if there is one, and take that contact's row without a member into it."""
-    one = Range(cache_id - 1, cache_id)
-    drop_dead_contacts(conn, audience, one)
-    match_contacts(conn, audience, one)
-    row = conn.execute(select(cache).where(cache.c.id == cache_id)).one_or_none()
-    if row is not None and row.civicrm_contact_id is not None and row.mailchimp_member_id is not None:
-        _absorb_crm_only(conn, audience, cache_id, row.civicrm_contact_id)
-
-
 def link_contact(conn: Connection, audience: Audience, cache_id: int, contact_id: int) -> None:
     """Give a member's row this contact, and take that contact's row without a member into it."""
     mine = cache.c.id == cache_id
     conn.execute(change(cache).where(mine).values(civicrm_contact_id=contact_id, sync_status=SyncStatus.TODO))
-    _absorb_crm_only(conn, audience, cache_id, contact_id)
+    absorb_crm_only(conn, audience, cache_id, contact_id)
 
 
-def _absorb_crm_only(conn: Connection, audience: Audience, cache_id: int, contact_id: int) -> None:
+def absorb_crm_only(conn: Connection, audience: Audience, cache_id: int, contact_id: int) -> None:
     """Take the contact's row without a member, if any, into this one."""
     others = conn.execute(
         select(cache.c.id).where(

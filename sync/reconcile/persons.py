@@ -27,7 +27,8 @@ from sync.store.updates import read_body, was_overtaken
 def read_persons(conn: Connection, audience: Audience, rows: Sequence[RowFacts]) -> dict[int, Person]:
     """The contacts of these rows as ``decide`` needs them, by cache row id; rows without a contact are left out."""
     ids = list({one.contact_id for one in rows if one.contact_id is not None})
-    columns = (contact.c.id, contact.c.first_name, contact.c.last_name, *(contact.c[name] for name, _, _ in OBJECTIONS))
+    names = (contact.c.first_name, contact.c.last_name)
+    columns = (contact.c.id, contact.c.is_deleted, *names, *(contact.c[name] for name, _, _ in OBJECTIONS))
     contacts = {row.id: row for row in conn.execute(select(*columns).where(in_list(contact.c.id, ids))).all()}
     addresses = addresses_of(conn, ids)
     best = {contact_id: best_email(addresses.get(contact_id, ())) for contact_id in ids}
@@ -59,6 +60,7 @@ def read_persons(conn: Connection, audience: Audience, rows: Sequence[RowFacts])
             malformed=next((a.email for a in mine if not a.on_hold), None) if address is None else None,
             address_on_hold=bool(own) and all(a.on_hold for a in own),
             objection=find_objection(row),
+            in_trash=bool(row.is_deleted),
             replaces=trashed.get(one.cache_id),
             sharers=tuple(sharers.get(one.cache_id, {})),
             why_of_sharers=why_chosen(contact_id, row.first_name, sharers[one.cache_id], _member_name(one))

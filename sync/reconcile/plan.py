@@ -138,17 +138,18 @@ def _is_settled(facts: RowFacts, decision: Decision, audience: Audience) -> bool
 
 
 def _move_address(facts: RowFacts, base: Plan, best: str) -> Plan:
-    member_path, cause = f"members/{facts.member_id}", facts.group.since if facts.group else None
-    status = facts.member.status if facts.member else ""
+    """The move to the best address, or out of the audience where that is a member already: dated long ago, as it is
+    nobody's change of mind, or the contact would leave the group, or not be subscribed at the new address."""
+    member_path, status = f"members/{facts.member_id}", facts.member.status if facts.member else ""
     if not facts.person.best_is_taken:
+        cause = facts.group.since if facts.group else None
         operation = MemberOperation(OperationKind.EMAIL, "PATCH", member_path, {"email_address": best}, cause)
         return replace(base, operation=operation, reason=reasons.new_address(facts, best))
-    reason = reasons.address_taken(facts, best)
     if status == MemberStatus.PENDING:  # Mailchimp archives nobody who has not confirmed
-        return replace(base, operation=_put(facts, {"status": MemberStatus.UNSUBSCRIBED}, cause), reason=reason)
-    return replace(
-        base, operation=MemberOperation(OperationKind.ARCHIVE, "DELETE", member_path, {}, cause), reason=reason
-    )
+        operation = _put(facts, {"status": MemberStatus.UNSUBSCRIBED}, LONG_AGO)
+    else:
+        operation = _archive(facts, LONG_AGO)
+    return replace(base, operation=operation, reason=reasons.address_taken(facts, best, operation))
 
 
 # ── Contacts that CiviMail would not mail ───────────────────────────────────────────────────────────────────────────
@@ -197,6 +198,8 @@ def _obstacle(facts: RowFacts, decision: Decision, audience: Audience) -> str | 
         return reasons.other_addresses(person) if person.others else None
     if decision is not Decision.SUBSCRIBE:
         return None
+    if person.in_trash:
+        return reasons.IN_TRASH_TEXT
     if status == MemberStatus.CLEANED:
         return reasons.CLEANED_TEXT
     if person.others:
@@ -229,25 +232,27 @@ def _operation(
     """The update to send to Mailchimp; None: nothing.
 
     An unsubscription because of an objection is dated long ago: it is no change of the person's mind, so it neither
-    removes the contact from the group nor outlasts the objection.
+    removes the contact from the group nor outlasts the objection. An update against a later change of the member, where
+    CiviCRM takes precedence, is dated as that: it is overruled by what comes after it.
     """
     since = facts.group.since if facts.group else None
     if _is_unwanted(facts, audience):
         since = LONG_AGO
+    elif decision in (Decision.SUBSCRIBE, Decision.UNSUBSCRIBE) and facts.group and facts.member:
+        since = max(facts.group.since, facts.member.since)
     if decision is Decision.UNSUBSCRIBE:
         if audience.archives_leavers and not _is_unwanted(facts, audience) and _can_be_archived(facts):
-            return MemberOperation(OperationKind.ARCHIVE, "DELETE", f"members/{facts.member_id}", {}, since)
+            return _archive(facts, since)
         return _put(facts, {"status": MemberStatus.UNSUBSCRIBED}, since)
     if decision is Decision.SUBSCRIBE:
-        return _put(facts, {"status": MemberStatus.SUBSCRIBED}, since, interests)
+        return _put(facts, {"status": MemberStatus.SUBSCRIBED}, since, interests, names=audience.sends_names)
     in_flight = _in_flight(facts) if not is_waiting(facts.group) and STATUS not in facts.held else None
     if in_flight is not None and _is_countermanded(in_flight, stays):
         word = facts.group if decision is Decision.IN_SYNC else facts.member
-        body: dict[str, object] = {"status": MemberStatus.SUBSCRIBED if stays else MemberStatus.UNSUBSCRIBED}
-        return _put(facts, body, word.since if word else None, interests, in_flight)
+        return _countermand(facts, in_flight, stays, word.since if word else None, interests)
     if interests:
         chosen = [one.group.since for one in facts.interests if one.interest_id in interests and one.group]
-        return _put(facts, {}, max(chosen, default=since), interests)
+        return _put(facts, {}, max(chosen, default=since), interests, names=audience.sends_names)
     return None
 
 
@@ -270,17 +275,40 @@ def _is_countermanded(in_flight: MemberOperation, stays: bool) -> bool:
     return status is not None and (status in RECEIVES_MAIL) != stays
 
 
+def _countermand(
+    facts: RowFacts, in_flight: MemberOperation, stays: bool, cause: datetime | None, interests: Mapping[str, bool]
+) -> MemberOperation | None:
+    """The update that follows a wrong one in flight; None where that one changes nothing.
+
+    It does not make an archived or cleaned member an unsubscribed one: that may have been carried out before the member
+    became so. The archived are archived again, and Mailchimp subscribes nobody who is cleaned.
+    """
+    status = facts.member.status if facts.member and not stays else None
+    if status == MemberStatus.CLEANED:
+        return None
+    if status == MemberStatus.ARCHIVED and in_flight.body["status"] != MemberStatus.PENDING:  # see `_can_be_archived`
+        return _archive(facts, cause)
+    body: dict[str, object] = {"status": MemberStatus.SUBSCRIBED if stays else MemberStatus.UNSUBSCRIBED}
+    return _put(facts, body, cause, interests, in_flight)
+
+
+def _archive(facts: RowFacts, cause: datetime | None) -> MemberOperation:
+    return MemberOperation(OperationKind.ARCHIVE, "DELETE", f"members/{facts.member_id}", {}, cause)
+
+
 def _put(
     facts: RowFacts,
     body: dict[str, object],
     cause: datetime | None,
     interests: Mapping[str, bool] | None = None,
     in_flight: MemberOperation | None = None,
+    *,
+    names: bool = False,
 ) -> MemberOperation:
     """The upsert of one member. A member is known by the id it was listed with, a newcomer by their best address.
 
     A newcomer whose subscribing is *in_flight* is known by the address that went to. One who is not there after all
-    comes back only when this is about subscribing them.
+    comes back only when this is about subscribing them. *names*: send a newcomer's.
     """
     if_new = str(body.get("status", MemberStatus.UNSUBSCRIBED))
     if facts.member_id is None and in_flight is not None:
@@ -297,8 +325,10 @@ def _put(
         )
     email = facts.member_email if facts.member_id is not None else facts.person.best_email
     whole: dict[str, object] = {"email_address": email or "", "status_if_new": if_new, **body}
-    if facts.member_id is None:
-        whole["merge_fields"] = {"FNAME": facts.person.first_name, "LNAME": facts.person.last_name}
+    if facts.member_id is None and names:
+        both = {"FNAME": facts.person.first_name, "LNAME": facts.person.last_name}
+        given = {tag: name for tag, name in both.items() if name.strip()}  # somebody may sign up there meanwhile
+        whole |= {"merge_fields": given} if given else {}
     if interests:
         whole["interests"] = dict(interests)
     member_id = facts.member_id or subscriber_hash(email or "")
@@ -415,9 +445,12 @@ def _unless_moving(wanting: Plan) -> Plan:
 
 
 def _lets_address_go(facts: RowFacts, one: OpenUpdate) -> bool:
-    """True when an update archives a member in the audience: `plan_address` wished so, and nothing else may undo it."""
+    """True when an update takes a member out of the audience whose contact has another member's address: `plan_address`
+    wished so, and nothing else may undo it."""
+    operation = one.operation
+    is_unconfirmed = operation.kind == OperationKind.MEMBER and operation.cause == LONG_AGO
     return (
-        one.operation.kind == OperationKind.ARCHIVE
+        (operation.kind == OperationKind.ARCHIVE or (is_unconfirmed and not facts.person.owns_address))
         and facts.member is not None
         and facts.member.status in RECEIVES_MAIL
     )
@@ -455,11 +488,12 @@ def _reason(
         return _reason_of_hold(facts, audience)
     if decision is not Decision.IN_SYNC:
         trust = None if audience.one_way else audience.trust.get(SUBSCRIPTION)
-        return reasons.of_decision(facts, decision, audience.clock, trust) + _archived(operation)
+        by_setting = _archived(operation) if decision is Decision.UNSUBSCRIBE else ""
+        return reasons.of_decision(facts, decision, audience.clock, trust) + by_setting
     if audience.one_way and operation is None and not changes:
         return reasons.of_source(facts, audience.clock)
-    if operation is not None and operation.body.get("status") is not None:
-        return reasons.of_reversal(facts, stays, audience.clock)
+    if operation is not None and operation.status:
+        return reasons.of_reversal(facts, operation, audience.clock)
     if operation is not None:
         return reasons.of_interests(operation.body["interests"], operation.cause, audience.clock)
     if changes:

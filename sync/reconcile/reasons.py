@@ -9,11 +9,12 @@ from datetime import datetime
 
 from civiapi.store.clock import SiteClock
 from sync.audience import interest_kinds
-from sync.model import RECEIVES_MAIL, GroupStatus, MemberStatus
+from sync.model import RECEIVES_MAIL, GroupStatus, MemberOperation, MemberStatus
 from sync.reconcile.decide import LONG_AGO, Decision, Person, Refusal, RowFacts, Standing, is_waiting
 
 CLEANED_TEXT = '"Cleaned" contacts cannot be resubscribed.'
 ON_HOLD_TEXT = "This contact's email is on hold in CiviCRM so we're not going to subscribe them."
+IN_TRASH_TEXT = "This contact is in the trash, so they are not subscribed."
 NO_EMAIL_TEXT = "This contact has no email address, so they cannot be subscribed."
 ANOTHER_ROW_TEXT = "Another address of this contact is the one to subscribe; one address of a contact is enough."
 ADDRESS_CHANGE_TEXT = "A change of this member's address is in progress at Mailchimp: everything else follows after it."
@@ -136,10 +137,11 @@ def taken_back(run_id: int, at: datetime, clock: SiteClock) -> str:
     )
 
 
-def of_reversal(facts: RowFacts, stays: bool, clock: SiteClock) -> str:
+def of_reversal(facts: RowFacts, operation: MemberOperation, clock: SiteClock) -> str:
     """The reason for an update that reverses one in flight: both sides agree, and that one would change it."""
     fact = f"{_capital(_past(facts.group))}{_on(facts.group, clock)}" if facts.group else "Never in the group"
-    sent, undone = ("unsubscribe", "subscribed") if stays else ("subscribe", "unsubscribed")
+    undone = operation.status
+    sent = "unsubscribe" if undone == MemberStatus.SUBSCRIBED else "subscribe"
     return f"{fact}, but an update in flight is to {sent} the member: {undone} again after it."
 
 
@@ -227,10 +229,10 @@ def new_address(facts: RowFacts, best: str) -> str:
     return f"The contact's address in CiviCRM is now {best}, no longer {facts.member_email}: changed at Mailchimp."
 
 
-def address_taken(facts: RowFacts, best: str) -> str:
+def address_taken(facts: RowFacts, best: str, operation: MemberOperation) -> str:
     """Why the member's old address leaves the audience."""
     fact = f"The contact's address in CiviCRM is now {best}, which is a member of its own"
-    return f"{fact}: {facts.member_email} is archived."
+    return f"{fact}: {facts.member_email} is {operation.status}."
 
 
 def address_released(facts: RowFacts, clock: SiteClock) -> str:
@@ -247,7 +249,8 @@ def _past(one: Standing) -> str:
 
 
 def _gerund(one: Standing) -> str:
-    return _verbs(one)[1] + (" (copied from Mailchimp)" if one.is_echo else "")
+    source = "by the sync" if one.status in _MEMBER_VERBS else "copied from Mailchimp"
+    return _verbs(one)[1] + (f" ({source})" if one.is_echo else "")
 
 
 def _verbs(one: Standing) -> tuple[str, str]:

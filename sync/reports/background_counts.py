@@ -45,23 +45,27 @@ class BackgroundCounts:
         During a run there is no waiting: a count would soon be outdated.
         """
         mine = list(audiences)
-        await self._await_counts(await self._store.read(_quickly_counted, mine, leases.now_ms()), AT_MOST_S)
+        behind = await self._store.read(_behind, mine, leases.now_ms())
+        counting = [self._begin(one) for one, took_ms in behind if took_ms <= AT_MOST_S * 1000]
+        if counting:
+            await asyncio.wait(counting, timeout=AT_MOST_S)
         await self.refresh(mine)
 
     async def after_run(self, audience: Audience, seconds: float) -> None:
-        """Count again after a run of *seconds*; wait for the count for a small part of that time.
+        """Count again after a run of *seconds*; wait for a count that takes no more than a small part of that time.
 
         So the numbers are current after a large sync, and a small one in a large audience does not wait.
         """
-        behind = await self._store.read(_behind, [audience], leases.now_ms())
-        await self._await_counts(behind, max(AT_MOST_S, seconds * SHARE))
-
-    async def _await_counts(self, audiences: Iterable[Audience], seconds: float) -> None:
-        counting = [self._tasks.get(one.list_id) or self._begin(one) for one in audiences]
-        if counting:
-            await asyncio.wait(counting, timeout=seconds)
+        at_most = max(AT_MOST_S, seconds * SHARE)
+        for one, took_ms in await self._store.read(_behind, [audience], leases.now_ms()):
+            counting = self._begin(one)
+            if took_ms <= at_most * 1000:
+                await asyncio.wait([counting], timeout=at_most)
 
     def _begin(self, audience: Audience) -> asyncio.Task[bool]:
+        """The count of an audience: the one in progress, else a new one."""
+        if (counting := self._tasks.get(audience.list_id)) is not None:
+            return counting
         task = asyncio.create_task(self._count(audience), name=f"count of {audience.list_id}")
         self._tasks[audience.list_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(audience.list_id, None))
@@ -87,13 +91,10 @@ def _stale(conn: Connection, audiences: Iterable[Audience], at_ms: int) -> list[
     return [one for one in audiences if balance.is_stale(conn, one.list_id, one.group_id, at_ms)]
 
 
-def _quickly_counted(conn: Connection, audiences: Iterable[Audience], at_ms: int) -> list[Audience]:
-    quick = int(AT_MOST_S * 1000)
-    return [one for one in audiences if balance.is_behind(conn, one.list_id, one.group_id, at_ms, took_ms=quick)]
-
-
-def _behind(conn: Connection, audiences: Iterable[Audience], at_ms: int) -> list[Audience]:
-    return [one for one in audiences if balance.is_behind(conn, one.list_id, one.group_id, at_ms)]
+def _behind(conn: Connection, audiences: Iterable[Audience], at_ms: int) -> list[tuple[Audience, int]]:
+    """Those whose stored count is outdated or missing, and how many milliseconds the last one took."""
+    found = [(one, balance.find_behind(conn, one.list_id, one.group_id, at_ms)) for one in audiences]
+    return [(one, took_ms) for one, took_ms in found if took_ms is not None]
 
 
 def _take(conn: Connection, audience: Audience, at_ms: int) -> tuple[balance.Count, int]:

@@ -16,11 +16,13 @@ from sync.connections.config import Config, Link, read_config
 from sync.connections.linked_groups import LinkedGroup, linked_groups
 from sync.connections.webhook_health import missing_hooks, read_hook_state
 from sync.errors import SyncError
+from sync.reports.health import gone_sources
 from sync.reports.status import read_statuses
 
 CONFIG = "mailchimpsyncConfig"
 HOOKS = "mailchimpsyncHooks"
 LATE = "mailchimpsyncLate"
+FIELDS = "mailchimpsyncFields"
 CAMPAIGNS = "mailchimpsyncCampaigns"
 CONFIG_REMEDY = "Write it again with Mailchimpsync.updateconfig, or restore a backup."
 
@@ -146,6 +148,10 @@ def last_syncs(conn: Connection, clock: SiteClock, now: datetime, quiet: timedel
         if hooks:
             remedy = "Add it on the Config screen, or with Mailchimpsync.updatewebhook."
             yield Finding(f"{HOOKS}:{list_id}", Severity.WARNING, f"Audience {list_id}: {hooks}", remedy)
+        if status["merge_sources_gone"]:
+            sentence = f"Audience {list_id}: {gone_sources(status['merge_sources_gone'])}"
+            remedy = "Switch it on again in CiviCRM, or change the rules on Connections, Merge fields."
+            yield Finding(f"{FIELDS}:{list_id}", Severity.WARNING, sentence, remedy)
         if status["campaigns"] and status["campaigns"]["error"]:
             remedy = "The next import continues; start it on the connection's page of campaigns."
             yield Finding(f"{CAMPAIGNS}:{list_id}", Severity.WARNING, str(status["campaigns"]["error"]), remedy)

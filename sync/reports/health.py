@@ -56,6 +56,8 @@ def judge(status: Mapping[str, Any], *, is_running: bool) -> tuple[Health, str]:
     if status["merge_fields_gone"]:
         tags = ", ".join(status["merge_fields_gone"])
         return Health.NEEDS_YOU, f"Merge fields that are filled from CiviCRM are gone at Mailchimp: {tags}."
+    if status["merge_sources_gone"]:
+        return Health.NEEDS_YOU, gone_sources(status["merge_sources_gone"])
     if is_running:
         return Health.RUNNING, "A sync is running."
     if status["late"]:
@@ -65,6 +67,12 @@ def judge(status: Mapping[str, Any], *, is_running: bool) -> tuple[Health, str]:
     if refused := status["refused_for_now"]:
         return Health.RETRIES, f"Mailchimp refused {refused['count']} updates for now; sent again on {refused['next']}."
     return Health.HEALTHY, f"Last sync: {status['lastSyncTimeHuman']}."
+
+
+def gone_sources(gone: Mapping[str, str]) -> str:
+    """What it means that the sources of these merge fields (tag → source) are gone, in a sentence."""
+    named = ", ".join(f"{tag} ({source})" for tag, source in gone.items())
+    return f"What fills these merge fields is switched off or deleted in CiviCRM, so nothing is sent for them: {named}."
 
 
 def is_late(last_sync: datetime | None, jobs: Iterable[Job], now: datetime, clock: SiteClock) -> bool:

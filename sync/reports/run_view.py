@@ -20,6 +20,7 @@ from sync.reconcile.categories import KINDS as SYNC_KINDS
 from sync.reports.people.troubleshoot import describe_problem
 from sync.store.runs.run_log import read_runs
 from sync.store.tables import batch, cache, run_change, run_log, update
+from sync.undo.facts import count_failed
 from sync.undo.planning import KINDS as UNDO_KINDS
 from sync.undo.planning import UndoPlan
 
@@ -74,13 +75,18 @@ def read_run(
         **entry,
         "undoes": row.undoes,
         "undone_by": row.undone_by,
-        "can_undo": row.undoes is None and row.undone_by is None and bool(set(counts) - {CANNOT}),
+        "can_undo": row.undoes is None and _is_left(conn, row) and bool(set(counts) - {CANNOT}),
         "summary": summarize(counts, KINDS),
         "batches": _batches(conn, run_id),
         "log": orjson.loads(row.log) if row.log else [],
         "count": conn.execute(counted).scalar_one(),
         "people": [_person(one) for one in people],
     }
+
+
+def _is_left(conn: Connection, row: Any) -> bool:
+    """Whether an undo of a run has anything to look at: none has, or one came to nothing at Mailchimp for some."""
+    return row.undone_by is None or count_failed(conn, row.id) > 0
 
 
 def _counted(run_id: int, shown: ChangeFilter) -> Select[Any]:

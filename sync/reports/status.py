@@ -19,6 +19,7 @@ from sync.audience import Privacy
 from sync.connections.config import Link, read_config
 from sync.connections.webhook_health import show_hooks
 from sync.data.changes import CONTACTS
+from sync.data.sources import find_gone
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.errors import MailchimpError
 from sync.model import BatchRow
@@ -100,6 +101,7 @@ def read_status(
         "stopped": find_failure(conn, link.list_id),
         "interests_gone": dict(link.gone_interests) or [],  # PHP's empty map
         "merge_fields_gone": list(link.gone_fields),
+        "merge_sources_gone": _sources_gone(conn, link) or [],
         "data": _data(conn, link, clock),
         "refused_for_now": _refused_for_now(conn, link.list_id, clock),
         "without_address": _without_address(conn, link.list_id),
@@ -137,6 +139,12 @@ def _data(conn: Connection, link: Link, clock: SiteClock) -> dict[str, Any]:
     marks = read_marks(conn, link.list_id)
     last = clock.write_epoch(marks[CONTACTS]) if marks and CONTACTS in marks else ""
     return {"names": link.sends_names, "merge_fields": len(link.merge_fields), "last": last}
+
+
+def _sources_gone(conn: Connection, link: Link) -> dict[str, str]:
+    """The merge fields whose sources are gone in CiviCRM, with these: nothing is sent for them."""
+    gone = find_gone(conn, {rule.source for rule in link.merge_fields.values()})
+    return {tag: str(rule.source) for tag, rule in link.merge_fields.items() if rule.source in gone}
 
 
 def _source(conn: Connection, link: Link, clock: SiteClock) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from structlog.contextvars import bound_contextvars
 
 from civiapi.store import leases
 from civiapi.store.author import authored_by
+from civiapi.store.errors import ConstraintBroken, NoSuchReference, StoreError
 from civiapi.store.leases import LeaseLost
 from sync.audience import Audience
 from sync.connections.config import has_unseen_changes, note_changes
@@ -118,7 +119,7 @@ async def _run_recorded(run: Run) -> str:
         outcome = await _run_stages(run)
         await _note_end_counts(run)
     except MailchimpError as failure:
-        error = f"{_stopped_at(run)}: {failure}. {_next_step_hint(failure)}"
+        error = f"{_stopped_at(run)}: {str(failure).removesuffix('.')}. {_next_step_hint(failure)}"
         await _log(run, error)
         raise MailchimpFailed(error) from failure
     except SyncBraked as failure:
@@ -131,6 +132,10 @@ async def _run_recorded(run: Run) -> str:
     except LeaseLost as failure:
         error = str(failure)
         raise SyncError(f"{_stopped_at(run)}: {error}") from failure
+    except Exception as failure:  # of the store, or a fault of ours: other audiences have their turn all the same
+        error = f"{_stopped_at(run)}: {_unexpected(failure)}. The next run continues there."
+        await _log(run, error)
+        raise SyncError(error) from failure
     except asyncio.CancelledError:
         outcome = STOPPED
         raise
@@ -193,6 +198,18 @@ def _log_of(run: Run) -> list[dict[str, str]]:
 
 def _stopped_at(run: Run) -> str:
     return f"Audience {run.audience.list_id} stopped at {run.checkpoint.stage}"
+
+
+def _unexpected(failure: Exception) -> str:
+    """Why a run ended that neither Mailchimp nor its configuration stopped."""
+    if isinstance(failure, NoSuchReference):
+        return "a group or contact was deleted meanwhile"
+    if isinstance(failure, ConstraintBroken) and failure.table:
+        return f"{failure} in the table {failure.table}"
+    if isinstance(failure, StoreError):
+        return str(failure)
+    log.exception("a run failed unexpectedly")
+    return f"an unexpected error ({type(failure).__name__}), of which the server's log has more"
 
 
 def _next_step_hint(failure: MailchimpError) -> str:

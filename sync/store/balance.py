@@ -114,18 +114,18 @@ def is_stale(conn: Connection, list_id: str, group_id: int, at_ms: int) -> bool:
     return bool(age >= max(MIN_AGE_MS, kept.took_ms * PAUSE_FACTOR))
 
 
-def is_behind(conn: Connection, list_id: str, group_id: int, at_ms: int, *, took_ms: int | None = None) -> bool:
-    """Whether the stored count of an audience is outdated or missing, and no lease is held; never of a small one.
+def find_behind(conn: Connection, list_id: str, group_id: int, at_ms: int) -> int | None:
+    """How many milliseconds the stored count of an audience took, if it is outdated; 0 if there is none.
 
-    With *took_ms*, only a count that took no longer than that.
+    None for a current one, during a lease, and for a small audience.
     """
     now = fingerprint(conn, at_ms)
     if not now or not is_large(conn, list_id):
-        return False
+        return None
     kept = _find_kept(conn, list_id, group_id)
     if kept is None:
-        return took_ms is None
-    return kept.fingerprint != now and (took_ms is None or bool(kept.took_ms <= took_ms))
+        return 0
+    return None if kept.fingerprint == now else int(kept.took_ms)
 
 
 @dataclass(frozen=True, slots=True)

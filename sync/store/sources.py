@@ -37,6 +37,17 @@ def members_of(conn: Connection, group_id: int) -> Table:
     return source_contact if conn.execute(is_smart).scalar() else group_contact
 
 
+def who_is_in(conn: Connection, audience: Audience, contact_ids: Sequence[int]) -> set[int]:
+    """Those of these contacts that are in the subscription group."""
+    members = tables_of(audience)[0].c
+    inside = select(members.contact_id).where(
+        in_list(members.contact_id, contact_ids),
+        unindexed(members.group_id) == audience.group_id,
+        members.status == GroupStatus.ADDED,
+    )
+    return set(conn.execute(inside).scalars())
+
+
 def why_not_fresh(computed: datetime | None, now: datetime, clock: SiteClock) -> str:
     """What is missing of CiviCRM's cache of a smart group, computed at *computed* (aware); empty where it is fresh."""
     if computed is None:

@@ -15,6 +15,7 @@ from civiapi.store.databases.column_types import (
     flag,
     long_text,
     row_id,
+    signed,
     text_column,
 )
 from civiapi.store.schema.tables import METADATA, NUMBERED, PLAIN
@@ -35,10 +36,10 @@ batch = Table(
     Column("status", code_column(32)),
     Column("submitted_at", SiteTime()),
     Column("completed_at", SiteTime()),
-    Column("finished_operations", row_id(), server_default=text("0")),
-    Column("errored_operations", row_id(), server_default=text("0")),
-    Column("total_operations", row_id(), server_default=text("0")),
-    Column("response_processed", row_id(), server_default=text("0")),
+    Column("finished_operations", signed(), server_default=text("0")),
+    Column("errored_operations", signed(), server_default=text("0")),
+    Column("total_operations", signed(), server_default=text("0")),
+    Column("response_processed", signed(), server_default=text("0")),
     Index("civiapi_batch_list_status", "mailchimp_list_id", "response_processed"),
     **NUMBERED,
 )
@@ -91,6 +92,7 @@ update_detail = Table(
     Column("path_tail", code_column(255), nullable=False, server_default=""),  # after /lists/L/
     Column("cause_s", big_number()),  # UTC seconds of the change in CiviCRM that queued this
     Column("tries", row_id(), nullable=False, server_default=text("0")),  # how often it was sent and has to be again
+    Column("decided_s", big_number()),  # UTC seconds: of an undo, when it read the members; NULL: as the cause
     **PLAIN,
 )
 
@@ -193,6 +195,7 @@ run_change = Table(
     Column("replaced", long_text()),  # JSON: what else an update replaces (interests, merge fields)
     Column("reason", long_text()),  # NULL: the member was subscribed and the contact never in the group
     Column("undone_by", row_id()),  # the run that took this back, or looked at it and left it
+    Column("undo_update_id", row_id()),  # the update for Mailchimp that takes this back
     Index("civiapi_run_change_run", "run_id"),
     **NUMBERED,
 )

@@ -121,6 +121,7 @@ _UPDATES = (
         update_detail.c.method,
         update_detail.c.path_tail,
         update_detail.c.cause_s,
+        update_detail.c.decided_s,
         update_detail.c.tries,
         cache.c.mailchimp_member_id,
         cache.c.mailchimp_email,
@@ -139,9 +140,13 @@ def read_update(row: Row[*tuple[Any, ...]]) -> OpenUpdate:
     if row.kind is None:
         operation = MemberOperation(OperationKind.MEMBER, "PUT", f"members/{_member_of(body, row)}", body)
     else:
-        cause = None if row.cause_s is None else datetime.fromtimestamp(row.cause_s, UTC)
-        operation = MemberOperation(row.kind, row.method, row.path_tail, body, cause)
+        cause, decided = _moment(row.cause_s), _moment(row.decided_s)
+        operation = MemberOperation(row.kind, row.method, row.path_tail, body, cause, decided)
     return OpenUpdate(row.id, row.cache_id, row.batch_id, operation, row.tries or 0)
+
+
+def _moment(seconds: int | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def read_body(text: str | None) -> dict[str, Any]:
@@ -275,10 +280,14 @@ def _ids_of_fresh(conn: Connection, cache_ids: set[int], newest: int) -> dict[in
     return found
 
 
-_DETAIL = ("update_id", "kind", "method", "path_tail", "cause_s", "tries")
+_DETAIL = ("update_id", "kind", "method", "path_tail", "cause_s", "tries", "decided_s")
 
 
 def _detail(one: OpenUpdate, update_id: int) -> tuple[Any, ...]:
     operation = one.operation
-    cause_s = None if operation.cause is None else int(operation.cause.timestamp())
-    return update_id, operation.kind, operation.method, operation.path_tail, cause_s, one.tries
+    cause_s, decided_s = _seconds(operation.cause), _seconds(operation.decided)
+    return update_id, operation.kind, operation.method, operation.path_tail, cause_s, one.tries, decided_s
+
+
+def _seconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp())

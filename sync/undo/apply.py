@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy import update as change
 
 from civiapi.store.civicrm.group_membership import current_statuses, set_status
+from civiapi.store.databases.bulk import update_rows
 from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import contact, subscription_history
 from sync.audience import Audience
@@ -41,9 +42,10 @@ class _Done:
 
 
 def apply_undo(
-    conn: Connection, audience: Audience, run_id: int, plans: Sequence[UndoPlan], at: datetime
+    conn: Connection, audience: Audience, run_id: int, plans: Sequence[UndoPlan], at: datetime, read_at: datetime
 ) -> list[UndoPlan]:
-    """Carry these plans out at *at* (aware) to take back run *run_id*, recorded under ``audience.run_id``.
+    """Carry these plans out at *at* to take back run *run_id*, recorded under ``audience.run_id``; at *read_at* the
+    members were fetched (both aware): a change of a member after that overrules an update that is sent late.
 
     Returns them as they were carried out: a group that changed in this very moment is left.
     """
@@ -54,7 +56,7 @@ def apply_undo(
     overtake(conn, cancelled, f"run {run_id} was undone.")
     rows = _rows_of(conn, audience, plans)
     operations = [  # dated long ago: no change of anybody's mind, once it is not held
-        (rows[one.change.id], replace(one.operation, cause=LONG_AGO))
+        (rows[one.change.id], replace(one.operation, cause=LONG_AGO, decided=read_at))
         for one in plans
         if one.operation is not None and one.change.id in rows
     ]
@@ -65,8 +67,8 @@ def apply_undo(
     quiet = [rows[one.change.id] for one in plans if one.kind not in ("", LEFT) and one.change.id in rows]
     set_sync_status(conn, quiet, SyncStatus.TODO, only=(SyncStatus.OK, SyncStatus.FAIL))
     note_changes(conn, audience.run_id, _record(plans, rows, done))
-    looked_at = [one.change.id for one in plans]
-    conn.execute(change(run_change).where(in_list(run_change.c.id, looked_at)).values(undone_by=audience.run_id))
+    looked_at = [(audience.run_id, done.updates.get(one.change.id), one.change.id) for one in plans]
+    update_rows(conn, run_change, ("undone_by", "undo_update_id"), looked_at)
     return list(plans)
 
 

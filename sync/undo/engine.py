@@ -7,7 +7,8 @@
       submit_pending             updates are sent as those of a sync: the intent is committed first
 
 Killed anywhere, the next call for the same run goes on with the changes that are not marked; what waits to be sent is
-sent by it, by the watcher or by the next sync. `preview_undo` does all of it but the writing.
+sent by it, by the watcher or by the next sync. A change whose update was refused, or overruled before it was sent, is
+planned again by the next call. `preview_undo` does all of it but the writing.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ from sync.errors import MailchimpFailed, SyncError
 from sync.leases import hold_lease
 from sync.mailchimp.errors import MailchimpError
 from sync.mailchimp.wire import Member
-from sync.outbox.submit import submit_pending
+from sync.outbox.submit import resolve_unconfirmed, submit_pending
 from sync.runs.stages.fetch import find_moved
 from sync.store.daily import forget_count
 from sync.store.events import BY_SYNC
@@ -41,7 +42,7 @@ from sync.store.runs import checkpoints
 from sync.store.runs.run_log import RunEnd, close_entry, open_entry
 from sync.store.tables import run_change, run_log
 from sync.undo.apply import apply_undo
-from sync.undo.facts import next_changes, read_undo_facts
+from sync.undo.facts import count_failed, next_changes, read_undo_facts
 from sync.undo.planning import UndoPlan, plan_undo
 
 STAGE = "undo"
@@ -71,9 +72,10 @@ async def undo_run(ctx: SyncContext, audience: Audience, run_id: int, by: Author
                 raise SyncError(BUSY)
             await ctx.store.read(_check, audience.list_id, run_id)
             usable = await ctx.store.read(with_usable_groups, audience)
+            read_at = datetime.now(UTC).replace(microsecond=0)
             with _translated(audience):
                 await _fetch_changes(ctx, usable, lease)
-            return await _undo_recorded(ctx, usable, lease, run_id, by)
+            return await _undo_recorded(ctx, usable, lease, run_id, read_at, by)
 
 
 async def preview_undo(
@@ -119,7 +121,7 @@ def _check(conn: Connection, list_id: str, run_id: int) -> None:
         raise SyncError(f"There is no run {run_id}, or it is not kept any more.")
     if row.undoes is not None:
         raise SyncError(f"Run {run_id} is the undo of run {row.undoes}; an undo cannot be undone.")
-    if row.undone_by is not None:
+    if row.undone_by is not None and not count_failed(conn, run_id):
         raise SyncError(f"Run {run_id} was undone already, by run {row.undone_by}.")
     if conn.execute(select(run_change.c.id).where(run_change.c.run_id == run_id).limit(1)).first() is None:
         raise SyncError(f"Run {run_id} changed nothing that is on record, so there is nothing to undo.")
@@ -163,13 +165,15 @@ def _merge(
 # ── The undo itself ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _undo_recorded(ctx: SyncContext, audience: Audience, lease: Lease, run_id: int, by: Author) -> Undone:
+async def _undo_recorded(
+    ctx: SyncContext, audience: Audience, lease: Lease, run_id: int, read_at: datetime, by: Author
+) -> Undone:
     """Undo between opening and closing an entry of the run log. Raises SyncError."""
     entry = await ctx.store.write(_open, audience.list_id, run_id, by)
     undone = Undone(entry, run_id)
     outcome, error = FAILED, None
     try:
-        await _undo_all(ctx, replace(audience, run_id=entry), lease, undone)
+        await _undo_all(ctx, replace(audience, run_id=entry), lease, read_at, undone)
         outcome = FINISHED
     except MailchimpError as failure:
         error = f"Run {run_id} is undone in CiviCRM, but Mailchimp failed ({failure}). What waits is sent later."
@@ -189,15 +193,16 @@ async def _undo_recorded(ctx: SyncContext, audience: Audience, lease: Lease, run
     return undone
 
 
-async def _undo_all(ctx: SyncContext, audience: Audience, lease: Lease, undone: Undone) -> None:
+async def _undo_all(ctx: SyncContext, audience: Audience, lease: Lease, read_at: datetime, undone: Undone) -> None:
     """Undo unit by unit, send, and mark the run. Raises SyncError, MailchimpError, LeaseLost."""
     after: int | None = 0
     while after is not None:
         if ctx.stop.is_asked:
             raise SyncError(f"{STOPPING} The undo of run {undone.undoes} goes on when it is called again.")
-        part, after = await ctx.store.write(_undo_some, ctx, audience, lease, undone.undoes, after)
+        part, after = await ctx.store.write(_undo_some, ctx, audience, lease, undone.undoes, read_at, after)
         undone.counts.update(part)
-    undone.sent = (await submit_pending(ctx, audience, lease)).updates
+    undone.sent = await resolve_unconfirmed(ctx, audience, lease)
+    undone.sent += (await submit_pending(ctx, audience, lease)).updates
     await ctx.store.write(_mark_undone, audience, lease, undone.undoes)
 
 
@@ -215,13 +220,13 @@ def _plan_some(
 
 
 def _undo_some(
-    conn: Connection, ctx: SyncContext, audience: Audience, lease: Lease, run_id: int, after: int
+    conn: Connection, ctx: SyncContext, audience: Audience, lease: Lease, run_id: int, read_at: datetime, after: int
 ) -> tuple[Counter[str], int | None]:
     """A unit of the undo."""
     checkpoints.lock(conn, audience.list_id)
     with background_work():
         plans, following = _plan_some(conn, audience, run_id, after, ctx.sizes.reconciled_rows_per_unit)
-        done = apply_undo(conn, audience, run_id, plans, datetime.now(UTC).replace(microsecond=0))
+        done = apply_undo(conn, audience, run_id, plans, datetime.now(UTC).replace(microsecond=0), read_at)
     leases.check(conn, lease)
     return Counter(one.kind for one in done if one.kind), following
 

@@ -5,18 +5,18 @@ from dataclasses import replace
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, func, not_, or_, select
+from sqlalchemy import Connection, and_, func, not_, or_, select
 
 from civiapi.store.databases.expressions import in_list, unindexed
 from civiapi.store.schema.tables import contact, group_contact, subscription_history
-from sync.audience import Audience, Privacy
-from sync.model import RECEIVES_MAIL, OpenUpdate, OperationKind
-from sync.reconcile.categories import NEW_CONTACT
+from sync.audience import Audience
+from sync.model import RECEIVES_MAIL, MemberOperation, OpenUpdate, OperationKind
+from sync.reconcile.categories import LEAVE_GROUP, NEW_CONTACT
 from sync.reconcile.facts import ECHO_METHOD, UNDO_METHOD
 from sync.store.members.blobs import MERGE
 from sync.store.members.member_codec import decode, interests_of, values_of
 from sync.store.members.member_merge import NAMES
-from sync.store.members.privacy import who_objects
+from sync.store.members.obstacles import find_obstacles
 from sync.store.sources import read_sources
 from sync.store.tables import cache, run_change, update
 from sync.store.updates import open_updates, read_update, select_updates
@@ -37,12 +37,25 @@ _COLUMNS = (
 
 
 def next_changes(conn: Connection, run_id: int, after: int, limit: int) -> list[Change]:
-    """The next things that the run did and that no undo has looked at, oldest first."""
-    wanted = select(*_COLUMNS).where(
-        run_change.c.run_id == run_id, run_change.c.id > after, run_change.c.undone_by.is_(None)
+    """The next things that the run did and that no undo has looked at, or whose undo came to nothing, oldest first."""
+    wanted = (
+        select(*_COLUMNS)
+        .outerjoin(update, update.c.id == run_change.c.undo_update_id)
+        .where(run_change.c.run_id == run_id, run_change.c.id > after, or_(run_change.c.undone_by.is_(None), _FAILED))
     )
     rows = conn.execute(wanted.order_by(run_change.c.id).limit(limit))
     return [Change(*row[:8], orjson.loads(row.replaced) if row.replaced else {}) for row in rows]
+
+
+_FAILED = and_(unindexed(update.c.completed) == 1, func.coalesce(update.c.error_response, "") != "")
+"""The update that was to take something back was refused, or not sent because the member had changed."""
+
+
+def count_failed(conn: Connection, run_id: int) -> int:
+    """How many of the things that the run did an undo tried to take back at Mailchimp in vain."""
+    theirs = run_change.join(update, update.c.id == run_change.c.undo_update_id)
+    wanted = select(func.count()).select_from(theirs).where(run_change.c.run_id == run_id, _FAILED)
+    return conn.execute(wanted).scalar_one()
 
 
 def read_undo_facts(conn: Connection, audience: Audience, changes: Sequence[Change]) -> list[UndoFacts]:
@@ -52,9 +65,11 @@ def read_undo_facts(conn: Connection, audience: Audience, changes: Sequence[Chan
     touched = find_touched(conn, audience, made, (ECHO_METHOD, UNDO_METHOD)) if made else {}
     groups = _groups_now(conn, [one for one in changes if one.group_id is not None])
     updates = _updates_now(conn, [one.update_id for one in changes if one.update_id is not None])
-    members = _members_now(conn, sorted({cache_id for cache_id, _ in updates.values()}))
+    left = [one.cache_id for one in changes if one.kind == LEAVE_GROUP and one.group_id == audience.group_id]
+    members = _members_now(conn, sorted({cache_id for cache_id, _ in updates.values()} | {i for i in left if i}))
     changed = _changed_since(conn, audience, [one for one in changes if one.update_id in updates], updates)
-    objecting = _who_objects(conn, audience, [one for one in changes if one.update_id in updates])
+    leaving = sorted({cache_id for cache_id, one in updates.values() if _unsubscribes(one.operation)})
+    obstacles = find_obstacles(conn, audience, leaving)
     found = []
     for one in changes:
         cache_id, its_update = updates.get(one.update_id or 0, (0, None))
@@ -65,9 +80,9 @@ def read_undo_facts(conn: Connection, audience: Audience, changes: Sequence[Chan
                 is_alive=one.contact_id in touched,
                 touched=touched.get(one.contact_id or 0, ""),
                 update=its_update,
-                member=members.get(cache_id),
+                member=members.get(cache_id or one.cache_id or 0),
                 changed=changed.get(one.id, ""),
-                objects=one.contact_id in objecting,
+                obstacle=obstacles.get(cache_id, ""),
             )
         )
     return found
@@ -173,10 +188,9 @@ def _member_now(row: Any, in_flight: Sequence[OpenUpdate]) -> MemberNow:
     )
 
 
-def _who_objects(conn: Connection, audience: Audience, changes: Sequence[Change]) -> set[int]:
-    """The contacts of these changes whom CiviMail would not mail, unless that is ignored."""
-    ids = {one.contact_id for one in changes if one.contact_id is not None}
-    return set() if audience.privacy is Privacy.IGNORE or not ids else who_objects(conn, sorted(ids))
+def _unsubscribes(operation: MemberOperation) -> bool:
+    status = operation.body.get("status")
+    return operation.kind == OperationKind.ARCHIVE or (status is not None and status not in RECEIVES_MAIL)
 
 
 def _changed_since(

@@ -9,10 +9,9 @@ from typing import Any
 
 from sync.audience import interest_kinds
 from sync.field_rules import canonical
-from sync.mailchimp.wire import subscriber_hash
+from sync.mailchimp.wire import subscriber_hash, tags_body
 from sync.model import RECEIVES_MAIL, GroupStatus, MemberOperation, MemberStatus, OperationKind
 from sync.reconcile.categories import ARCHIVE_ADDRESS, NEW_CONTACT
-from sync.reconcile.decide import LONG_AGO
 
 JOIN, LEAVE, TRASH = "group_again", "group_out", "trash_contact"
 SUBSCRIBE, UNSUBSCRIBE, DATA, CANCEL, LEFT = "subscribe_again", "unsubscribe_again", "data_back", "cancel", "left"
@@ -33,6 +32,10 @@ ADDRESS = (
     "A member's address follows the contact's: change it in CiviCRM, and the next sync changes it at Mailchimp as well."
 )
 TRANSACTIONAL = " Mailchimp makes nobody transactional again: unsubscribed."
+TAGS_STAY = (
+    "The tags that the run added stay: whether the member had them before is not known. A sync takes them off once "
+    "CiviCRM does not have them any more."
+)
 NOT_KEPT = "The update is no longer kept, so what it changed is not known."
 
 
@@ -88,8 +91,8 @@ class MemberNow:
 class UndoFacts:
     """What there is to know of a change. *touched*: what somebody else did to the contact since it was made.
 
-    *changed*: the history row by which CiviCRM changed since the update was queued. *objects*: CiviMail would not mail
-    the contact. None where something is gone.
+    *changed*: the history row by which CiviCRM changed since the update was queued. *obstacle*: why the member is not
+    to be subscribed again. None where something is gone.
     """
 
     change: Change
@@ -99,7 +102,7 @@ class UndoFacts:
     update: UpdateNow | None = None
     member: MemberNow | None = None
     changed: str = ""
-    objects: bool = False
+    obstacle: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +167,8 @@ def _plan_group(facts: UndoFacts) -> UndoPlan:
         )
         return UndoPlan(change, LEAVE, reason, group_status=status)
     reason = f"The run removed the contact from the group: {change.was or 'as before'} again."
+    if change.was == GroupStatus.ADDED and facts.member is not None and not facts.member.inside:
+        reason += f" CiviMail mails them then, though they are {facts.member.status or 'no member'} at Mailchimp."
     return UndoPlan(change, JOIN, reason, group_status=status)
 
 
@@ -179,7 +184,7 @@ def _plan_update(facts: UndoFacts) -> UndoPlan:
         return _left(change, ADDRESS)
     if update.is_waiting:
         reason = "The update was not sent yet: cancelled."
-        held = member.inside if operation.body.get("status") or operation.kind == OperationKind.ARCHIVE else None
+        held = member.inside if operation.status else None
         now = {key: member.chosen.get(key, False) for key in operation.body.get("interests") or {}}
         data, kind = _data_of(operation), operation.kind
         return UndoPlan(change, CANCEL, reason, cancel=True, inside=held, interests=now, data=data, data_kind=kind)
@@ -187,8 +192,8 @@ def _plan_update(facts: UndoFacts) -> UndoPlan:
         if facts.changed:
             return _left(change, f"CiviCRM has changed since ({facts.changed}).")
         done = _plan_member(change, update, member)
-        if done.kind == SUBSCRIBE and facts.objects and operation.cause != LONG_AGO:  # not what it was unsubscribed for
-            return _left(change, "The contact is not to be mailed: not subscribed again.")
+        if done.kind == SUBSCRIBE and facts.obstacle:
+            return _left(change, facts.obstacle)
         return done
     return _plan_data(change, update, member)
 
@@ -196,7 +201,7 @@ def _plan_update(facts: UndoFacts) -> UndoPlan:
 def _plan_member(change: Change, update: UpdateNow, member: MemberNow) -> UndoPlan:
     """Take back a change of the subscription, of interests, or of both."""
     operation = update.operation
-    wanted = MemberStatus.ARCHIVED if operation.kind == OperationKind.ARCHIVE else operation.body.get("status")
+    wanted = operation.status
     chosen: Mapping[str, bool] = operation.body.get("interests") or {}
     before: Mapping[str, bool] = change.replaced.get("interests") or {}
     was_inside = change.was in RECEIVES_MAIL
@@ -280,11 +285,7 @@ def _plan_data(change: Change, update: UpdateNow, member: MemberNow) -> UndoPlan
     if update.error:
         return UndoPlan(change)  # Mailchimp refused it
     if operation.kind == OperationKind.TAGS:
-        back = [{"name": name, "status": "inactive" if is_set else "active"} for name, is_set in sent.items()]
-        inverse = MemberOperation(OperationKind.TAGS, "POST", operation.path_tail, {"tags": back})
-        return UndoPlan(
-            change, DATA, "The run changed tags: changed back.", operation=inverse, data=sent, data_kind=operation.kind
-        )
+        return _plan_tags(change, operation, sent)
     before: Mapping[str, Any] = change.replaced.get("merge_fields") or {}
     if any(name in member.values and member.values[name] != canonical(value) for name, value in sent.items()):
         return _left(change, "The merge fields were changed at Mailchimp since.")
@@ -298,4 +299,17 @@ def _plan_data(change: Change, update: UpdateNow, member: MemberNow) -> UndoPlan
     inverse = MemberOperation(operation.kind, "PATCH", operation.path_tail, {"merge_fields": known})
     return UndoPlan(
         change, DATA, "The run changed merge fields: set back.", operation=inverse, data=sent, data_kind=operation.kind
+    )
+
+
+def _plan_tags(change: Change, operation: MemberOperation, sent: Mapping[str, Any]) -> UndoPlan:
+    """Add the tags that the run took off; those that it added stay: the member may have had them before."""
+    had: Mapping[str, bool] = change.replaced.get("tags") or {}
+    back = [name for name, is_on in sent.items() if not is_on and had.get(name)]
+    if not back:
+        return _left(change, TAGS_STAY)
+    inverse = MemberOperation(OperationKind.TAGS, "POST", operation.path_tail, tags_body(dict.fromkeys(back, True)))
+    reason = "The run took off tags: added again." + (f" {TAGS_STAY}" if len(back) < len(sent) else "")
+    return UndoPlan(
+        change, DATA, reason, operation=inverse, data=dict.fromkeys(back, False), data_kind=OperationKind.TAGS
     )

@@ -93,6 +93,30 @@ async def test_a_filter_that_nothing_meets_finds_nothing(api: Api, entity: Entit
     assert every or entity.name in NOT_PLANTED
 
 
+@pytest.mark.parametrize("entity", READ, ids=[one.name for one in READ])
+async def test_lists_and_maps_in_place_of_a_value_find_nothing_and_are_refused_in_words(
+    api: Api, entity: Entity
+) -> None:
+    for name, field in filters(entity):
+        for value in ({"REGEXP": "a"}, {"=": {"a": {}}}, {"IN": [[1]]}, {"IN": [{"a": 1}]}):
+            answer = await ask(api, entity.name, "getcount", {name: value})
+            assert field.multiple or found(answer) == 0, (name, value)  # which holds lists itself
+            assert "DB Error" not in str(answer), (name, value)
+            assert "Unknown error" not in str(answer), (name, value)
+
+
+@pytest.mark.parametrize("entity", READ, ids=[one.name for one in READ])
+async def test_an_operator_that_takes_one_value_does_not_ignore_a_second(api: Api, entity: Entity) -> None:
+    ignored = []
+    for name, field in filters(entity):
+        first, *_ = nowhere(field)
+        for operator in ("=", "!=", ">", "LIKE", "NOT LIKE"):
+            answer = await ask(api, entity.name, "getcount", {name: {operator: [first, first]}})
+            if not isinstance(answer, dict):
+                ignored.append((name, operator))
+    assert ignored == []
+
+
 @pytest.mark.parametrize(
     "entity", [one for one in READ if REGISTRY.actions(one).get("replace")], ids=lambda one: one.name
 )

@@ -1,7 +1,6 @@
 """Texts have CiviCRM's lengths, whatever the database would take; and a LIKE pattern is short."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,38 +9,17 @@ from civiapi.api.call import Call
 from civiapi.api.declaration.fields import STRING, TEXT, Field
 from civiapi.api.dispatch import Api
 from civiapi.api.query import MAX_PATTERN_BYTES
-from entities import catalogue
 from tests.conftest import Ask
-from tests.support import civicrm
+from tests.support.civicrm_columns import column_types, fields_of
 from tests.support.contacts import a_contact
 
-SCHEMA = Path(civicrm.__file__).with_name("civicrm_5_75.sql").read_text("utf-8")
 BYTES = {"text": 65_535, "blob": 65_535, "longtext": 2**32 - 1}
+TEXTS = fields_of((STRING, TEXT))
 
 
-def columns() -> dict[tuple[str, str], str]:
-    """Table and column to the type in CiviCRM's own definitions."""
-    found = {}
-    for table, body in re.findall(r"CREATE TABLE `(\w+)` \((.*?)\n\)", SCHEMA, re.S):
-        found |= {
-            (table, name): kind.lower() for name, kind in re.findall(r"^\s*`?(\w+)`? (\w+(?:\(\d+\))?)", body, re.M)
-        }
-    return found
-
-
-def texts() -> list[tuple[str, str, Field]]:
-    return [
-        (entity.name, entity.table.name, field)
-        for entity in catalogue().entities()
-        if entity.table is not None and not entity.table.name.startswith("civiapi_")
-        for field in entity.fields
-        if field.type in (STRING, TEXT) and entity.column(field.name) is not None
-    ]
-
-
-@pytest.mark.parametrize(("entity", "table", "field"), texts(), ids=lambda one: getattr(one, "name", one))
+@pytest.mark.parametrize(("entity", "table", "field"), TEXTS, ids=lambda one: getattr(one, "name", one))
 def test_a_text_is_as_long_as_its_column_in_civicrm(entity: str, table: str, field: Field) -> None:
-    kind = columns()[table, field.name]
+    kind = column_types()[table, field.name]
     short = re.fullmatch(r"(?:var)?char\((\d+)\)", kind)
     if short:
         assert (field.max_length, field.byte_limit) == (int(short[1]), None)

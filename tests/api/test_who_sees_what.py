@@ -28,6 +28,8 @@ from tests.support.every_call import (
     FIFTH,
     ME,
     OTHER,
+    OTHER_EMAIL,
+    OWN_EMAIL,
     TRASHED,
     Sent,
     Variant,
@@ -264,6 +266,30 @@ async def test_the_organization_name_of_an_employee_names_no_employer_who_is_not
         shown = await site.api.respond(Call(*calls[0], everything))
         assert shown["values"][0]["organization_name"] == copied
         assert await site.answers(everything, calls[1:]) == ["1", "1"]
+
+
+async def test_a_reference_to_what_is_not_seen_is_refused_as_one_to_what_is_not_there(tmp_path: Path) -> None:
+    """An address of one's own that repeats another's: the answer told which addresses there are."""
+    caller, absent = CALLERS["keeper of one's own activities"], 99
+    hidden = {"Contact": OTHER, "Address": OTHER_EMAIL, "Email": OTHER_EMAIL, "Activity": 2}
+    own = {"Address": OWN_EMAIL, "Email": OWN_EMAIL}
+    tried = []
+    async with planted(tmp_path / "a", Variant()) as site:
+        for entity in REGISTRY.entities():
+            for one in entity.references if entity.action("create") else ():
+                if one.fk not in hidden or one.name == entity.contact_field:
+                    continue
+                unseen, missing = await site.answers(
+                    caller,
+                    [
+                        (entity.name, "create", {"id": own.get(entity.name, ME), one.name: to})
+                        for to in (hidden[one.fk], absent)
+                    ],
+                )
+                assert unseen.replace(f" : {hidden[one.fk]}", f" : {absent}") == missing
+                assert '"is_error": 1' in unseen
+                tried.append(f"{entity.name}.{one.name}")
+    assert {"Address.master_id", "Activity.parent_id", "ActivityContact.activity_id", "Contact.employer_id"} < {*tried}
 
 
 async def test_keepers_of_keys_set_them(tmp_path: Path) -> None:

@@ -41,9 +41,7 @@ async def test_the_check_lists_a_crashed_audience_with_what_remains_and_lets_it_
     assert "2 hours old" in found.sentence
     assert "its fetch stopped at member 1000" in found.remedy
     assert "2 updates not completed" in found.remedy
-    config = tmp_path / "settings.ini"
-    config.write_text(f"[database]\nurl = {theirs.url}\ntimezone = {ZONE}\n", "utf-8")
-    adopted = await asyncio.to_thread(civiapi, "adopt", "--config", config, cwd=tmp_path)
+    adopted = await asyncio.to_thread(civiapi, "adopt", "--config", theirs.write_settings(tmp_path), cwd=tmp_path)
     assert adopted.returncode == 0, adopted.stdout
 
 

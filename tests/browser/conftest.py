@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from tests.browser.tabs import a_tab
 from tests.browser.whole import Whole, a_whole_site
@@ -20,6 +20,8 @@ QUIET = (
     "--no-first-run",
 )
 ROOT = Path(__file__).parents[2]
+
+expect.set_options(timeout=20_000)  # ms until what never comes fails a test; no test waits for it otherwise
 
 
 @pytest.fixture

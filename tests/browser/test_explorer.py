@@ -151,11 +151,13 @@ async def test_a_session_that_is_over_leads_to_the_log_in(page: Page, site: str)
 
 async def test_the_keyboard_alone_is_enough(page: Page, site: str) -> None:
     await page.goto(f"{site}/civicrm/login?next=/civicrm/api3/Contact/getcount")
-    await page.keyboard.type("admin")  # the first field has the focus
+    await expect(page.get_by_label("User name")).to_be_focused()  # given when the page is drawn, after it is loaded
+    await page.keyboard.type("admin")
     await page.keyboard.press("Tab")
     await page.keyboard.type(ADMIN_KEY)
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", level=1)).to_have_text("Contact.getcount")
+    await page.wait_for_load_state()  # the heading is there before the scripts
     await page.keyboard.press("Tab")
     await expect(page.get_by_role("link", name="Skip to content")).to_be_focused()
     await page.keyboard.press("Enter")

@@ -52,7 +52,7 @@ async def test_from_log_in_to_a_previewed_first_sync(tab: Page, site: Whole, scr
     assert await site.call("Contact", "getcount", email="ada@example.org") == 0, "a preview writes nothing"
     await tab.get_by_role("button", name="Start the first sync").click()
 
-    await expect(tab.locator(".badge").first).to_have_text("in sync", timeout=20_000)
+    await expect(tab.locator(".badge").first).to_have_text("in sync")
     assert await site.call("GroupContact", "getcount", group_id=1, status="Added") == 3
     await tab.get_by_role("link", name="People").first.click()
     await expect(tab.get_by_role("link", name="Ada B")).to_be_visible()

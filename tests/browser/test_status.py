@@ -53,7 +53,7 @@ async def test_from_nothing_to_a_first_sync_that_is_watched_live(site: Whole, ta
     await stands(tab, "status-running", screenshots)
     site.emulator.configure(latency_routes={})
 
-    await expect(tab.locator(".badge").first).to_have_text("in sync", timeout=20_000)
+    await expect(tab.locator(".badge").first).to_have_text("in sync")
     await expect(tab.locator("#message")).to_contain_text("has finished")
     await expect(tab.locator("#announcement")).to_have_text("Newsletter: in sync.")
     await expect(tab.locator(".balance tfoot")).to_contain_text("6")
@@ -139,7 +139,7 @@ async def test_two_tabs_show_the_same_sync(site: Whole, tab: Page) -> None:
     await expect(other.locator(".badge")).to_have_text("running")
     await expect(other.locator("#announcement")).to_contain_text("Newsletter: running")
     site.emulator.configure(latency_routes={})
-    await expect(other.locator(".badge")).to_have_text("in sync", timeout=20_000)
+    await expect(other.locator(".badge")).to_have_text("in sync")
     await expect(other.locator(".facts")).to_contain_text("2 at Mailchimp, 2 in the group")
 
 
@@ -151,7 +151,7 @@ async def test_a_session_that_ends_leads_to_the_log_in_and_back(site: Whole, tab
     short = await site.app.auth.open_session(admin, 3.0)
     await tab.context.add_cookies([{"name": SESSION_COOKIE, "value": short, "url": site.base}])
     await tab.goto(f"{site.base}{page_of(site)}")
-    await expect(tab.locator("#message")).to_contain_text("Your session has ended", timeout=15_000)
+    await expect(tab.locator("#message")).to_contain_text("Your session has ended")
     await tab.locator("#message").get_by_role("link", name="Log in").click()
     await tab.get_by_label("User name").fill(ADMIN)
     await tab.get_by_label("API key").fill(ADMIN_KEY)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from typing import Any
 
 import pytest
 
 from sync.emulator.data.generate import Shares, generate
+from sync.emulator.protocol.exchange import Request, Response
+from sync.emulator.world import World
+from sync.mailchimp.archive import read_archive
 from tests.emulator.mailchimp import ADA, LIST, Mailchimp, operations, submit
 
 
@@ -156,3 +160,21 @@ def test_faults_strike_inside_batches(mailchimp: Mailchimp, action: str, status:
     results = mailchimp.world.default_account.batches[batch].results
     assert [row["status_code"] for row in results] == [status] * rows
     assert mailchimp.members() == ([ADA] if action == "reset_after" else [])
+
+
+def test_an_operation_that_fails_unexpectedly_is_a_500_and_keeps_no_other_from_its_result(
+    mailchimp: Mailchimp, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def execute(request: Request, operation_id: str) -> Response | None:
+        if operation_id == ADA:
+            raise TypeError("a mistake of ours")
+        return World.execute(mailchimp.world, request, operation_id)
+
+    monkeypatch.setattr(mailchimp.world, "execute", execute)
+    batch = submit(mailchimp, operations(ADA, "bob@example.org"))
+    mailchimp.world.run_batches()
+    done = state(mailchimp, batch)
+    assert (done["status"], done["finished_operations"], done["errored_operations"]) == ("finished", 2, 1)
+    results = read_archive(io.BytesIO(mailchimp.world.default_account.batches[batch].archive))
+    assert {one.operation_id: one.status_code for one in results} == {ADA: 500, "bob@example.org": 200}
+    assert "a mistake of ours" in caplog.text

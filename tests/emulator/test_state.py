@@ -50,13 +50,29 @@ BAD_RECORDS = [
     {"kind": "member", "email_address": "x"},
     {"kind": "tag", "id": 1},
     {"kind": "clock"},
+    *(
+        {"kind": "audience", "marketing_permissions": odd}
+        for odd in (True, "false", 7, {"a": 1}, [None], ["a"], [{}], [{"marketing_permission_id": 7}])
+    ),
 ]
 
 
 @pytest.mark.parametrize("record", BAD_RECORDS, ids=str)
-def test_bad_records_are_named(mailchimp: Mailchimp, record: dict[str, Any]) -> None:
+def test_bad_records_are_named_and_change_nothing(mailchimp: Mailchimp, record: dict[str, Any]) -> None:
+    before = snapshot(mailchimp.world)
     with pytest.raises(BadRecord):
         Seeder(mailchimp.world).add(record)
+    assert snapshot(mailchimp.world) == before
+
+
+@pytest.mark.parametrize("none", [False, None, []])
+def test_an_audience_without_marketing_permissions_may_say_so_as_mailchimp_does(
+    mailchimp: Mailchimp, none: Any
+) -> None:
+    Seeder(mailchimp.world).add({"kind": "audience", "id": "b1b2c3d4e5", "marketing_permissions": none})
+    path = f"/lists/b1b2c3d4e5/members/{ADA}"
+    assert mailchimp.ask("PUT", path, {"email_address": ADA, "status_if_new": "subscribed"}).status == 200
+    assert mailchimp.ask("GET", "/lists/b1b2c3d4e5").body["marketing_permissions"] is False
 
 
 def test_the_generator_gives_the_shares_asked_for_and_the_same_for_a_seed(mailchimp: Mailchimp) -> None:

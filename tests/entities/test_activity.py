@@ -97,6 +97,29 @@ async def test_an_activity_that_the_caller_does_not_see_is_no_parent_as_if_it_di
     assert (await call("Activity", "create", {**mine, "parent_id": theirs}, Caller(ada, SEES, "Ada")))["is_error"] == 0
 
 
+@pytest.mark.parametrize("has_source", [True, False])
+async def test_nobody_makes_themselves_the_source_of_what_they_may_not_change(call: Ask, has_source: bool) -> None:
+    """The source may change an activity: who took part in it, such as in a campaign without a source, does not."""
+    ada, bea = await a_contact(call), await a_contact(call, "Bea")
+    made = await a_meeting(call, source_contact_id=bea if has_source else "", target_contact_id=ada)
+    own = await a_meeting(call, source_contact_id=ada)
+    caller = Caller(int(ada), OWN, "Ada")
+    of_ada = {"contact_id": ada, "return": "id"}
+    target = await call("ActivityContact", "getvalue", {"activity_id": made, **of_ada})
+    source = await call("ActivityContact", "getvalue", {"activity_id": own, **of_ada})
+    for given in (
+        {"activity_id": made, "contact_id": ada, "record_type_id": 2},
+        {"id": target, "record_type_id": 2},
+        {"id": source, "activity_id": made},
+    ):
+        refused = await call("ActivityContact", "create", given, caller)
+        assert refused["error_message"] == "Permission denied to modify contact record", given
+    refused = await call("Activity", "create", {"id": made, "subject": "Mine"}, caller)
+    assert refused["error_code"] == "unauthorized"
+    assert (await call("Activity", "create", {"id": own, "subject": "Mine"}, caller))["is_error"] == 0
+    assert (await call("ActivityContact", "create", {"id": target, "record_type_id": 1}, caller))["is_error"] == 0
+
+
 async def test_a_changed_target_list_keeps_contacts_that_the_caller_does_not_see(call: Ask) -> None:
     ada, bea, cy = [await a_contact(call, name) for name in ("Ada", "Bea", "Cy")]
     made = await a_meeting(call, source_contact_id=ada, target_contact_id=[bea])

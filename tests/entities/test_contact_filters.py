@@ -94,6 +94,7 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
     ({"tag": "tag of Bea"}, [BEA]),
     ({"tag": [1, 2]}, [ADA, BEA]),
     ({"tag": "1,2"}, [ADA, BEA]),
+    ({"tag": "+1"}, [ADA]),
     ({"tag": {"IN": [2]}}, [BEA]),
     ({"tag": {"2": 1}}, [BEA]),
     ({"tag": {"NOT IN": [2]}}, [ADA, CY]),
@@ -104,6 +105,7 @@ FILTERS: list[tuple[dict[str, Any], list[str]]] = [
     ({"group": "Group of Bea"}, [BEA]),
     ({"group": {"!=": 1}}, [BEA, CY]),
     ({"group": {"IS NULL": 1}}, [CY]),
+    ({"group": {"!=": "+1"}}, [BEA, CY]),
     ({"filter.group_id": "1,2"}, [ADA, BEA]),
     ({"current_employer": "nobody's"}, []),
     ({"uf_user": 1}, []),
@@ -141,6 +143,14 @@ async def test_what_cannot_be_applied_is_refused_and_named(reader: Ask, action: 
     assert answer["is_error"] == 1
     [name] = filters
     assert name in answer["error_message"] or "no such group" in answer["error_message"]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("name", ["group", "filter.group_id", "tag"])
+@pytest.mark.parametrize("given", [[], {"IN": []}, {"!=": []}, {"1": 0}], ids=str)
+async def test_no_group_or_tag_at_all_is_no_filter(reader: Ask, name: str, given: Any) -> None:
+    answer = await reader("Contact", "get", {name: given})
+    assert answer["error_message"] == f"invalid criteria for {'!=' if '!=' in given else 'IN'}"
 
 
 async def test_a_name_that_civicrm_does_not_know_is_ignored_as_there(call: Ask, people: dict[str, int]) -> None:

@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import Connection, insert
 
 from civiapi.api.call import SYSTEM, Call
+from civiapi.api.declaration.fields import STRING
 from civiapi.api.dispatch import Api
 from civiapi.settings import Settings, SyncSettings
 from civiapi.store.databases.compiled_query import CompiledQuery
@@ -17,6 +18,7 @@ from civiapi.store.databases.sqlite import SqliteStore
 from civiapi.store.engine import Store
 from civiapi.store.schema.tables import contact, email, group, group_contact, subscription_history
 from entities import catalogue
+from entities.mailchimpsync.cache import EXTRA_FILTERS
 from sync.connections.clients import Clients
 from sync.connections.config import write_config
 from sync.mailchimp.wire import subscriber_hash
@@ -117,6 +119,8 @@ async def test_people_whom_civicrm_does_not_know_are_shown(site: Store, call: As
         pytest.param({"civicrm_status": {"!=": "Added"}}, [2], id="By another."),
         pytest.param({"civicrm_status": ["Added", "Removed"]}, [1, 2, 3], id="By several."),
         pytest.param({"civicrm_status": "Added", "sync_status": "live"}, [3], id="Filters are ANDed."),
+        pytest.param({"civicrm_status": "null"}, [4], id="The text null says IS NULL."),
+        pytest.param({"not_to_be_mailed": "null"}, [], id="For what is no column too."),
         pytest.param(
             {
                 "sync_status": "fail",
@@ -424,3 +428,28 @@ async def test_a_status_is_found_alike_by_its_contacts_and_along_the_audience(ca
         rows = [await found(call, civicrm_status=sought) for sought in (status, {"IN": [status]}, {"LIKE": status})]
         assert rows[0] == rows[1] == rows[2]
     assert await found(call, civicrm_status="Added", civicrm_contact_id={"IN": [1, 2, 3]}) == [1, 3]
+
+
+TEXTS = {
+    "civicrm_status": "Removed",
+    "why_failed": "He is on hold in CiviCRM",
+    "cause": "on hold",
+    "permissions": "p1Q",
+}
+
+
+@pytest.mark.parametrize("name", [one.name for one in EXTRA_FILTERS if one.type == STRING])
+async def test_what_is_worked_out_compares_without_case_like_columns(site: Store, call: Ask, name: str) -> None:
+    """SQLite takes the collation of a column that is compared by itself, and none for an expression."""
+
+    def fill_in(conn: Connection) -> None:
+        noted = {"mailchimpsync_cache_id": 2, "data": "{}", "completed": 1, "error_response": TEXTS["why_failed"]}
+        conn.execute(insert(tables.update).values(noted))
+        conn.execute(insert(tables.consent).values(cache_id=2, permission_id=TEXTS["permissions"], granted=1))
+
+    await site.write(fill_in)
+    for sought in (TEXTS[name], TEXTS[name].upper(), TEXTS[name].lower()):
+        for one in (sought, [sought], {"IN": [sought]}, {"BETWEEN": [sought, sought]}, {"LIKE": sought}):
+            assert await found(call, **{name: one}) == [2], one
+        for one in ({"!=": sought}, {"NOT IN": [sought]}, {">": sought}):
+            assert 2 not in await found(call, **{name: one}), one

@@ -1,21 +1,31 @@
 """System: what runs here, and findings that name the way on."""
 
+import inspect
+import re
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection
 
+from civiapi.alerts import records as alerts
 from civiapi.api.call import Call, Caller
 from civiapi.api.dispatch import Api
 from civiapi.settings import Settings, SyncSettings
 from civiapi.store.engine import Store
 from entities import catalogue
+from entities.site import system_checks
+from entities.site.system_checks import TITLES
 from sync.connections.clients import Clients
+from sync.reports import checks
 from sync.service import SyncService
 from sync.store.runs.checkpoints import Checkpoint, save
 from tests.conftest import Ask
 
-LINKED = {"accounts": {}, "lists": {"abc123": {"apiKey": "key-us1", "subscriptionGroup": "1", "interests": {}}}}
+LINKED: dict[str, Any] = {
+    "accounts": {},
+    "lists": {"abc123": {"apiKey": "key-us1", "subscriptionGroup": "1", "interests": {}}},
+}
 
 
 async def found(call: Ask) -> dict[str, str]:
@@ -45,6 +55,29 @@ async def test_a_linked_group_that_is_gone_and_an_audience_never_synced_are_foun
     assert list(await found(call)) == ["mailchimpsyncNever:abc123"]
 
 
+async def test_a_rule_whose_source_is_gone_is_found(call: Ask) -> None:
+    news = {**LINKED["lists"]["abc123"], "mergeFields": {"VIP": "tag:4711"}}
+    await call("Setting", "create", {"mailchimpsync_config": {**LINKED, "lists": {"abc123": news}}})
+    await call("Group", "create", {"title": "News"})
+    assert "VIP (tag:4711)" in (await found(call))["mailchimpsyncFields:abc123"]
+
+
+async def test_a_group_that_is_linked_with_two_audiences_is_found(call: Ask) -> None:
+    lists = dict.fromkeys(("abc123", "def456"), LINKED["lists"]["abc123"])
+    await call("Setting", "create", {"mailchimpsync_config": {**LINKED, "lists": lists}})
+    await call("Group", "create", {"title": "News"})
+    assert "mailchimpsyncShared:def456" in await found(call)
+
+
+CODE = re.compile(r'"((?:mailchimpsync[A-Z]|job)\w*)[":]')
+NO_ATTENTION = {"mailchimpsyncLast", "job", "jobDisabled", "jobNeverRun"}
+
+
+def test_every_code_of_a_finding_that_may_need_attention_has_a_heading() -> None:
+    codes = {code for module in (checks, system_checks) for code in CODE.findall(inspect.getsource(module))}
+    assert codes - NO_ATTENTION == TITLES.keys() - {alerts.UNDELIVERED}
+
+
 async def test_a_job_that_failed_is_found_until_it_succeeds(call: Ask, store: Store) -> None:
     await call("Job", "create", {"id": 1, "api_entity": "Nothing"})
     await call("Job", "execute", {"id": 1})
@@ -57,6 +90,13 @@ async def test_a_job_that_failed_is_found_until_it_succeeds(call: Ask, store: St
 async def test_a_job_that_should_have_run_yesterday_is_found(call: Ask) -> None:
     await call("Job", "create", {"id": 1, "last_run": "-3 days"})
     assert "[scheduler] enabled" in (await found(call))["jobLate:1"]
+
+
+async def test_a_job_whose_last_run_is_in_the_future_is_found_until_it_is_started(call: Ask) -> None:
+    await call("Job", "create", {"id": 1, "last_run": "+3 days", "api_entity": "Group", "api_action": "getcount"})
+    assert "which is in the future" in (await found(call))["jobLate:1"]
+    await call("Job", "execute", {"id": 1})
+    assert "jobLate:1" not in await found(call)
 
 
 async def test_a_late_sync_is_found_once_and_not_as_a_late_job_too(call: Ask, store: Store) -> None:

@@ -187,6 +187,29 @@ async def test_a_linked_smart_group_is_found_by_the_check_and_refused_by_the_syn
             assert {one.sync_status for one in await site.rows()} == {"ok", "live"}
 
 
+@pytest.mark.parametrize(
+    ("on_email", "shown"),
+    [("UPDATE, DELETE", ""), ("DELETE", "UPDATE on civicrm_email"), ("", "UPDATE, DELETE on civicrm_email")],
+)
+async def test_a_right_that_the_user_lacks_on_a_table_is_named(theirs: Theirs, on_email: str, shown: str) -> None:
+    database = theirs.url.rpartition("/")[2]
+    user = f"few_{database}"[-32:]
+    sql(f"CREATE OR REPLACE USER {user}; GRANT SELECT, INSERT ON `{database}`.* TO {user}")
+    if on_email:
+        sql(f"GRANT {on_email} ON `{database}`.civicrm_email TO {user}")
+    try:
+        settings = replace(theirs.settings.database, url=theirs.url.replace("root@", f"{user}@"))
+        found = await lines(replace(theirs, settings=replace(theirs.settings, database=settings)))
+    finally:
+        sql(f"DROP USER {user}")
+    lacking = {one for one in found if "lacks the right" in one}
+    assert "LOOK The database's user lacks the right UPDATE, DELETE on civicrm_group_contact." in lacking
+    assert [one for one in lacking if "civicrm_email." in one] == (
+        [f"LOOK The database's user lacks the right {shown}."] if shown else []
+    )
+    assert not [one for one in await lines(theirs) if "lacks the right" in one]
+
+
 async def test_a_zone_that_puts_the_last_batch_into_the_future_is_found(theirs: Theirs) -> None:
     store = await open_store(theirs.url, ZONE)
     await store.write(
@@ -198,7 +221,7 @@ async def test_a_zone_that_puts_the_last_batch_into_the_future_is_found(theirs: 
     )
     await store.close()
     assert not [one for one in await lines(theirs) if one.startswith("LOOK")]
-    theirs.settings = Settings(database=DatabaseSettings(url=theirs.url, timezone="UTC"))
+    theirs.settings = replace(theirs.settings, database=DatabaseSettings(url=theirs.url, timezone="UTC"))
     rows, last = [one for one in await lines(theirs) if one.startswith("LOOK")]
     assert "The extension's rows were written at UTC+03:00" in rows
     assert "The last batch was sent at" in last
@@ -218,7 +241,7 @@ async def test_processes_started_at_once_upgrade_once(theirs: Theirs) -> None:
 async def test_a_zone_with_summer_time_is_told_exactly_or_the_check_says_why_not(theirs: Theirs) -> None:
     """Without time zone tables a server knows today's offset alone, which is what CiviCRM goes by as well."""
     knows = databases.sql("SELECT CONVERT_TZ('2026-07-01 12:00:00', 'UTC', 'Europe/Helsinki')")[0][0] != "NULL"
-    theirs.settings = Settings(database=DatabaseSettings(url=theirs.url, timezone="Europe/Helsinki"))
+    theirs.settings = replace(theirs.settings, database=DatabaseSettings(url=theirs.url, timezone="Europe/Helsinki"))
     said = [one for one in await lines(theirs) if "today's offset" in one]
     assert bool(said) is not knows
 
@@ -252,8 +275,7 @@ async def test_a_webhook_that_calls_the_old_civicrm_with_our_secret_is_named_wit
 
 
 async def test_the_command_reports_and_then_adds(theirs: Theirs, tmp_path: Path) -> None:
-    config = tmp_path / "settings.ini"
-    config.write_text(f"[database]\nurl = {theirs.url}\ntimezone = {ZONE}\n", "utf-8")
+    config = theirs.write_settings(tmp_path)
     before = tables_of(theirs.url)
     checked = await asyncio.to_thread(civiapi, "adopt", "--check", "--config", config, cwd=tmp_path)
     assert (checked.returncode, checked.stderr) == (0, "")

@@ -1,10 +1,12 @@
 """One fault is one finding, whoever shows it: ``civiapi doctor``, ``System.check``, ``civiapi adopt``, the sync."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+import stamina
 from sqlalchemy import Connection, delete, update
 
 from civiapi.api.call import SYSTEM, Call
@@ -20,6 +22,13 @@ from tests.support.processes import write_settings
 
 LIST = "a1b2c3d4e5"
 UNREACHABLE = "http://127.0.0.1:9"
+
+
+@pytest.fixture(autouse=True)
+def _no_waits() -> Iterator[None]:
+    """A Mailchimp that cannot be reached is asked again at once."""
+    with stamina.set_testing(True, attempts=2):
+        yield
 
 
 def link_audience(conn: Connection) -> None:
@@ -88,3 +97,28 @@ async def test_a_job_that_never_ran_is_advice_of_the_doctor_alone(tmp_path: Path
         found = await shown(app)
         assert found["doctor"]["jobNeverRun:1"][0] == "info"
         assert "jobNeverRun:1" not in found["check"]
+
+
+async def test_a_mailchimp_that_cannot_be_reached_is_one_finding_and_not_asked_for_webhooks_too(tmp_path: Path) -> None:
+    async with open_app(load_settings(write_settings(tmp_path, mailchimp=UNREACHABLE), {})) as app:
+        await app.store.write(link_audience)
+        asked_in_vain = {code for code, (_, text) in (await shown(app))["doctor"].items() if "No usable answer" in text}
+        assert asked_in_vain == {"mailchimpKey:-us1"}
+
+
+async def test_a_user_whose_contact_is_not_there_is_a_finding(tmp_path: Path) -> None:
+    users = "".join(
+        f"[user:{name}]\napi_key = {name}\npermissions = *\ncontact_id = {contact_id}\n"
+        for name, contact_id in (("fine", 1), ("trashed", 2), ("missing", 999))
+    )
+    async with open_app(load_settings(write_settings(tmp_path, more=users), {})) as app:
+        person: dict[str, Any] = {"contact_type": "Individual", "first_name": "Ada"}
+        for params in ({}, {}, {"is_deleted": 1, "id": 2}):
+            await app.api.respond(Call("Contact", "create", person | params, SYSTEM))
+        found = (await shown(app))["doctor"]
+        said = {code: found[code] for code in found if code.startswith("userContact")}
+    remedy = "Correct contact_id, or leave it out: then a contact is created."
+    assert said == {
+        "userContact:trashed": ("warning", f"[user:trashed] is contact 2, which is in the trash. {remedy}"),
+        "userContact:missing": ("warning", f"[user:missing] is contact 999, which does not exist. {remedy}"),
+    }

@@ -1,6 +1,8 @@
 """When a scheduled job is due, and how its parameters text is read."""
 
-from datetime import UTC, datetime
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -88,12 +90,6 @@ def test_a_daily_job_stays_at_its_hour_when_summer_time_begins() -> None:
     assert is_due(job, at("2024-03-31 06:00:00"), site_clock("Europe/Berlin"))
 
 
-def test_an_hourly_job_is_hourly_when_summer_time_ends() -> None:
-    """Berlin, 27 October 2024: the clock shows 02:30 twice, an hour apart."""
-    job = a_job("Hourly", "2024-10-27 00:30:00")
-    assert is_due(job, at("2024-10-27 01:30:00"), site_clock("Europe/Berlin"))
-
-
 PARAMETERS = {
     "nothing": ("", {}),
     "a line each": ("group_id=3\nmax_time=60", {"group_id": "3", "max_time": "60"}),
@@ -108,3 +104,28 @@ PARAMETERS = {
 @pytest.mark.parametrize(("text", "expected"), PARAMETERS.values(), ids=PARAMETERS.keys())
 def test_parameters(text: str, expected: dict[str, str]) -> None:
     assert read_parameters(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("zone", "begin", "hours"),
+    [
+        ("Europe/Berlin", "2026-10-24 22:10:00", 8),
+        ("Europe/Berlin", "2026-03-28 22:10:00", 8),
+        ("America/New_York", "2026-11-01 03:40:00", 8),
+        ("Australia/Lord_Howe", "2026-04-04 12:10:00", 8),
+        ("UTC", "2026-10-24 22:10:00", 8),
+    ],
+)
+def test_an_hourly_job_runs_once_an_hour_when_the_clocks_are_changed_too(zone: str, begin: str, hours: int) -> None:
+    """Its last run is stored as the site's time, of which one hour comes twice."""
+    clock = site_clock(zone)
+    job, runs = a_job("Hourly", begin), [at(begin)]
+    for minute in range(1, hours * 60 + 1):
+        now = at(begin) + timedelta(minutes=minute)
+        if is_due(job, now, clock):
+            job = replace(job, last_run=clock.read(clock.write(now)))
+            runs.append(now)
+    gaps = {(later - earlier).total_seconds() / 60 for earlier, later in itertools.pairwise(runs)}
+    assert min(gaps) >= 30
+    assert max(gaps) <= 120
+    assert hours - 1 <= len(runs) <= hours + 2

@@ -21,6 +21,7 @@ ME, OTHER, EMPLOYER, TRASHED, FIFTH = 1, 2, 3, 4, 5
 OWN_EMAIL, OTHER_EMAIL, TRASHED_EMAIL = 11, 12, 14
 SECRETS = ("api_key", "hash")
 PROBES = ("display_name", "employer_id")
+REFERENCES = ("employer_id", "master_id", "parent_id", "email_id")
 DEPTH = 3  # references in a row
 MANY = 40  # names in one return list: each reference is a join, and SQLite joins 64 tables
 
@@ -106,6 +107,8 @@ def plant(conn: Connection, has: Variant) -> None:
         ends = {"contact_id_a": a, "contact_id_b": b, "relationship_type_id": 1, "is_active": int(moved)}
         conn.execute(insert(tables.relationship).values(id=row_id, description=_mark(word, b), **ends))
     _plant_activities(conn, has)
+    _plant_references(conn, has)
+    _plant_subjects(conn, has)
     conn.execute(insert(tables.custom_group).values(id=1, name="cg", title="cg", table_name="t", created_id=OTHER))
     field = {"name": "cf", "label": "cf", "data_type": "String", "html_type": "Text", "column_name": "c"}
     conn.execute(insert(tables.custom_field).values(id=1, custom_group_id=1, **field))
@@ -126,6 +129,38 @@ def _plant_activities(conn: Connection, has: Variant) -> None:
     for row_id, activity_id, contact_id, kind in parties:
         row = {"activity_id": activity_id, "contact_id": contact_id, "record_type_id": kind}
         conn.execute(insert(tables.activity_contact).values(id=row_id, **row))
+
+
+def _plant_references(conn: Connection, has: Variant) -> None:
+    """What is the caller's refers to rows of others, and of the contact in the trash."""
+    of_other = OTHER_EMAIL if has.others == "o0" else None
+    of_trashed = TRASHED_EMAIL if has.trash == "t0" else None
+    for table, column, referring, referred in (
+        (tables.address, "master_id", OWN_EMAIL, of_other),
+        (tables.address, "master_id", 16, of_trashed),
+        (tables.group_contact, "email_id", 1, of_other),
+        (tables.group_contact, "email_id", 9, of_trashed),
+        (tables.activity, "parent_id", 1, of_other and 2),
+        (tables.activity, "parent_id", 2, of_trashed and 3),
+    ):
+        conn.execute(update(table).where(table.c.id == referring).values({column: referred}))
+
+
+def _plant_subjects(conn: Connection, has: Variant) -> None:
+    """Tags and notes of an activity, an address and a note of the contact in the trash, and of a private note."""
+    tag = {"entity_table": "civicrm_activity", "entity_id": 3, "tag_id": 1 if has.trash == "t0" else 2}
+    conn.execute(insert(tables.entity_tag).values(id=10, **tag))
+    for row_id, (table, about, text) in enumerate(
+        (
+            ("civicrm_activity", 3, _mark(has.trash, TRASHED)),
+            ("civicrm_address", TRASHED_EMAIL, _mark(has.trash, TRASHED)),
+            ("civicrm_note", 3, _mark(has.trash, TRASHED)),
+            ("civicrm_note", 4, f"zzadmin{has.admin}zz"),
+        ),
+        6,
+    ):
+        subject = {"entity_table": table, "entity_id": about, "contact_id": OTHER}
+        conn.execute(insert(tables.note).values(id=row_id, note=text, **subject))
 
 
 def _plant_admin(conn: Connection, word: str) -> None:
@@ -194,7 +229,7 @@ def paths(registry: Registry, entity: Entity, depth: int) -> list[str]:
 
 def is_telling(path: str) -> bool:
     """Whether a name is of a secret, or of something that tells people apart."""
-    return path.rpartition(".")[2] in (*SECRETS, "display_name", "organization_name", "employer_id", "is_deleted")
+    return path.rpartition(".")[2] in (*SECRETS, *REFERENCES, "display_name", "organization_name", "is_deleted")
 
 
 def conditions(path: str, field_type: int | None) -> list[Any]:

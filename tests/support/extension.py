@@ -92,20 +92,22 @@ class Extension:
         return True
 
 
-def log_in_detail(url: str) -> None:
-    """Switch CiviCRM's detailed logging on for a few tables."""
+def log_in_detail(url: str, *, database: str = "", charset: str = "utf8mb4") -> None:
+    """Switch CiviCRM's detailed logging on for a few tables; into another *database* of the server, in a *charset*."""
+    where = f"`{database}`." if database else ""
     for table, columns in LOGGED.items():
         listed = ", ".join(f"`{name}`" for name in columns)
         statements = [
-            f"CREATE TABLE log_{table} AS SELECT {listed} FROM {table} WHERE 0",
-            f"ALTER TABLE log_{table} ADD log_date timestamp NOT NULL DEFAULT current_timestamp(), "
+            f"CREATE TABLE {where}log_{table} AS SELECT {listed} FROM {table} WHERE 0",
+            f"ALTER TABLE {where}log_{table} CONVERT TO CHARACTER SET {charset}",
+            f"ALTER TABLE {where}log_{table} ADD log_date timestamp NOT NULL DEFAULT current_timestamp(), "
             "ADD log_conn_id varchar(17), ADD log_user_id int, ADD log_action varchar(10)",
         ]
         for action, row in (("INSERT", "NEW"), ("UPDATE", "NEW"), ("DELETE", "OLD")):
             values = ", ".join(f"{row}.`{name}`" for name in columns)
             statements.append(
                 f"CREATE TRIGGER {table}_log_{action.lower()} AFTER {action} ON {table} FOR EACH ROW "
-                f"INSERT INTO log_{table} ({listed}, log_conn_id, log_user_id, log_action) "
+                f"INSERT INTO {where}log_{table} ({listed}, log_conn_id, log_user_id, log_action) "
                 f"VALUES ({values}, @uniqueID, @civicrm_user_id, '{action.lower()}')"
             )
         sql(*statements, database=url.rpartition("/")[2])
@@ -115,6 +117,12 @@ def authors(url: str, table: str) -> list[tuple[str, str]]:
     """What the log of a table has: each action with its author."""
     rows = sql(f"SELECT log_action, log_user_id FROM log_{table}", database=url.rpartition("/")[2])
     return [(action, author) for action, author in rows]
+
+
+def logged_connections(url: str, table: str) -> list[tuple[str, str]]:
+    """What the log of a table has: the author and the connection of each action."""
+    rows = sql(f"SELECT log_user_id, log_conn_id FROM log_{table}", database=url.rpartition("/")[2])
+    return [(author, connection) for author, connection in rows]
 
 
 def rows_of(url: str, *, but: Iterable[str] = ()) -> Tables:

@@ -27,6 +27,7 @@ from sync.leases import hold_lease
 from sync.mailchimp.client import MailchimpClient
 from sync.mailchimp.wire import subscriber_hash
 from sync.model import MemberOperation
+from sync.outbox.pending_batches import OLD
 from sync.outbox.submit import Submitted, submit_pending
 from sync.outbox.watcher import Watcher
 from sync.reconcile.matching import PersonQuery
@@ -205,6 +206,16 @@ class Site:
         """Let Mailchimp work batches off by itself from now on, and wait until nothing is under way."""
         self.emulator.configure(auto_batches=True)
         await self.settle()
+
+    async def age(self) -> None:
+        """Let the last sync have begun so long ago that members are looked at again before they are changed."""
+
+        def move(conn: Connection) -> None:
+            checkpoint = checkpoints.load(conn, self.list_id, for_update=True)
+            checkpoint.last_started = int((datetime.now(UTC) - OLD - timedelta(minutes=2)).timestamp())
+            checkpoints.save(conn, checkpoint)
+
+        await self.store.write(move)
 
     async def sync(self, **request: Any) -> None:
         """A run, and all that follows from it."""

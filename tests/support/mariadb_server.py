@@ -41,8 +41,9 @@ class Server:
 
     def install(self) -> None:
         """Make its first database, with a root who needs no password."""
-        options = [f"--datadir={self.data}", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=16M"]
-        options += ["--auth-root-authentication-method=normal", *([f"--user={RUNS_AS}"] if os.geteuid() == 0 else [])]
+        options = [f"--datadir={self.data}", f"--tmpdir={self.folder}", "--skip-test-db", "--skip-name-resolve"]
+        options += ["--innodb-log-file-size=16M", "--auth-root-authentication-method=normal"]
+        options += [f"--user={RUNS_AS}"] if os.geteuid() == 0 else []
         subprocess.run(["mariadb-install-db", "--no-defaults", *options], check=True, capture_output=True)
 
     def make_folder(self) -> None:

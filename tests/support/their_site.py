@@ -34,6 +34,15 @@ class Theirs:
         """The extension, which goes on working on it."""
         return Extension(self.url, self.list_id)
 
+    def write_settings(self, folder: Path) -> Path:
+        """The settings, as a file in *folder*."""
+        path = folder / "settings.ini"
+        path.write_text(
+            f"[database]\nurl = {self.url}\ntimezone = {ZONE}\n[mailchimp]\nbase_url = {self.emulator.root_url}\n",
+            "utf-8",
+        )
+        return path
+
     @asynccontextmanager
     async def taken_over(self, **sync: Any) -> AsyncIterator[Site]:
         """Our part of a site on it."""

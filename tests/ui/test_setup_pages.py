@@ -219,3 +219,15 @@ async def test_a_permission_is_linked_with_a_group_on_the_page_of_its_connection
     assert (await browser.post(f"{BASE}/config/link", data=form)).status == 303
     link = json.loads(await site.call("Setting", "getvalue", name="mailchimpsync_config"))["lists"][site.list_id]
     assert link["permissions"] == {}
+
+
+async def test_jobs_of_a_civicrm_s_other_domains_are_not_shown_and_break_no_page(site: Whole, browser: Browser) -> None:
+    job = {"run_frequency": "Daily", "name": "Of another site", "api_entity": "Group", "api_action": "getcount"}
+    other = await site.call("Domain", "create", name="Another")
+    await site.call("Job", "create", **job, domain_id=other["id"])
+    await site.call("Job", "create", **job | {"name": "Of this site"})
+    shown = await browser.get(f"{BASE}/jobs")
+    assert shown.status == 200
+    assert "Of this site" in shown.text
+    assert "Of another site" not in shown.text
+    assert (await browser.get(f"{BASE}/jobs/log")).status == 200

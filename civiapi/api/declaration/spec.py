@@ -233,9 +233,9 @@ class Entity:
         return self.table is not None and one.name in self.table.c
 
     @cached_property
-    def contact_references(self) -> tuple[Field, ...]:
-        """The columns that hold the id of a contact."""
-        return tuple(one for one in self.fields if one.fk == "Contact" and self.column(one.name) is not None)
+    def references(self) -> tuple[Field, ...]:
+        """The columns that hold the id of a row of an entity."""
+        return tuple(one for one in self.fields if one.fk and self.column(one.name) is not None)
 
     def column(self, name: str) -> "Column[Any] | None":
         """The column behind a field, if it has one."""
@@ -258,6 +258,11 @@ class Access:
     sees_own: bool = True
     sees_trash: bool = True
     sees_private: frozenset[str] | None = None  # the permissions held to see what is private; None: all of them
+
+    @property
+    def sees_everybody(self) -> bool:
+        """Whether all contacts are shown, those in the trash as well."""
+        return self.sees_all and self.sees_trash
 
 
 @dataclass(frozen=True, slots=True)

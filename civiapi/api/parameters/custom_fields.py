@@ -15,7 +15,10 @@ from civiapi.api.declaration import option_lists as lists
 from civiapi.api.declaration.fields import BOOLEAN, DATETIME, FLOAT, INT, MONEY, STRING, TEXT, Field, OptionGroup, Type
 from civiapi.api.declaration.spec import Request
 from civiapi.api.errors import ApiError, Unauthorized
+from civiapi.api.parameters.options import integer
 from civiapi.api.parameters.params import check_value
+from civiapi.api.permissions import unseen_contacts
+from civiapi.api.store_errors import no_such_reference
 from civiapi.store.databases.column_types import SiteTime, civicrm_long_text, civicrm_text, flag, long_text, row_id
 from civiapi.store.schema.tables import custom_field, custom_group, option_group
 
@@ -40,11 +43,17 @@ class CustomField:
     extends: str
     has_several_rows: bool
     is_html: bool
+    data_type: str
+    """CiviCRM's, in lower case: ``string``, ``country``, ``stateprovince``…"""
 
     @property
     def name(self) -> str:
         """``custom_N``."""
         return self.field.name
+
+    def hides_contacts(self, request: Request) -> bool:
+        """Whether the lists of this field may name contacts that the caller does not see."""
+        return self.field.multiple and bool(self.field.fk) and not request.registry.access.sees_everybody
 
     @property
     def shape(self) -> Hashable:
@@ -119,10 +128,12 @@ def _declared(row: Any) -> CustomField | None:
         max_length=255 if kind in ("string", "link") or several else None,
         options=OptionGroup(row.list) if row.list and kind != "boolean" else None,
         multiple=several,
-        fk="Contact" if kind == "contactreference" and not several else "",
+        fk="Contact" if kind == "contactreference" else "",
     )
     is_html = row.html_type.lower() == "richtexteditor"
-    return CustomField(row.id, row.table_name, row.column_name, declared, row.extends, bool(row.is_multiple), is_html)
+    return CustomField(
+        row.id, row.table_name, row.column_name, declared, row.extends, bool(row.is_multiple), is_html, kind
+    )
 
 
 def given(conn: Connection, request: Request) -> dict[CustomField, Any]:
@@ -141,9 +152,39 @@ def given(conn: Connection, request: Request) -> dict[CustomField, Any]:
         if one is None or one.has_several_rows:
             raise ApiError(f"{request.entity.name} has no field '{name}' that can be written", 2000)
         checked = check_value(conn, request, "write", one.field, request.params[name])
+        if one.field.fk and request.params[name] is not None:
+            checked = _contacts(conn, request, one, checked)
         if checked is not None or request.params[name] is not None:
             found[one] = lists.pack(checked) if isinstance(checked, list) else checked
     return found
+
+
+def _contacts(conn: Connection, request: Request, one: CustomField, given: Any) -> Any:
+    """The value to store: the contacts *given*, and those stored that the caller does not see.
+
+    Raises ``ApiError`` for one that does not exist for the caller, unless they may have read it there, and for what is
+    no id.
+    """
+    several = [] if given is None else given if isinstance(given, list) else [given]
+    ids = [check_value(conn, request, "write", Field(one.name, INT), each) for each in several]
+    stored = [] if request.id is None else _stored_ids(conn, one, request.id)
+    unseen = unseen_contacts(conn, request, [*ids, *stored])
+    sees_every = request.registry.access.sees_everybody  # also the ids of contacts that were deleted for good
+    for each in ids:
+        if each in unseen and not (sees_every and each in stored):
+            raise no_such_reference(one.name, each)
+    kept = [] if sees_every else [each for each in stored if each in unseen]
+    if one.field.multiple:
+        return [*several, *map(str, kept)] or None
+    return kept[0] if given is None and kept else given
+
+
+def _stored_ids(conn: Connection, one: CustomField, entity_id: int) -> list[int]:
+    """The contacts in a field of a record."""
+    table = one.table()
+    stored = conn.execute(select(table.c[one.column_name]).where(table.c.entity_id == entity_id)).scalar()
+    texts = [] if stored is None else lists.unpack(stored) if one.field.multiple else [stored]
+    return [found for text in texts if (found := integer(text)) is not None]
 
 
 def write(conn: Connection, values: Mapping[CustomField, Any], entity_id: int) -> None:

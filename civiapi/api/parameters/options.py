@@ -26,6 +26,8 @@ def is_one(value: Any) -> bool:
 
 def integer(value: Any) -> int | None:
     """The whole number of 0 or more that *value* spells; ``None`` for anything else."""
+    if isinstance(value, str) and not (value.isascii() and value.strip().removeprefix("+").isdigit()):
+        return None
     try:
         number = int(value)
     except (TypeError, ValueError, OverflowError):

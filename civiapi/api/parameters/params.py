@@ -14,10 +14,13 @@ from sqlalchemy import Connection, select
 from civiapi.api.declaration import option_lists as lists
 from civiapi.api.declaration.fields import BOOLEAN, DATE, DATES, FLOAT, INT, MONEY, STRING, TEXT, TIMESTAMP, Field
 from civiapi.api.declaration.spec import Action, Entity, Request
+from civiapi.api.envelope import shown
 from civiapi.api.errors import ApiError, InvalidValue, MandatoryMissing
-from civiapi.api.parameters import dates
+from civiapi.api.parameters import amounts, dates
 from civiapi.api.parameters.options import is_empty
-from civiapi.api.permissions import check_fields, contacts_seen, denied_fields
+from civiapi.api.permissions import check_fields, contacts_seen, denied_fields, emptied_unseen
+from civiapi.store.civicrm.settings import read_setting
+from civiapi.store.databases.column_types import bounds, signed
 from civiapi.store.schema.tables import uf_match
 from civiapi.store.text.encoded_text import encode, is_encoded
 
@@ -36,6 +39,8 @@ CONTROL = frozenset(
     }
 )  # fmt: skip
 MAX_INTEGER = 2**63
+MAX_AMOUNT = 10**18
+"""The columns of amounts have 20 digits, two of them behind the point."""
 MAX_VALUES = 10_000
 """Values that a call may filter by; the limit of SQLite is little higher."""
 
@@ -103,6 +108,8 @@ def prepare(conn: Connection, request: Request) -> Request:
         if has_id and request.action.validated and ready.id is None:  # would insert, with the permission to update
             raise InvalidValue("id is not a valid integer", 2001, error_field="id", type="integer")
         check_fields(conn, ready)
+        if kept := emptied_unseen(conn, ready):
+            ready = ready.with_only({name: value for name, value in values.items() if name not in kept})
     return ready
 
 
@@ -131,7 +138,7 @@ def _check(conn: Connection, request: Request, mode: str, field: Field, values: 
         values[field.name] = _check_filter(conn, request, field, value)
     elif mode == "write" and (value in ("", "null") or (value in (0, "0") and field.type in DATES)):
         if field.options is not None and "create" in field.required_by and value == "null":
-            raise _no_option(field, value)
+            raise no_option(field.name, value)
         values[field.name] = None
     elif value == "" and field.type not in (STRING, TEXT):
         if mode == "filter":
@@ -179,13 +186,16 @@ def _check_filter(conn: Connection, request: Request, field: Field, value: Any) 
         operand = list(operand.values())
     if operator.endswith("BETWEEN") and (not isinstance(operand, list) or len(operand) != 2):
         raise ApiError(f"invalid criteria for {operator}", 2000)
-    if operand == []:
+    if isinstance(operand, list) and len(operand) != 1 and not operator.endswith(("IN", "BETWEEN")):
         raise ApiError(f"invalid criteria for {operator}", 2000)
     loose = operator.endswith("LIKE") and field.type not in DATES
     if isinstance(operand, list):
         checked = [_checked(conn, request, "filter", field, one) for one in operand]
         return {operator: [lists.pack(one) for one in checked] if field.multiple else checked}
-    return {operator: operand if loose else _checked(conn, request, "filter", field, operand)}
+    if loose:
+        return {operator: operand}
+    checked = _checked(conn, request, "filter", field, operand)
+    return {operator: lists.pack(checked) if field.multiple else checked}
 
 
 def _checked(conn: Connection, request: Request, mode: str, field: Field, value: Any) -> Any:
@@ -199,7 +209,7 @@ def _checked(conn: Connection, request: Request, mode: str, field: Field, value:
 
 
 def _integer(conn: Connection, request: Request, mode: str, field: Field, value: Any) -> Any:
-    if value.__class__ is int and field.options is None and -MAX_INTEGER <= value < MAX_INTEGER:
+    if value.__class__ is int and field.options is None and 0 <= value < 2**31:
         return value
     if value == "user_contact_id":
         return request.caller.contact_id if request.caller.contact_id is not None else -1
@@ -208,16 +218,22 @@ def _integer(conn: Connection, request: Request, mode: str, field: Field, value:
     if field.options is not None and mode != "plain" and not isinstance(value, list | dict):
         found = lists.match(conn, field.options, value)
         if found is None:
-            raise _no_option(field, value)
+            raise no_option(field.name, value)
         return int(found) if found.lstrip("-").isdigit() else found
     number = _whole(value)
-    if number is None or not -MAX_INTEGER <= number < MAX_INTEGER:
+    least, most = -MAX_INTEGER, MAX_INTEGER - 1
+    if mode == "write" and field.writable:
+        column = request.entity.column(field.name)
+        least, most = bounds(signed() if column is None else column.type)  # a custom field is of another table
+    if number is None or not least <= number <= most:
         raise InvalidValue(f"{field.name} is not a valid integer", 2001, error_field=field.name, type="integer")
     return number
 
 
 def _whole(value: Any) -> int | None:
-    """A number without its fraction, as PHP casts it; ``None`` for anything else."""
+    """A number without its fraction, as PHP casts it; ``None`` for anything else, such as Python's ``1_0``."""
+    if isinstance(value, str) and not amounts.PROGRAMS.fullmatch(value.strip()):
+        return None
     try:
         return int(value)
     except (TypeError, ValueError, OverflowError):
@@ -248,7 +264,7 @@ def _text(conn: Connection, request: Request, mode: str, field: Field, value: An
     if field.options is not None and mode != "plain":
         found = lists.match(conn, field.options, text)
         if found is None and mode == "write":
-            raise _no_option(field, value)
+            raise no_option(field.name, value)
         return text if found is None else found
     if mode != "filter":
         is_column = mode == "write" and request.entity.table is not None
@@ -288,7 +304,7 @@ def _several(conn: Connection, field: Field, mode: str, value: Any) -> list[str]
     for one in value:
         found = lists.match(conn, field.options, one) if field.options is not None else str(one)
         if found is None:
-            raise _no_option(field, one)
+            raise no_option(field.name, one)
         out.append(found)
     if mode == "write":
         check_length(field, encode(lists.pack(out) or ""))
@@ -298,8 +314,7 @@ def _several(conn: Connection, field: Field, mode: str, value: Any) -> list[str]
 def _date(conn: Connection, request: Request, mode: str, field: Field, value: Any) -> Any:
     moment = dates.parse(value, request.clock) if isinstance(value, str | int) else None
     if moment is None:
-        shown = value if isinstance(value, str | int) else "Array"
-        raise InvalidValue(f"{field.name} is not a valid date: {shown}")
+        raise InvalidValue(f"{field.name} is not a valid date: {shown(value)}")
     if field.type == TIMESTAMP and mode == "write" and not dates.is_timestamp(moment, request.clock):
         raise InvalidValue(f"{field.name} is not a valid date: {value} (it is stored from 1970 to January 2038)")
     return moment.date().isoformat() if field.type == DATE else moment.isoformat(" ", "seconds")
@@ -318,14 +333,20 @@ def _boolean(conn: Connection, request: Request, mode: str, field: Field, value:
 
 
 def _number(conn: Connection, request: Request, mode: str, field: Field, value: Any) -> Any:
-    try:
-        return float(str(value).replace(",", ""))
-    except ValueError:
-        raise InvalidValue(f"{field.name} is  not a valid amount: {value}", 2001, error_field=field.name) from None
+    number = None
+    if isinstance(value, str) and field.type == MONEY:
+        point, thousands = (read_setting(conn, name) or default for name, default in amounts.NOTATION.items())
+        number = amounts.parse(value, point=str(point), thousands=str(thousands))
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        number = amounts.parse(str(value))
+    if number is None or (mode == "write" and field.type == MONEY and abs(number) >= MAX_AMOUNT):
+        raise InvalidValue(f"{field.name} is  not a valid amount: {shown(value)}", 2001, error_field=field.name)
+    return number
 
 
-def _no_option(field: Field, value: Any) -> InvalidValue:
-    return InvalidValue(f"'{value}' is not a valid option for field {field.name}", 2001, error_field=field.name)
+def no_option(name: str, value: Any) -> InvalidValue:
+    """The error for a value that is no choice of the field *name*."""
+    return InvalidValue(f"'{shown(value)}' is not a valid option for field {name}", 2001, error_field=name)
 
 
 _CHECKS: dict[int, Callable[[Connection, Request, str, Field, Any], Any]] = {

@@ -61,12 +61,19 @@ def is_due(one: Job, now: datetime, clock: SiteClock) -> bool:
     if one.last_run is None or one.frequency == ALWAYS:
         return True
     if one.frequency == HOURLY:
-        return _later(one.last_run, timedelta(hours=1)) <= now
+        return _an_hour_later(one.last_run, now, clock) <= now
     period = PERIODS.get(one.frequency)
     if period is None:
         return False
     wall = one.last_run.astimezone(clock.zone).replace(tzinfo=None)
     return _later(wall, period) <= now.astimezone(clock.zone).replace(tzinfo=None)
+
+
+def _an_hour_later(last_run: datetime, now: datetime, clock: SiteClock) -> datetime:
+    """The end of the hour since the last run. A site time of the hour that is repeated when summer time ends is the
+    later of the two where that has passed: read as the earlier, the job would be due at once after each run."""
+    again = last_run.astimezone(clock.zone).replace(fold=1).astimezone(UTC)
+    return _later(again if again <= now else last_run, timedelta(hours=1))
 
 
 def _later(moment: datetime, period: timedelta | relativedelta) -> datetime:
@@ -88,7 +95,7 @@ def next_run(one: Job, now: datetime, clock: SiteClock) -> datetime | None:
     if one.last_run is None:
         return now
     if one.frequency == HOURLY:
-        return _later(one.last_run, timedelta(hours=1))
+        return _an_hour_later(one.last_run, now, clock)
     period = PERIODS.get(one.frequency)
     if period is None:
         return None

@@ -66,6 +66,19 @@ def big_number() -> TypeEngine[int]:
     return Integer().with_variant(mysql.BIGINT(), "mysql", "mariadb")
 
 
+def bounds(kind: TypeEngine[Any]) -> tuple[int, int]:
+    """The least and the greatest number that a column of whole numbers holds on MariaDB."""
+    stored = kind.dialect_impl(_MYSQL)
+    bits = next((bits for name, bits in _BITS.items() if isinstance(stored, name)), 32)
+    if getattr(stored, "unsigned", False):
+        return 0, 2**bits - 1
+    return -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+
+
+_MYSQL = mysql.dialect()
+_BITS = {mysql.TINYINT: 8, mysql.SMALLINT: 16, mysql.BIGINT: 64}
+
+
 def blob() -> TypeEngine[bytes]:
     """Bytes of any length up to 16 MB."""
     return LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")

@@ -60,8 +60,9 @@ def run_by_driver(conn: Connection, text: str, parameters: Sequence[Any], take: 
         return take(cursor)
     except conn.dialect.loaded_dbapi.Error as error:
         raise _as_core(conn, text, error) from error
-    except BaseException:  # cancelled: the answer is still to come, and nobody else may get it
-        conn.invalidate()
+    except BaseException:
+        if conn.dialect.is_async:  # cancelled: the answer is still to come, and nobody else may get it
+            conn.invalidate()  # on SQLite nothing is to come, and the store has this one connection to write
         raise
     finally:
         cursor.close()

@@ -9,19 +9,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cache
+from secrets import token_hex
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import (
     Connection,
     Dialect,
+    Index,
     Insert,
     Table,
 )
 from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.exc import DBAPIError
 
 from civiapi.store.databases.languages import views_of
 from civiapi.store.text.collation import NAME as UTF8
+from civiapi.store.text.encoded_text import FOUR_BYTES
 
 QUICK_CHECK_BYTES = 128 * 1024 * 1024
 """Size up to which a database is checked when a server starts: a fraction of a second."""
@@ -83,9 +87,17 @@ def connection_id(conn: Connection) -> int:
     return int(raw.driver_connection.thread_id())
 
 
-SIGN = "SET @civicrm_user_id = {}"
-SIGN_FOR_DOMAIN = "SET @civicrm_user_id = (SELECT contact_id FROM civicrm_domain ORDER BY id LIMIT 1)"
-"""The author of what a session writes, for the triggers of CiviCRM's detailed logging (MariaDB)."""
+DOMAINS_CONTACT = "(SELECT contact_id FROM civicrm_domain ORDER BY id LIMIT 1)"
+"""SQL for the author of what a sync writes."""
+
+
+def sign(author: str) -> str:
+    """MariaDB's statement for the *author* (SQL) of what a session writes from now on, for CiviCRM's detailed logging.
+
+    Its triggers note a connection as well, by which CiviCRM shows and reverts what was changed together: here another
+    for each author, as sessions are used in turn.
+    """
+    return f"SET @civicrm_user_id = {author}, @uniqueID = '{token_hex(8)}'"
 
 
 def session_statements(zone: ZoneInfo, lock_wait_s: int, idle_s: int) -> list[str]:
@@ -256,14 +268,50 @@ def foreign_columns(conn: Connection) -> dict[str, dict[str, bool]]:
     return found
 
 
-NARROW_COLUMNS = (
-    "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = DATABASE() "
-    "AND character_set_name IN ('utf8', 'utf8mb3') AND table_name LIKE 'civicrm\\_%%'"
+NARROW_COLUMN = (
+    "SELECT 1 FROM information_schema.columns WHERE table_schema = COALESCE(%s, DATABASE()) "
+    "AND character_set_name IN ('utf8', 'utf8mb3') "
+    "AND (table_name LIKE 'civicrm\\_%%' OR table_name LIKE 'log\\_civicrm\\_%%') LIMIT 1"
 )
-"""The columns of tables made before CiviCRM used utf8mb4: the server refuses characters of four bytes in them."""
+"""A column of tables made before CiviCRM used utf8mb4: the server refuses characters of four bytes in it. What is
+written to CiviCRM's tables goes on to those of its detailed logging, by triggers, and fails with them."""
+
+LOG_TRIGGERS = (
+    "SELECT action_statement FROM information_schema.triggers "
+    "WHERE event_object_schema = DATABASE() AND event_object_table = 'civicrm_contact'"
+)
+_LOG_TABLE = re.compile(r"(?:`([^`]+)`|([\w$-]+))\s*\.\s*`?log_civicrm_contact\b")
+
+
+def log_database(statements: Iterable[Any]) -> str:
+    """The database that CiviCRM's detailed logging is in, as these triggers (`LOG_TRIGGERS`) name it; ``""``: none."""
+    found = next((match for one in statements if (match := _LOG_TABLE.search(str(one)))), None)
+    return (found[1] or found[2]) if found else ""
+
+
+def has_narrow_column(cursor: Any) -> bool:
+    """Whether tables of CiviCRM's, or those that its changes are logged in, have columns in utf8mb3."""
+    cursor.execute(LOG_TRIGGERS)
+    logs = log_database(statement for (statement,) in cursor.fetchall()) or None
+    for database in dict.fromkeys((None, logs)):
+        cursor.execute(NARROW_COLUMN, (database,))
+        if cursor.fetchone() is not None:
+            return True
+    return False
+
 
 _WRITES = re.compile(r"\s*(?:INSERT|UPDATE|REPLACE)\b", re.IGNORECASE)
-_FOUR_BYTES = re.compile("[\U00010000-\U0010ffff]")
+_NARROW = "civiapi_is_narrow"
+
+
+def note_narrow(dialect: Dialect) -> None:
+    """Remember that this database has columns without characters of four bytes."""
+    setattr(dialect, _NARROW, True)
+
+
+def is_narrow(conn: Connection) -> bool:
+    """Whether what is written to this database goes without characters of four bytes."""
+    return bool(getattr(conn.dialect, _NARROW, False))
 
 
 def narrowed(statement: str, parameters: Any) -> Any:
@@ -275,18 +323,71 @@ def narrowed(statement: str, parameters: Any) -> Any:
 
 def _narrow(value: Any) -> Any:
     if value.__class__ is str:
-        return value if value.isascii() else _FOUR_BYTES.sub("", value)
+        return value if value.isascii() else FOUR_BYTES.sub("", value)
     if isinstance(value, list | tuple):
         return type(value)(map(_narrow, value))
     return {key: _narrow(one) for key, one in value.items()} if isinstance(value, dict) else value
 
 
+MAX_KEY_BYTES, MAX_KEY_CHARACTERS = 767, 191
+LONG_COLUMNS = (
+    "SELECT columns.column_name FROM information_schema.columns JOIN information_schema.tables "
+    "USING (table_schema, table_name) WHERE columns.table_schema = DATABASE() AND columns.table_name = %s "
+    "AND columns.character_octet_length > %s AND tables.row_format IN ('Compact', 'Redundant')"
+)
+
+
+def create_index(conn: Connection, table: str, index: Index) -> None:
+    """Create an index, not a unique one, of a *table* that may be older than its server.
+
+    The rows of such tables are in a format in which an index takes `MAX_KEY_BYTES` of a column: it has the beginning of
+    a longer text then.
+    """
+    names = [column.name for column in index.columns]
+    is_mariadb = conn.dialect.name != "sqlite"
+    long = set(conn.exec_driver_sql(LONG_COLUMNS, (table, MAX_KEY_BYTES)).scalars()) if is_mariadb else set()
+    if not long.intersection(names):
+        index.create(conn)
+        return
+    parts = (f"`{name}`({MAX_KEY_CHARACTERS})" if name in long else f"`{name}`" for name in names)
+    conn.exec_driver_sql(f"CREATE INDEX `{index.name}` ON `{table}` ({', '.join(parts)})")
+
+
 def table_collations(conn: Connection) -> list[tuple[str, str]]:
-    """Each table of CiviCRM's with its collation; nothing on SQLite."""
+    """Each table of CiviCRM's with its collation, those of its detailed logging too; nothing on SQLite."""
     if conn.dialect.name == "sqlite":
         return []
     wanted = (
-        "SELECT table_name, table_collation FROM information_schema.tables WHERE table_schema = DATABASE() "
-        "AND table_collation IS NOT NULL AND table_name LIKE 'civicrm\\_%%' ORDER BY table_name"
+        "SELECT table_name, table_collation FROM information_schema.tables "
+        "WHERE table_schema = COALESCE(%s, DATABASE()) AND table_collation IS NOT NULL AND table_name LIKE %s "
+        "ORDER BY table_name"
     )
-    return [(name, collation) for name, collation in conn.exec_driver_sql(wanted)]
+    logs = log_database(conn.exec_driver_sql(LOG_TRIGGERS).scalars()) or None
+    asked = ((None, "civicrm\\_%"), (logs, "log\\_civicrm\\_%"))
+    return [(name, collation) for one in asked for name, collation in conn.exec_driver_sql(wanted, one)]
+
+
+_TRIALS = {
+    "SELECT": "SELECT 1 FROM {table} LIMIT 0",
+    "INSERT": "EXPLAIN INSERT IGNORE INTO {table} SELECT * FROM {table}",
+    "UPDATE": "EXPLAIN UPDATE {table} SET {column} = {column}",
+    "DELETE": "EXPLAIN DELETE FROM {table} WHERE {column} IS NULL",
+}
+"""A statement for each right, which needs it and changes nothing."""
+
+
+def lacking_rights(conn: Connection, table: Table) -> list[str]:
+    """The rights that the database's user lacks on a table, by trying each; nothing on SQLite, which has none."""
+    if conn.dialect.name == "sqlite":
+        return []
+    lacking = []
+    for right, trial in _TRIALS.items():
+        try:
+            conn.exec_driver_sql(trial.format(table=f"`{table.name}`", column=f"`{next(iter(table.c)).name}`"))
+        except DBAPIError as error:
+            denied = str(error.orig).partition(" command denied to user ")
+            if not denied[1]:
+                raise
+            if right in denied[0]:  # else it is SELECT, which the others need too
+                lacking.append(right)
+    return lacking

@@ -5,7 +5,7 @@ import re
 import structlog
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from civiapi.store.errors import NoSuchReference, NotUnique, StoreBusy, StoreError, StoreUnusable
+from civiapi.store.errors import ConstraintBroken, NoSuchReference, NotUnique, StoreBusy, StoreError, StoreUnusable
 
 log = structlog.get_logger(__name__)
 
@@ -13,6 +13,7 @@ MAX_LOGGED = 300  # characters of a statement, which has no values in it
 
 _UNIQUE = re.compile(r"UNIQUE constraint|Duplicate entry|\b1062\b", re.I)
 _REFERENCE = re.compile(r"FOREIGN KEY constraint|foreign key constraint fails|\b145[12]\b|\b121[67]\b", re.I)
+_MISSING = re.compile(r"^\(1364\b")  # a column that needs a value was given none: an IntegrityError on SQLite alone
 # 1213 deadlock (on Galera also a commit that another node was ahead of), 1205 lock wait, 1040 and 1203 too many
 # connections, 1047 a node that is not ready
 _BUSY = re.compile(r"database (table )?is locked|^\((1213|1205|1040|1203|1047)\b|Deadlock", re.I)
@@ -30,6 +31,7 @@ def is_lost(error: SQLAlchemyError) -> bool:
 
 
 _DENIED = re.compile(r"([a-z][a-z ]*) command denied to user", re.I)
+_DENIED_TABLE = re.compile(r" for table (?:[`'][^`']*[`']\.)?[`']([^`']+)[`']\W*$")
 _UNUSABLE = {  # the first that is met: texts about users have their names in them
     "' to database '": "its user has no rights to it",
     "Access denied; you need": "its user lacks a right of the server",
@@ -56,6 +58,17 @@ _UNUSABLE = {  # the first that is met: texts about users have their names in th
 }
 
 
+_UNFIT = {"1264", "1292", "1366", "1406"}
+"""MariaDB's codes for a value that is out of range, no date, no such number or text, or too long."""
+_COLUMN = re.compile(r"for column \S*?(\w+)\W* at row \d+\W*$")
+_NOT_THERE = {
+    "table": re.compile(r"no such table: (?:main\.)?(\w+)|Table '(?:[^']*\.)?([^'.]+)' doesn't exist"),
+    "column": re.compile(r"no such column: ([\w.]+)|Unknown column '([^']+)' in "),
+}
+"""The texts of SQLite and of MariaDB, by what is not in the database."""
+_WRITTEN = re.compile(r"^\s*(?:INSERT\b.*?\bINTO|REPLACE\s+INTO|UPDATE|DELETE\s+FROM)\s+[`\"]?(\w+)", re.I)
+
+
 def _message(error: Exception) -> str:
     """The driver's message; SQLAlchemy's text contains the SQL."""
     return str(error.orig) if isinstance(error, DBAPIError) else str(error)
@@ -67,10 +80,12 @@ def translate(error: Exception) -> StoreError:
     An error that nothing here expects is logged with its statement: nobody could find its cause otherwise.
     """
     text = _message(error)
-    if isinstance(error, IntegrityError) or _UNIQUE.search(text) or _REFERENCE.search(text):
-        if _UNIQUE.search(text):
-            return NotUnique("already exists")
-        return NoSuchReference("constraint violation")
+    if _UNIQUE.search(text):
+        return NotUnique("already exists", _table_of(error))
+    if _REFERENCE.search(text):
+        return NoSuchReference("constraint violation", _table_of(error))
+    if isinstance(error, IntegrityError) or _MISSING.search(text):
+        return ConstraintBroken("constraint violation", _table_of(error))
     if is_busy(error):
         return StoreBusy("the database is locked by another process; try again")
     if reason := why_unusable(error):
@@ -78,7 +93,18 @@ def translate(error: Exception) -> StoreError:
     code = _code(error)
     statement = str(getattr(error, "statement", None) or "")[:MAX_LOGGED]
     log.error("the database refused a statement", error=code or type(error).__name__, statement=statement)
+    if code in _UNFIT and (column := _COLUMN.search(text)):
+        return StoreError(f"a value does not fit the column {column[1]}")
+    for kind, sign in _NOT_THERE.items():
+        if named := sign.search(text):
+            return StoreError(f"the database has no {kind} {named[1] or named[2]}")
     return StoreError(f"database error {code}".rstrip())
+
+
+def _table_of(error: Exception) -> str:
+    """The table that the statement of an error writes to; ``""`` where that is not known."""
+    written = _WRITTEN.match(str(getattr(error, "statement", None) or ""))
+    return written[1] if written else ""
 
 
 def _code(error: Exception) -> str:
@@ -92,6 +118,7 @@ def why_unusable(error: Exception) -> str:
     """Why a database cannot be used at all, as text after a colon; ``""`` for any other error."""
     text = _message(error)
     if denied := _DENIED.search(text):
-        return f"its user lacks the right {denied[1].strip().upper()}"
+        table = _DENIED_TABLE.search(text)
+        return f"its user lacks the right {denied[1].strip().upper()}{f' on {table[1]}' if table else ''}"
     lowered = text.lower()
     return next((reason for sign, reason in _UNUSABLE.items() if sign.lower() in lowered), "")

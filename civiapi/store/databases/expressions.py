@@ -13,6 +13,7 @@ from sqlalchemy import (
     Dialect,
     Integer,
     LargeBinary,
+    String,
     Text,
     bindparam,
 )
@@ -51,6 +52,23 @@ def _as_expression(element: unindexed, compiler: SQLCompiler, **kw: Any) -> str:
 @compiles(unindexed, "sqlite")
 def _with_plus(element: unindexed, compiler: SQLCompiler, **kw: Any) -> str:
     return f"(+{compiler.process(element.clauses, **kw)})"
+
+
+class as_code(FunctionElement[str]):
+    """An expression that compares as ``code_column`` does: on SQLite it has no collation of the columns in it."""
+
+    inherit_cache = True
+    type = String()
+
+
+@compiles(as_code)
+def _as_it_is(element: as_code, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(element.clauses, **kw)
+
+
+@compiles(as_code, "sqlite")
+def _without_case(element: as_code, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"({compiler.process(element.clauses, **kw)} COLLATE NOCASE)"
 
 
 class _DriverList(TypeDecorator[Any]):
@@ -327,7 +345,7 @@ def _in_range(element: begins_like, compiler: SQLCompiler, **kw: Any) -> str:
 
 
 class loose_text(FunctionElement[str]):
-    """Columns, also of bytes, as one text that LIKE searches case-insensitively; NULL is an empty text."""
+    """Columns, also of bytes, as one text that compares by CiviCRM's collation; NULL is an empty text."""
 
     inherit_cache = True
     type = Text()
@@ -336,7 +354,7 @@ class loose_text(FunctionElement[str]):
 @compiles(loose_text)
 def _joined_bytes(element: loose_text, compiler: SQLCompiler, **kw: Any) -> str:
     parts = (f"coalesce(CAST({compiler.process(one, **kw)} AS TEXT), '')" for one in element.clauses)
-    return f"({' || '.join(parts)})"
+    return f"(({' || '.join(parts)}) COLLATE {UTF8})"
 
 
 @compiles(loose_text, "mysql")

@@ -109,8 +109,8 @@ def _engine(url: str, clock: SiteClock, *, pool_size: int, max_overflow: int) ->
             cursor.execute(statement)
         if not asked:  # once an engine: a site's tables are converted by hand, if ever
             asked.append(True)
-            cursor.execute(dialect.NARROW_COLUMNS.replace("%%", "%") + " LIMIT 1")
-            if cursor.fetchone() is not None:
+            if dialect.has_narrow_column(cursor):
+                dialect.note_narrow(engine.sync_engine.dialect)
                 event.listen(engine.sync_engine, "before_cursor_execute", _cut_to_narrow_text, retval=True)
             cursor.execute(expressions.ADDRESS_COLUMNS)
             expressions.note_collations(engine.sync_engine.dialect, cursor.fetchall())
@@ -215,7 +215,7 @@ def _sign(conn: Connection) -> None:
     if conn.info.get(AUTHOR) == author:
         return
     try:
-        conn.exec_driver_sql(dialect.SIGN_FOR_DOMAIN if author == DOMAIN else dialect.SIGN.format(int(author)))
+        conn.exec_driver_sql(dialect.sign(dialect.DOMAINS_CONTACT if author == DOMAIN else str(int(author))))
     except ProgrammingError:  # a new database, which has no domain yet
         return
     conn.info[AUTHOR] = author

@@ -28,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.schema import CreateColumn, CreateTable, sort_tables
 
-from civiapi.store.databases.dialect import migration_lock, recollate, recollated, text_columns
+from civiapi.store.databases.dialect import create_index, migration_lock, recollate, recollated, text_columns
 from civiapi.store.databases.text_keys import drop_index, index_by_keys, index_names
 from civiapi.store.engine import Store
 from civiapi.store.errors import NotAdopted, SchemaTooNew
@@ -89,7 +89,7 @@ def make_indexes(*names: str) -> Callable[[Connection], None]:
             there = index_names(conn, name)
             for index in sorted(METADATA.tables[name].indexes, key=lambda index: str(index.name)):
                 if str(index.name).startswith("civiapi_") and index.name not in there:
-                    index.create(conn)
+                    create_index(conn, name, index)
 
     return make
 
@@ -107,6 +107,12 @@ def add_undo_of_runs(conn: Connection) -> None:
     make_missing("civiapi_run_change", "civiapi_hold")(conn)
     for name in ("undoes", "undone_by", "log"):
         add_column(conn, METADATA.tables["civiapi_run_log"], name)
+
+
+def add_updates_of_undos(conn: Connection) -> None:
+    """Add when an undo read the members, and which update takes a change back."""
+    add_column(conn, METADATA.tables["civiapi_update"], "decided_s")
+    add_column(conn, METADATA.tables["civiapi_run_change"], "undo_update_id")
 
 
 def note_addresses_of_events(conn: Connection) -> None:
@@ -343,6 +349,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("an index of members without a contact", index_members_without_contact),
     Migration("marketing permissions", make_missing("civiapi_permission", "civiapi_consent")),
     Migration("recipients of campaigns who become contacts later", add_unknown_recipients),
+    Migration("which updates undo what, and since when", add_updates_of_undos),
 )
 
 

@@ -5,11 +5,15 @@ of a column says so (``column_types.civicrm_text``): whatever is written to it o
 is read from it is decoded. Text that is encoded already stays as it is, as in CiviCRM.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqlalchemy import Dialect, String
 from sqlalchemy.types import TypeDecorator, TypeEngine
+
+FOUR_BYTES = re.compile("[\U00010000-\U0010ffff]")
+"""What the columns of old tables (utf8mb3) cannot hold: emoji, for example."""
 
 
 def encode(text: str) -> str:
@@ -35,6 +39,18 @@ def cut(text: str, length: int) -> str:
     if start >= 0 and stored.startswith(("&lt;", "&gt;"), start):
         length = start  # not half of a character
     return decode(stored[:length])
+
+
+def stored_forms(text: str, length: int, *, is_narrow: bool) -> set[str]:
+    """What a column of *length* characters may hold of *text*, without blanks around it.
+
+    *is_narrow*: tables may be without characters of four bytes. We leave those out; the server ends the text there for
+    programs that send them.
+    """
+    parts = {text, cut(text, length)}
+    if is_narrow and not text.isascii():
+        parts |= {FOUR_BYTES.sub("", one) for one in parts} | {FOUR_BYTES.split(text)[0]}
+    return {cut(one, length).strip() for one in parts}
 
 
 def encode_value(value: Any) -> Any:

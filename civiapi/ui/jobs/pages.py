@@ -113,15 +113,16 @@ def _is_sync(entry: Mapping[str, Any]) -> bool:
 
 
 async def index(page: PageRequest, wrong: str = "", status: int = 200) -> web.Response:
-    """Every job; *wrong*: the message of a form that failed."""
-    found = await page.rows("Job", {"options": {"limit": 0, "sort": "name"}})
-    schedule = await page.api_values("Job", "getschedule", {"sequential": 1})
+    """Every job that runs here, not those of a CiviCRM's other domains; *wrong*: the message of a form that failed."""
+    every = await page.rows("Job", {"options": {"limit": 0, "sort": "name"}})
+    schedule = {str(one["id"]): one for one in await page.api_values("Job", "getschedule", {"sequential": 1})}
+    found = [one for one in every if one["id"] in schedule]
     last = {one["id"]: await _last_entry(page, one["id"]) for one in found}
     return page.render(
         "jobs/index.html",
         status,
         jobs=found,
-        schedule={str(one["id"]): one for one in schedule},
+        schedule=schedule,
         last=last,
         frequencies=await page.api_values("Job", "getoptions", {"field": "run_frequency"}),
         wrong=wrong,

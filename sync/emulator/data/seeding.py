@@ -100,12 +100,14 @@ class Seeder:
 
     def add_audience(self, record: Mapping[str, Any]) -> None:
         """Add an audience, with the four starting merge fields unless it lists its own."""
+        permissions = _permissions_of(record)
         audience = self.state.add_audience(
             record.get("name", "Newsletter"), list_id=record.get("id"), account=self.account(record)
         )
         audience.created_at = _instant(record, "date_created", audience.created_at)
-        for name in ("web_id", "double_optin", "email_type_option", "marketing_permissions"):
+        for name in ("web_id", "double_optin", "email_type_option"):
             setattr(audience, name, record.get(name, getattr(audience, name)))
+        audience.marketing_permissions = permissions
         audience.last_sub_at = _instant(record, "last_sub_date", 0)
         audience.last_unsub_at = _instant(record, "last_unsub_date", 0)
         if "merge_fields" in record:
@@ -327,6 +329,14 @@ def _interest_rows(category: InterestCategory) -> list[Json]:
 def _instant(record: Mapping[str, Any], name: str, default: int) -> int:
     value = record.get(name)
     return default if value is None else from_text(value)
+
+
+def _permissions_of(record: Mapping[str, Any]) -> list[Json]:
+    """The marketing permissions of an audience; Mailchimp itself says only whether there are any."""
+    listed: list[Json] = record.get("marketing_permissions") or []
+    if not isinstance(listed, list) or any(not isinstance(one["marketing_permission_id"], str) for one in listed):
+        raise BadRecord("marketing_permissions is a list of objects with a marketing_permission_id, or false")
+    return listed
 
 
 def _interests(held: Mapping[str, bool] | Iterable[str]) -> frozenset[str]:

@@ -6,6 +6,7 @@ An operation is a request like any other, passed to `execute` (`World.execute`).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl
@@ -15,9 +16,12 @@ import orjson
 from sync.emulator.model.records import Batch, EmulatedAccount, Json
 from sync.emulator.model.state import EmulatorState
 from sync.emulator.protocol.exchange import Request, Response, read_json
+from sync.emulator.protocol.problems import server_error
 from sync.emulator.rules import webhook_events
 from sync.emulator.rules.batch_results import results_url
 from sync.mailchimp.archive import write_archive
+
+log = logging.getLogger(__name__)
 
 OPERATIONS_PER_FILE = 400
 RUNNABLE = ("pending", "preprocessing", "started")
@@ -78,11 +82,12 @@ class BatchRunner:
     def _operate(self, batch: Batch, operation: Json) -> None:
         """Carry out one operation and keep its result, unless a fault loses it."""
         batch.finished += 1
-        path, _, tail = str(operation["path"]).partition("?")
-        query = {**dict(parse_qsl(tail, keep_blank_values=True)), **_texts(operation.get("params") or {})}
-        request = Request(operation["method"], path, query, read_json(operation.get("body")), self.account)
         operation_id = operation.get("operation_id")
-        response = self.execute(request, operation_id or "")
+        try:
+            response = self._carry_out(batch, operation, operation_id or "")
+        except Exception:  # the batch's catch-all: an unexpected error must not keep it from ending
+            log.exception("an operation of batch %s failed unexpectedly", batch.id)
+            response = Response(500, server_error().document(self.state.new_uuid()))
         if response is None:
             return
         batch.errored += response.status >= 400
@@ -90,7 +95,15 @@ class BatchRunner:
         if operation_id is not None:
             row["operation_id"] = operation_id
         batch.results.append(row)
-        _follow_pages(batch, operation, request, response)
+
+    def _carry_out(self, batch: Batch, operation: Json, operation_id: str) -> Response | None:
+        path, _, tail = str(operation["path"]).partition("?")
+        query = {**dict(parse_qsl(tail, keep_blank_values=True)), **_texts(operation.get("params") or {})}
+        request = Request(operation["method"], path, query, read_json(operation.get("body")), self.account)
+        response = self.execute(request, operation_id)
+        if response is not None:
+            _follow_pages(batch, operation, request, response)
+        return response
 
 
 def unfinished(account: EmulatedAccount) -> list[Batch]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, FromClause, case, func, literal_column, not_, null, or_, select
 
-from civiapi.store.databases.expressions import loose_text
+from civiapi.store.databases.expressions import as_code, loose_text
 from sync.model import RECEIVES_MAIL, GroupStatus, SyncStatus
 from sync.store.balance import MANY
 from sync.store.sources import members_of
@@ -86,7 +86,7 @@ def cause_of_row() -> ColumnElement[Any]:
     words = failure_words()
     known = [(func.instr(words, text(one.part)) > literal_column("0"), text(one.label)) for one in CAUSES]
     of_failed = case(*known, else_=text(OTHER.label))
-    return case((cache.c.sync_status == text(SyncStatus.FAIL), of_failed), else_=null())
+    return as_code(case((cache.c.sync_status == text(SyncStatus.FAIL), of_failed), else_=null()))
 
 
 def read_failures(conn: Connection, list_id: str) -> list[dict[str, Any]]:

@@ -22,9 +22,10 @@ from sync.data.plugins import DataPlugins
 from sync.mailchimp.wire import PERMISSION
 from sync.model import SyncStatus
 from sync.reconcile import categories, reasons
+from sync.reconcile.dead_contacts import match_row
 from sync.reconcile.decide import LONG_AGO, InterestFacts, RowFacts, Standing, mailchimp_changed_last
 from sync.reconcile.facts import ECHO_METHOD, SMART_METHOD
-from sync.reconcile.matching import PersonQuery, contacts_of, match_row
+from sync.reconcile.matching import PersonQuery, contacts_of
 from sync.reconcile.planning import plan_rows
 from sync.reports.people.troubleshoot import last_updates
 from sync.runs.stages.civi_only import make_rows, without_row

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, ColumnElement, Connection, Select, case, func, literal_column, select
 
-from civiapi.store.databases.expressions import unindexed
+from civiapi.store.databases.expressions import as_code, unindexed
 from civiapi.store.schema.tables import subscription_history
 from sync.connections.config import Link, read_config
 from sync.errors import BadConfig, SyncError
@@ -81,7 +81,7 @@ def latest_status(group_id: Value) -> ColumnElement[Any]:
         .correlate(cache)
         .scalar_subquery()
     )
-    return func.coalesce(as_source, by_history)
+    return as_code(func.coalesce(as_source, by_history))
 
 
 def is_rare(conn: Connection, group_id: int, statuses: Sequence[str]) -> bool:

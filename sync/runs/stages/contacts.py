@@ -13,7 +13,8 @@ from civiapi.store.schema.tables import contact, email
 from sync.audience import Privacy
 from sync.model import RECEIVES_MAIL, SyncStatus
 from sync.reconcile.categories import NEW_CONTACT
-from sync.reconcile.matching import Range, drop_dead_contacts, match_contacts
+from sync.reconcile.dead_contacts import drop_dead_contacts
+from sync.reconcile.matching import Range, match_contacts
 from sync.runs.run import Run, Step, next_range
 from sync.runs.stages.modified_contacts import next_modified
 from sync.store.members.holds import STATUS, has_hold

@@ -17,6 +17,7 @@ from sync.data import changes
 from sync.data.member_data import select_members
 from sync.data.plugins import DataPlugins
 from sync.data.queue import queue_data
+from sync.data.sources import find_missing
 from sync.field_rules import MergeField
 from sync.runs.data_brake import check_data_brake
 from sync.runs.run import Run, Step, next_todo
@@ -60,6 +61,11 @@ def _note_fields(conn: Connection, step: Step, fields: Mapping[str, MergeField])
     gone = note_merge_fields(conn, step.audience.list_id, fields)
     if gone:
         step.log(f"Mailchimp has no merge field {', '.join(gone)} any more; what fills it is not sent.")
+    rules = read_config(conn).link_for_list(step.audience.list_id).merge_fields
+    missing = find_missing(conn, {rule.source for rule in rules.values()})
+    for tag, rule in rules.items():
+        if why := missing.get(rule.source):
+            step.log(f"Nothing is sent for merge field {tag}, which keeps its values: its source {rule.source} {why}.")
 
 
 def _with_rules(conn: Connection, run: Run) -> Any:

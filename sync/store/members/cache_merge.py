@@ -218,7 +218,8 @@ class _Work:
     changed: list[tuple[Any, ...]] = field(default_factory=list)
     changed_ids: set[str] = field(default_factory=set)
     turned: list[int] = field(default_factory=list)
-    moved: list[tuple[int, str, str]] = field(default_factory=list)
+    moved: dict[int, tuple[int, str, str]] = field(default_factory=dict)
+    """Rows whose member has another address: the contact, the old address and the new one."""
     due: list[int] = field(default_factory=list)
     """Rows with a member whose data may have to be sent again."""
 
@@ -256,7 +257,7 @@ class _Work:
             self.due.append(row.id)
         readdressed = row.mailchimp_member_id and row.mailchimp_member_id != news.member_id
         if readdressed and row.civicrm_contact_id is not None and row.mailchimp_email:
-            self.moved.append((row.civicrm_contact_id, row.mailchimp_email, news.email))
+            self.moved[row.id] = (row.civicrm_contact_id, row.mailchimp_email, news.email)
 
     def write(self, conn: Connection, audience: Audience) -> dict[str, int]:
         """Write it all; returns the ids of the new rows by member id."""
@@ -264,8 +265,10 @@ class _Work:
         update_rows(conn, cache, _COLUMNS, self.changed)
         wake_siblings(conn, audience.list_id, self.turned)
         note_due(conn, audience.list_id, [*self.due, *made.values()])
-        for contact_id, old, new in self.moved:
-            follow_member(conn, audience, contact_id, old, new)
+        in_flight = open_updates(conn, list(self.moved))
+        for cache_id, (contact_id, old, new) in self.moved.items():
+            if not _is_our_change(in_flight.get(cache_id, ()), new):
+                follow_member(conn, audience, contact_id, old, new)
         return made
 
     def _insert_new(self, conn: Connection, audience: Audience) -> dict[str, int]:
@@ -275,6 +278,16 @@ class _Work:
         if ids:
             return {row[1]: cache_id for row, cache_id in zip(self.new, ids, strict=True)}
         return _ids_of_new(conn, audience.list_id, last)
+
+
+def _is_our_change(updates: Iterable[OpenUpdate], address: str) -> bool:
+    """Whether an update in flight gave the member this address: the contact may have gone back to the old one since."""
+    return any(
+        one.in_flight
+        and one.operation.kind == OperationKind.EMAIL
+        and str(one.operation.body.get("email_address", "")).lower() == address.lower()
+        for one in updates
+    )
 
 
 def _note_members(

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, func, select
 
 from civiapi.store.clock import SiteClock
 from civiapi.store.databases.dialect import upsert
-from civiapi.store.databases.expressions import in_list
+from civiapi.store.databases.expressions import as_code, in_list
 from sync.mailchimp.wire import Member, find_instant, read_permissions
 from sync.store.tables import cache, consent, permission
 
@@ -93,4 +93,4 @@ def given_permissions() -> ColumnElement[Any]:
     given = select(func.group_concat(consent.c.permission_id)).where(
         consent.c.cache_id == cache.c.id, consent.c.granted == 1
     )
-    return func.coalesce(given.correlate(cache).scalar_subquery(), "")
+    return as_code(func.coalesce(given.correlate(cache).scalar_subquery(), ""))

@@ -149,10 +149,10 @@ def merge(old: Fields, news: MemberSnapshot, *, before: str | None, sent: Iterab
             fields[key + "@"] = changed_since or old.get(key + "@") or before or news.stamp
         else:
             fields[key + "@"] = (
-                _caused(echoes.get(key, ()), value)
+                (old.get(key + "@") if _is_put_away(key, old, value) and not news.status_since(before) else None)
+                or _caused(echoes.get(key, ()), value)
                 or (old.get(note + "@") if noted == value else None)
                 or (_after(news.stamp, old.get(key + "@")) if _is_leaving(key, old, value) else None)
-                or (old.get(key + "@") if _is_put_away(key, old, value) and not news.status_since(before) else None)
                 or news.stamp
             )
         if noted is not None and noted != value:
@@ -225,7 +225,7 @@ def _is_leaving(key: str, old: Fields, value: object) -> bool:
 
 
 def _is_put_away(key: str, old: Fields, value: object) -> bool:
-    """Whether a member that was out already was archived or cleaned: not a new decision of the member."""
+    """Whether a member that was out already was archived or cleaned, by us too: not a new decision of the member."""
     return key == "status" and value in PUT_AWAY and bool(old.get(key)) and old[key] not in RECEIVES_MAIL
 
 

@@ -1,12 +1,10 @@
 """A MariaDB database in the place of `Memory`: every unit is run by the product's own store, in a loop of its own.
 
-That loop is a real one in another thread, because the histories' own never waits for a socket; time stands still
-meanwhile. The server's clock shows the histories' time to each unit.
+That loop is a real one, because the histories' own never waits for a socket and stands still meanwhile, as time does.
+The server's clock shows the histories' time to each unit.
 """
 
 import asyncio
-import contextvars
-import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -20,6 +18,8 @@ from tests.support.mariadb_server import Server
 T = TypeVar("T")
 
 DATABASE = "histories"
+SHOWN = "shown"
+"""The time that a connection shows."""
 
 
 class MariaMemory:
@@ -32,8 +32,6 @@ class MariaMemory:
         self._copies = 0
         server.sql(f"CREATE DATABASE {DATABASE}")
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="mariadb", daemon=True)
-        self._thread.start()
         url = server.url(DATABASE).replace("mysql://", "mysql+asyncmy://")
         self._store: MariaStore = self._run(MariaStore.open(url, site_clock("UTC")))
 
@@ -46,15 +44,17 @@ class MariaMemory:
         """Run what is written for MariaDB."""
         self.unit(lambda conn: [conn.exec_driver_sql(one).close() for one in statements["mariadb"]])
 
-    def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """What a statement reads."""
-        return self.unit(lambda conn: [tuple(row) for row in conn.exec_driver_sql(statement)], reads=True)
+    def rows(self, *statements: str) -> list[list[tuple[Any, ...]]]:
+        """What each statement reads."""
+        return self.unit(
+            lambda conn: [[tuple(row) for row in conn.exec_driver_sql(one)] for one in statements], reads=True
+        )
 
     def copy(self) -> str:
         """What stands here now, to begin with another time."""
         self._copies += 1
         name = f"{DATABASE}_{self._copies}"
-        tables = [row[0] for row in self.rows("SHOW TABLES")]
+        tables = [row[0] for row in self.rows("SHOW TABLES")[0]]
         made = [f"CREATE TABLE {name}.`{one}` LIKE {DATABASE}.`{one}`" for one in tables]
         made += [f"INSERT INTO {name}.`{one}` SELECT * FROM {DATABASE}.`{one}`" for one in tables]
         self._server.sql("; ".join([f"CREATE DATABASE {name}", "SET foreign_key_checks = 0", *made]))
@@ -73,21 +73,22 @@ class MariaMemory:
         self.unit(put_back)
 
     def close(self) -> None:
-        """End the connections and the thread."""
+        """End the connections."""
         self._run(self._store.close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
         self._loop.close()
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        context = contextvars.copy_context()  # who writes is said there
-
-        async def as_here() -> T:
-            return await self._loop.create_task(work, context=context)
-
-        return asyncio.run_coroutine_threadsafe(as_here(), self._loop).result()
+        """Run *work* to its end while the loop of the histories, if it runs, stands still: a thread takes longer."""
+        histories = asyncio._get_running_loop()
+        asyncio._set_running_loop(None)
+        try:
+            return self._loop.run_until_complete(work)
+        finally:
+            asyncio._set_running_loop(histories)
 
 
 def _on_time(conn: Connection, at: float, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any]) -> T:
-    conn.exec_driver_sql(f"SET timestamp = {at:.6f}")
+    if conn.info.get(SHOWN) != at:
+        conn.exec_driver_sql(f"SET timestamp = {at:.6f}")
+        conn.info[SHOWN] = at
     return fn(conn, *args, **kwargs)

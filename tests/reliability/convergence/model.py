@@ -424,8 +424,8 @@ class Model:
 
     def dump(self) -> dict[str, list[tuple[Any, ...]]]:
         """Everything that a sync may change at our end."""
-        read = self.harness.memory.rows
-        return {name: read(f"SELECT * FROM {name} ORDER BY id") for name in DUMPED}
+        rows = self.harness.memory.rows(*(f"SELECT * FROM {name} ORDER BY id" for name in DUMPED))
+        return dict(zip(DUMPED, rows, strict=True))
 
 
 def chosen_by(member: Member) -> frozenset[str]:

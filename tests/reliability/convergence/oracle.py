@@ -165,13 +165,18 @@ def _disagreement(model: Model, one: Person, owners: dict[str, list[Person]]) ->
     if one.opted_out and model.privacy is Privacy.UNSUBSCRIBE and (wrong := _mailed_against_will(model, one, owners)):
         return wrong
     for member in receiving:
-        shared = [other for other in owners[member.email.lower()] if other.in_group]
+        shared = [other for other in owners[member.email.lower()] if _is_meant_to_get_mail(model, other)]
         if not one.in_group and not shared:
             reasons = [model.unit(_reason, row) for row in one.rows if row.sync_status == "fail"]
             if not reasons:
                 return f"Contact {one.id} is out of the group, and {member.email} is {member.status}"
             return f"Contact {one.id} is out, {member.email} is {member.status}, and only this is said: {reasons}"
     return ""
+
+
+def _is_meant_to_get_mail(model: Model, one: Person) -> bool:
+    """Whether a contact is in the group, or an undo left its member subscribed and nobody changed it since."""
+    return one.in_group or may_differ(model, one.id, one.held.get("status"), "status", is_inside=True)
 
 
 def _is_chosen(model: Model, one: Person, *, is_inside: bool) -> bool:
@@ -199,7 +204,11 @@ def _is_chosen(model: Model, one: Person, *, is_inside: bool) -> bool:
 def _mailed_against_will(model: Model, one: Person, owners: dict[str, list[Person]]) -> str:
     """Whether a contact that opted out gets mail at an address that no other contact wants mail at."""
     for member in _members(model, one):
-        others = [other for other in owners[member.email.lower()] if other.in_group and not other.opted_out]
+        others = [
+            other
+            for other in owners[member.email.lower()]
+            if not other.opted_out and _is_meant_to_get_mail(model, other)
+        ]
         if member.status in RECEIVES and not others:
             reasons = [model.unit(_reason, row) for row in one.rows if row.sync_status == "fail"]
             return f"Contact {one.id} opted out, and {member.email} is {member.status} (said: {reasons})"

@@ -84,9 +84,9 @@ class Memory:
         for one in statements["sqlite"]:
             self.raw.execute(one)
 
-    def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """What a statement reads."""
-        return self.raw.execute(statement).fetchall()
+    def rows(self, *statements: str) -> list[list[tuple[Any, ...]]]:
+        """What each statement reads."""
+        return [self.raw.execute(one).fetchall() for one in statements]
 
     def close(self) -> None:
         """Nothing to end."""

@@ -27,6 +27,29 @@ def happened(*steps: tuple[str, int, int, int], **more: object) -> History:
 
 
 FINDINGS = {
+    "Unsubscribed after a lost batch had subscribed them, by now without an address in CiviCRM: sent again, the "
+    "update is refused, and they are not asked to confirm.": happened(
+        *[("webhooks", 0, 0, 0), ("webhooks", 0, 0, 0), ("sync_and_settle", 0, 0, 0)],
+        *[("drop_address", 1, 0, 0), ("unsubscribe", 1, 0, 0)],
+        has_interest=False,
+        seed=522,
+        faults=2,
+        ends_with_full=False,
+    ),
+    "Renamed at Mailchimp after a lost batch had subscribed them: sent again, the update does not bring the old name "
+    "back.": happened(
+        *[("sync", 0, 0, 0), ("sync_and_settle", 0, 0, 400), ("lose_batch", 0, 0, 0), ("rename", 1, 0, 0)],
+        has_interest=False,
+        seed=266774,
+        faults=2,
+    ),
+    "Subscribed again by an undo at an address that is also that of a contact who has opted out: the undo is for "
+    "the contact whose member it is.": happened(
+        *[("leave", 2, 0, 0), ("readdress", 1, 5, 0), ("opt_out", 1, 0, 0), ("abort", 0, 0, 0), ("undo", 0, 0, 0)],
+        begins_in_step=True,
+        has_interest=False,
+        privacy=Privacy.UNSUBSCRIBE,
+    ),
     "Archived at Mailchimp after it was given their subscribing in a batch, before it carried that out: nobody can "
     "call it back, and they are in the audience.": happened(
         ("slow_batches", 0, 1, 0), ("sync", 0, 0, 0), ("sign_up", 1, 0, 60), ("archive", 1, 0, 60)

@@ -57,7 +57,7 @@ TRAPS: dict[tuple[int, str], dict[str, str]] = {
     (4, "listing members"): {
         "Every collection has pages of ten unless asked otherwise": """
             test_client.py::test_more_than_ten_of_anything_are_all_read
-            test_client.py::test_recent_batches_are_found_beyond_the_first_ten_and_by_time""",
+            test_client.py::test_batches_are_found_beyond_the_first_ten""",
         "The total moves while one pages": """
             test_paging.py::test_a_short_page_ends_a_walk_even_when_the_total_moved
             test_paging.py::test_a_server_that_gives_fewer_rows_than_asked_for_is_read_to_the_end""",

@@ -9,6 +9,7 @@ from civiapi.store.databases.sqlite import _CORE, MAX_KEPT_BYTES, SqliteStore
 from civiapi.store.databases.statements import MAX_COMPILED_VALUE, CompiledCache, kept_bytes
 from civiapi.store.engine import Store
 from civiapi.store.schema.tables import setting
+from tests.conftest import Ask
 
 LONG = "x" * 500_000
 
@@ -50,3 +51,12 @@ async def test_a_statement_first_seen_with_a_long_value_is_not_kept_with_it(stor
     await store.read(lambda conn: conn.execute(select(setting.c.id).where(setting.c.value == LONG)).all())
     values = [bind.value for compiled in cache.values() for bind in compiled.binds.values()]
     assert not [one for one in values if isinstance(one, str) and len(one) > MAX_COMPILED_VALUE]
+
+
+async def test_a_text_that_the_driver_cannot_send_fails_alone(call: Ask) -> None:
+    half = {"nick_name": "\ud83d"}  # half a pair of surrogates, which HTTP refuses
+    made = {"contact_type": "Individual", "first_name": "Ada"}
+    for action, sent in (("create", made | half), ("get", half), ("getcount", half)):
+        assert (await call("Contact", action, sent))["is_error"] == 1
+        assert (await call("Contact", "create", made))["is_error"] == 0
+        assert (await call("Contact", "get", {"first_name": "Ada"}))["is_error"] == 0

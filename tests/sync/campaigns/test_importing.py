@@ -320,6 +320,23 @@ async def test_figures_of_a_campaign_that_ended_are_asked_for_once(site: Site) -
     assert [one.path for one in site.emulator.requests if "/reports/" in one.path] == []
 
 
+async def test_figures_that_were_never_read_or_longest_ago_come_first(site: Site) -> None:
+    """Else imports with too little time for all would read those of the oldest campaign again and again."""
+    await members(site, *PEOPLE)
+    now = datetime.now(UTC)
+    sent = [send(site, f"{days} days ago", now - timedelta(days=days)) for days in (4, 3, 2, 1)]
+    await run_import(site, figures=True)
+    for one, read in zip(sent, (300, 100, 200, None), strict=True):
+        ago = None if read is None else int(now.timestamp()) - 1000 + read
+        changed = update(campaign).where(campaign.c.campaign_id == one.id).values(figures_s=ago)
+        await site.store.write(lambda conn, changed=changed: conn.execute(changed) and None)
+    site.emulator.clear_requests()
+    await run_import(site, figures=True)
+    asked = dict.fromkeys(part for one in site.emulator.requests for part in one.path.split("/"))
+    by_id = {one.id: one.subject for one in sent}
+    assert [by_id[one] for one in asked if one in by_id] == ["1 days ago", "3 days ago", "2 days ago", "4 days ago"]
+
+
 async def test_opens_and_clicks_go_after_the_days_of_the_settings_and_do_not_come_back(site: Site) -> None:
     await members(site, *PEOPLE)
     sent = send(site, at=datetime.now(UTC) - timedelta(days=20))
@@ -349,6 +366,61 @@ async def test_a_report_that_is_gone_does_not_keep_other_campaigns_from_being_im
     send(site, "Later", SENT + timedelta(hours=2))
     assert (await run_import(site))[0]["outcome"] == "finished"
     assert [one.subject for one in await activities(site)] == ["Gone", "Here", "Later"]
+
+
+async def test_a_report_that_fails_does_not_keep_other_campaigns_from_being_imported_and_is_named(site: Site) -> None:
+    people = await members(site, *PEOPLE)
+    poison, later = send(site, "Poison"), send(site, "Later", SENT + timedelta(hours=1))
+    campaigns.open_mail(site.emulator.world, later.id, PEOPLE[0])
+    path = f"/reports/{poison.id}"
+    site.emulator.add_fault("500", path=path)
+    named = (
+        rf"^1 campaign of .*“Poison” \({poison.id}\): .*{path}/sent-to: status 500[^;{{]*\. The next import tries again"
+    )
+    for _ in range(2):
+        with pytest.raises(MailchimpFailed, match=named):
+            await run_import(site, figures=True)
+    made = {one.subject: one.id for one in await activities(site)}
+    assert await targets(site, made["Later"]) == sorted(people.values())
+    assert (await mine(site, people[PEOPLE[0]]))[0][:2] == ("Later", 1)
+    last = await site.store.read(read_last_import, site.list_id, site.store.clock)
+    assert isinstance(last, dict)
+    assert (last["outcome"], "“Poison”" in last["error"], last["campaigns"]) == ("failed", True, 0)
+    assert await errors(site) == {"Poison": True, "Later": False}
+    site.emulator.clear_faults()
+    await run_import(site, figures=True)
+    assert await targets(site, made["Poison"]) == sorted(people.values())
+    assert await errors(site) == {"Poison": False, "Later": False}
+
+
+async def errors(site: Site) -> dict[str, bool]:
+    shown = await site.store.read(read_campaigns, {site.list_id: GROUP}, site.store.clock, limit=0, offset=0)
+    return {one["subject"]: bool(one["error"]) for one in shown}
+
+
+async def test_figures_that_fail_once_are_read_the_next_time(site: Site) -> None:
+    people = await members(site, *PEOPLE)
+    sent = send(site)
+    campaigns.open_mail(site.emulator.world, sent.id, PEOPLE[0])
+    site.emulator.add_fault("500", path=f"/reports/{sent.id}/open-details")
+    with pytest.raises(MailchimpFailed, match="Spring"):
+        await run_import(site, figures=True)
+    site.emulator.clear_faults()
+    await run_import(site, figures=True)
+    assert (await mine(site, people[PEOPLE[0]]))[0][:2] == ("Spring", 1)
+    assert await errors(site) == {"Spring": False}
+
+
+@pytest.mark.parametrize("fault", ["429_json", "403_user_disabled"])
+async def test_a_wrong_key_and_throttling_stop_an_import_at_once(site: Site, fault: str) -> None:
+    await members(site, *PEOPLE)
+    first, second = send(site, "First"), send(site, "Second", SENT + timedelta(hours=1))
+    site.emulator.add_fault(fault, path=f"/reports/{first.id}")
+    site.emulator.clear_requests()
+    with pytest.raises(MailchimpFailed, match=r"^The campaigns of .*continues there"):
+        await run_import(site)
+    assert not [one.path for one in site.emulator.requests if second.id in one.path]
+    assert await errors(site) == {"First": False, "Second": False}
 
 
 async def test_a_failed_import_is_noted_and_the_next_one_mends_it(site: Site) -> None:

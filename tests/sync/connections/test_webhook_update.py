@@ -9,7 +9,7 @@ from civiapi.store.engine import Store
 from sync.connections.clients import Clients
 from sync.connections.config import read_config
 from sync.connections.config_update import update_config
-from sync.connections.webhook_update import check_all_webhooks, update_webhook
+from sync.connections.webhook_update import check_webhooks, update_webhook
 from sync.emulator.server.running import Emulator
 from sync.errors import MailchimpFailed, NoBaseUrl, SyncError
 from tests.support.saved_account import saved
@@ -124,7 +124,7 @@ async def test_health_says_which_webhooks_are_missing(
 ) -> None:
     list_id = await saved(store, clients, emulator, site)
     await update_webhook(store, clients, site, process="add_webhook", api_key=emulator.key, list_id=list_id)
-    health = await check_all_webhooks(store, clients, site)
+    health = await check_webhooks(store, clients, site, [emulator.key])
     assert [(one.list_id, one.found) for one in health] == [(None, False), (list_id, True)]
     emulator.audience().hooks.clear()
-    assert not any(one.found for one in await check_all_webhooks(store, clients, site))
+    assert not any(one.found for one in await check_webhooks(store, clients, site, [emulator.key]))

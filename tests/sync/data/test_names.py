@@ -2,7 +2,12 @@
 
 import pytest
 
+from civiapi.store.engine import open_store
+from sync.context import SyncContext
 from sync.data.names import ContactNames, names_to_send, newer_names
+from tests.support.databases import HOST
+from tests.support.linked_site import Site
+from tests.support.merge_fields import run_sql, sent_updates
 
 EARLY, NOON, LATE = "20260109080000", "20260109120000", "20260109180000"
 
@@ -52,6 +57,39 @@ def test_a_name_that_mailchimp_has_a_newer_one_of_does_not_go_with_the_other() -
     assert names_to_send(ContactNames("Ada", "Byron", NOON), theirs, {}, {}, {}) == {"LNAME": "Byron"}
 
 
+LONG = "Lo" * 40  # 80 characters
+ENCODED = "<" * 20
+# Mailchimp's name, CiviCRM's, whether its tables are narrow; then whether they are the same name
+STORED = [
+    ("Longer than the column.", LONG, LONG[:64], False, True),
+    ("Longer than the column, and another one.", LONG, "Lola", False, False),
+    ("Cut where a blank was.", "A" * 63 + " Bee", "A" * 63, False, True),
+    ("Longer than the column once it is encoded.", ENCODED, ENCODED[:16], False, True),
+    ("An emoji, in narrow tables.", "Ada \U0001f600 B", "Ada  B", True, True),
+    ("An emoji at which the server ended the text.", "Ada \U0001f600 B", "Ada", True, True),
+    ("An emoji, taken off where tables hold it.", "Ada \U0001f600 B", "Ada  B", False, False),
+    ("Long, with emoji among what is kept.", "\U0001f600" * 4 + LONG, LONG[:60], True, True),
+    ("Nothing but emoji, in narrow tables.", "\U0001f600", "", True, True),
+]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "is_narrow", "is_same"), [one[1:] for one in STORED], ids=[one[0] for one in STORED]
+)
+@pytest.mark.parametrize("changed", [EARLY, LATE])
+def test_what_civicrm_can_store_of_a_name_is_that_name(
+    theirs: str, ours: str, is_narrow: bool, is_same: bool, changed: str
+) -> None:
+    has = {"first_name": theirs, "first_name@": NOON, "last_name": "Byron", "status@": EARLY}
+    names = ContactNames(ours, "Byron", changed, is_narrow)
+    is_newer_there = not is_same and changed == EARLY
+    assert newer_names(names, has, {}) == ({"first_name": theirs} if is_newer_there else {})
+    assert ("FNAME" in names_to_send(names, has, {}, {}, {})) is (not is_same and not is_newer_there)
+    married = ContactNames(ours, "Lovelace", LATE, is_narrow)
+    expected = {"LNAME": "Lovelace"} | ({} if is_same else {"FNAME": ours})
+    assert names_to_send(married, has, {}, {}, {}) == expected
+
+
 def test_a_name_that_an_undo_took_back_brings_the_other_along_no_more() -> None:
     theirs, held = {"first_name": "Ida", "last_name": ""}, {"LNAME": "Byron"}
     assert names_to_send(ContactNames("Ida", "Byron", NOON), theirs, {}, {}, held) == {}
@@ -66,3 +104,40 @@ def test_a_name_of_which_mailchimp_kept_nothing_is_not_sent_again() -> None:
         "FNAME": "Ida",
         "LNAME": "B",
     }
+
+
+async def test_a_name_longer_than_civicrms_column_stays_whole_at_mailchimp(site: Site) -> None:
+    site.joined("lo@example.org", merge_fields={"FNAME": LONG, "LNAME": "Byron"})
+    await stays_whole(site, LONG[:64], LONG)
+
+
+async def test_a_name_with_an_emoji_stays_whole_at_mailchimp_where_civicrms_tables_are_old(site: Site) -> None:
+    if not site.store.is_shared:
+        pytest.skip("SQLite holds every character")
+    await use_charset(site, "utf8mb3")
+    name = await site.store.read(lambda conn: conn.exec_driver_sql("SELECT DATABASE()").scalar())
+    wide, narrow = site.store, await open_store(f"{HOST}/{name}")
+    try:
+        site.store = narrow
+        site.ctx = SyncContext(narrow, site.clients, site.ctx.settings, holder="tests")
+        site.joined("lo@example.org", merge_fields={"FNAME": "Ada \U0001f600", "LNAME": "Byron"})
+        await stays_whole(site, "Ada ", "Ada \U0001f600")
+    finally:
+        await narrow.close()
+        site.store = wide
+        await use_charset(site, "utf8mb4")
+
+
+async def use_charset(site: Site, charset: str) -> None:
+    names = "first_name", "last_name"
+    column = f"VARCHAR(64) CHARACTER SET {charset} COLLATE {charset}_unicode_ci"
+    await run_sql(site, f"ALTER TABLE civicrm_contact {', '.join(f'MODIFY {name} {column}' for name in names)}")
+
+
+async def stays_whole(site: Site, ours: str, theirs: str) -> None:
+    for _ in range(2):
+        await site.sync(since="ever", with_data=True)
+        assert [one.first_name for one in await site.contacts()] == [ours]
+        found = site.emulator.member("lo@example.org")
+        assert found is not None
+        assert (found.merges["FNAME"], await sent_updates(site)) == (theirs, 0)

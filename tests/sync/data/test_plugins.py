@@ -187,12 +187,79 @@ async def test_a_rule_goes_before_a_plugin(site: Site) -> None:
     assert merges(site, ADA) == {"X": "Byron"}
 
 
-@pytest.mark.parametrize("value", [None, True, ["x"]])
+@pytest.mark.parametrize("value", [None, True, ["x"], float("nan"), float("inf")])
 async def test_what_mailchimp_refuses_of_any_member_is_not_sent(site: Site, value: Any) -> None:
     await a_member(site, Donors(value))
     a_merge_field(site, "X")
     await site.sync(since="ever", with_data=True)
     assert (merges(site, ADA), tags_of(site)) == ({}, {"Gold", "Donor"})
+
+
+async def test_a_tag_that_is_taken_off_under_another_case_is_taken_off_once(site: Site) -> None:
+    class TakesOff:
+        @hookimpl
+        def member_data(self, conn: Connection, members: list[DataMember]) -> Any:
+            for one in members:
+                yield one.id, "org.example.off", MemberData({}, {"DONOR": False})
+
+    await a_member(site, Donors())
+    a_merge_field(site, "X")
+    await site.sync(since="ever", with_data=True)
+    site.ctx = replace(site.ctx, plugins=data_plugins(Donors(), TakesOff()))
+    await site.sync(since="ever", with_data=True)
+    assert tags_of(site) == {"Gold"}
+    sent = len(await site.updates())
+    await site.sync(since="ever", with_data=True)
+    assert len(await site.updates()) == sent
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+async def test_a_number_that_json_does_not_have_keeps_nothing_else_back(site: Site, value: float) -> None:
+    class Computes:
+        @hookimpl
+        def member_data(self, conn: Connection, members: list[DataMember]) -> Any:
+            for one in members:
+                yield one.id, "org.example.computes", MemberData({"X": value, "Y": "fits"})
+
+    await a_member(site, Computes())
+    a_merge_field(site, "X", "number")
+    a_merge_field(site, "Y")
+    for _ in range(2):
+        await site.sync(since="ever", with_data=True)
+        assert merges(site, ADA) == {"Y": "fits"}
+    assert len(await site.updates()) == 1
+
+
+async def test_a_name_of_a_tag_that_is_too_long_for_mailchimp_is_cut_and_keeps_no_other_back(site: Site) -> None:
+    class Wordy:
+        @hookimpl
+        def member_data(self, conn: Connection, members: list[DataMember]) -> Any:
+            for one in members:
+                yield one.id, "org.example.wordy", MemberData({}, {"x" * 300: True})
+
+    await a_member(site, Wordy())
+    await site.sync(since="ever", with_data=True)
+    assert tags_of(site) == {"x" * 100}
+    site.ctx = replace(site.ctx, plugins=data_plugins())
+    await site.sync(with_data=True)
+    assert tags_of(site) == set()
+
+
+async def test_a_tag_that_one_plugin_names_in_another_case_than_another_is_one_tag(site: Site) -> None:
+    class More:
+        @hookimpl
+        def contact_tags(self, conn: Connection, contact_ids: list[int]) -> Any:
+            return {one: ["donor", " GOLD "] for one in contact_ids}
+
+    await a_member(site, Donors(), More())
+    await site.sync(since="ever", with_data=True)
+    assert {name.lower() for name in tags_of(site)} == {"gold", "donor"}
+    site.ctx = replace(site.ctx, plugins=data_plugins(More()))
+    await site.sync(with_data=True)
+    assert {name.lower() for name in tags_of(site)} == {"gold", "donor"}
+    site.ctx = replace(site.ctx, plugins=data_plugins())
+    await site.sync(with_data=True)
+    assert tags_of(site) == set()
 
 
 # ── What extensions of CiviCRM have left ────────────────────────────────────────────────────────────────────────────

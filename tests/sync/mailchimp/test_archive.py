@@ -126,6 +126,15 @@ def test_an_operation_id_or_status_may_be_missing() -> None:
     assert read(packed) == [OperationResult(None, 0, {}), OperationResult(None, 0, None)]
 
 
+def test_numbers_of_a_result_may_be_text() -> None:
+    refusal = '{"status":"404","title":"Resource Not Found"}'
+    packed = a_tar(orjson.dumps([a_result(1, status_code="200"), a_result(2, status_code="404", response=refusal)]))
+    assert read(packed) == [
+        OperationResult("sync-1", 200, {"id": "x"}),
+        OperationResult("sync-2", 404, {"status": 404, "title": "Resource Not Found"}),
+    ]
+
+
 @pytest.mark.parametrize("content", [b"", b"[]", b" \n", b"[ ]", b"\xef\xbb\xbf[]"])
 def test_an_empty_file_holds_no_results(content: bytes) -> None:
     assert ids(read(a_tar(content, orjson.dumps([a_result(1)])))) == ["sync-1"]
@@ -178,16 +187,16 @@ HOSTILE = [
     pytest.param(gzip.compress(a_tar(GOOD))[:-8] + b"\0" * 8, id="A wrong checksum is noticed."),
     pytest.param(b"\x1f\x8b" + b"\xff" * 50, id="Gzip's magic alone is no gzip."),
     pytest.param(a_tar(b'[{"a":1}')[:600], id="A tar that breaks off inside a file is noticed."),
-    pytest.param(a_tar(b"not json"), id="A file that is not JSON is refused."),
-    pytest.param(a_tar(b'{"a":1}'), id="A file that is no array is refused."),
+    pytest.param(a_tar(b"not json"), id="A file that is not JSON is refused where it is alone."),
+    pytest.param(a_tar(b'{"a":1}'), id="A file that is no array is refused where it is alone."),
     pytest.param(a_tar(b'[{"a":1}'), id="An array that breaks off is refused."),
     pytest.param(a_tar(b'[{"a":1},]'), id="An array with a trailing comma is refused."),
     pytest.param(a_tar(b'[{"a":1} {"b":2}]'), id="An array without a comma is refused."),
     pytest.param(a_tar(b'[{"a":1}]x'), id="What follows an array is refused."),
     pytest.param(a_tar(b'[{"a":' + b"[" * 9_000), id="Bottomless nesting is refused."),
     pytest.param(a_tar(b'[{"a":"' + b"x" * 20_000 + b'"}]'), id="A result past the limit is refused."),
-    pytest.param(a_tar(b"", change=a_link), id="A symbolic link is refused."),
-    pytest.param(a_tar(b"", change=a_device), id="A device is refused."),
+    pytest.param(a_tar(b"", change=a_link), id="A symbolic link alone is refused."),
+    pytest.param(a_tar(b"", change=a_device), id="A device alone is refused."),
     pytest.param(a_tar(*[b"[]"] * 6), id="Too many files are refused."),
     pytest.param(a_long_header(), id="A header of megabytes is refused."),
     pytest.param(a_claim_of_size(), id="A file that claims a terabyte is refused."),
@@ -198,6 +207,75 @@ HOSTILE = [
     pytest.param(a_tar(b" " * 500_000), id="More than the limit unpacked is refused."),
     pytest.param(gzip.compress(a_tar(GOOD) + b"\0" * 1_000_000), id="A bomb behind the last file is refused as well."),
 ]
+
+
+def beside_results(content: bytes, change: Callable[[tarfile.TarInfo], None] = lambda entry: None) -> bytes:
+    """An archive with an entry of somebody's tools between two files of results."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for number, (data, alter) in enumerate([(GOOD, None), (content, change), (orjson.dumps([a_result(2)]), None)]):
+            entry = tarfile.TarInfo(f"./{number}.json")
+            entry.size = len(data)
+            if alter is not None:
+                alter(entry)
+            tar.addfile(entry, io.BytesIO(data))
+    return packed.getvalue()
+
+
+def an_apple_double(entry: tarfile.TarInfo) -> None:
+    entry.name = "./._0.json"
+
+
+FOREIGN = [
+    pytest.param(beside_results(b"", a_link), id="a symbolic link"),
+    pytest.param(beside_results(b"", a_device), id="a device"),
+    pytest.param(
+        beside_results(b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(range(256)) * 600, an_apple_double),
+        id="an AppleDouble file",
+    ),
+    pytest.param(beside_results(b'{"exported": true}'), id="an object"),
+    pytest.param(beside_results(b'[{"status_code": 200, ' + b" " * 9_000), id="an array that breaks off"),
+    pytest.param(
+        beside_results(b"[1 2" + b" " * 200_000), id="an array without a comma, much longer than a header may be"
+    ),
+    pytest.param(beside_results(b'[{"a":' + b"[" * 9_000), id="bottomless nesting"),
+]
+
+
+@pytest.mark.parametrize("packed", FOREIGN)
+def test_what_is_no_file_of_results_takes_none_of_the_results_beside_it_with_it(packed: bytes) -> None:
+    assert ids(read(packed)) == ["sync-1", "sync-2"]
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        pytest.param(beside_results(b'[{"a":"' + b"x" * 20_000 + b'"}]'), id="a result past the limit"),
+        pytest.param(beside_results(b" " * 500_000), id="more than the limit unpacked"),
+        pytest.param(gzip.compress(a_tar(GOOD, *[b"junk"] * 5)), id="too many files, whatever they hold"),
+        pytest.param(a_tar(GOOD)[:1024] + a_claim_of_size(), id="a file that claims a terabyte"),
+    ],
+)
+def test_limits_hold_for_what_is_left_out_as_well(packed: bytes) -> None:
+    with pytest.raises(BadArchive, match="cannot be trusted") as caught:
+        read(packed)
+    assert not caught.value.may_be_retried
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        pytest.param(b"", id="nothing at all"),
+        pytest.param(b"<Error><Code>AccessDenied</Code></Error>", id="an error page"),
+        pytest.param(gzip.compress(a_tar(GOOD))[:-20], id="a download that broke off"),
+        pytest.param(gzip.compress(a_tar(GOOD))[:-8] + b"\0" * 8, id="a wrong checksum"),
+        pytest.param(a_tar(GOOD)[:600], id="a tar that breaks off"),
+    ],
+)
+def test_a_broken_archive_may_be_downloaded_again(packed: bytes) -> None:
+    with pytest.raises(BadArchive, match="cannot be read") as caught:
+        read(packed)
+    assert caught.value.may_be_retried
 
 
 @pytest.mark.parametrize("packed", HOSTILE)
@@ -228,7 +306,7 @@ def test_any_damaged_byte_gives_results_or_a_bad_archive(place: int, value: int)
 
 
 def test_results_before_the_damage_stand() -> None:
-    results = read_archive(io.BytesIO(a_tar(GOOD, b"junk")), limits=SMALL)
+    results = read_archive(io.BytesIO(a_tar(GOOD, GOOD)[:1600]), limits=SMALL)
     assert next(results).operation_id == "sync-1"
     with pytest.raises(BadArchive):
         next(results)

@@ -14,6 +14,7 @@ import httpx
 import orjson
 import pytest
 import stamina
+from aiohttp import web
 
 from sync.emulator.server.running import Emulator, running_emulator
 from sync.mailchimp.client import MailchimpClient
@@ -25,6 +26,7 @@ from sync.mailchimp.errors import (
     Throttled,
     Unreachable,
 )
+from sync.mailchimp.reports import ReportPage
 from sync.mailchimp.transport import CallRecord, RetryPolicy
 from sync.mailchimp.wire import subscriber_hash
 from tests.support.fake_mailchimp import KEY, client_of, constant_answer
@@ -121,12 +123,11 @@ async def test_a_batch_whose_submit_had_an_unknown_outcome_is_not_blindly_sent_a
 ) -> None:
     emulator.add_fault(fault, method="POST", count=1)
     operation = put_member_operation(audience_id, subscriber_hash(ADA), {"email_address": ADA}, "1")
-    started = datetime.now(UTC).replace(microsecond=0)
     with pytest.raises(Unreachable) as caught:
         await client.submit_batch([operation])
     assert caught.value.outcome_unknown
     assert len(emulator.requests) == 1
-    submitted = [batch async for batch in client.iter_recent_batches(started)]
+    submitted = [batch async for batch in client.iter_batches()]
     assert len(submitted) == (1 if fault in ("reset_after", "truncated_json") else 0)
 
 
@@ -137,7 +138,7 @@ async def test_a_batch_that_was_surely_turned_away_is_sent_again(
     emulator.add_fault(fault, method="POST", count=2)
     operation = put_member_operation(audience_id, subscriber_hash(ADA), {"email_address": ADA}, "1")
     assert (await client.submit_batch([operation])).status == "pending"
-    assert len([batch async for batch in client.iter_recent_batches(datetime(2026, 1, 1, tzinfo=UTC))]) == 1
+    assert len([batch async for batch in client.iter_batches()]) == 1
 
 
 async def test_posting_a_member_or_a_webhook_is_not_repeated_after_a_reset(
@@ -241,7 +242,7 @@ async def test_a_disabled_user_stops_the_account_at_once(client: MailchimpClient
     assert len(emulator.requests) == 1
 
 
-def problem(status: int, title: str) -> bytes:
+def problem(status: int | str, title: str) -> bytes:
     return orjson.dumps({"status": status, "title": title, "detail": "d", "instance": ""})
 
 
@@ -258,6 +259,11 @@ MEANINGS = [
     pytest.param(404, b"<html>", "text/html", Unreachable, id="A 404 page does not mean that something is gone."),
     pytest.param(400, problem(400, "Bad Request"), PROBLEM, Refused, id="A 400 problem is a refusal."),
     pytest.param(400, b'{"title":"x"}', PROBLEM, Unreachable, id="A problem needs a status and a title."),
+    pytest.param(404, problem("404", "Not Found"), PROBLEM, NotFound, id="Its status may be digits as text."),
+    pytest.param(401, problem("401", "Invalid"), PROBLEM, BadKey, id="So may that of a bad key."),
+    pytest.param(400, problem("400", "Bad Request"), PROBLEM, Refused, id="And that of a refusal."),
+    pytest.param(404, problem("error", "Not Found"), PROBLEM, Unreachable, id="Other texts are an edge server's."),
+    pytest.param(404, problem(True, "Not Found"), PROBLEM, Unreachable, id="True is no status."),
     pytest.param(200, b"[1]", "application/json", Unreachable, id="A list is no answer."),
     pytest.param(200, b'{"a":', "application/json", Unreachable, id="JSON that breaks off is no answer."),
     pytest.param(200, b"{}", "text/html", Unreachable, id="The content type decides before the body."),
@@ -324,7 +330,7 @@ COLLECTIONS: dict[str, Any] = {
     "categories": lambda client: client.get_interest_categories("a1b2c3d4e5"),
     "interests": lambda client: client.iter_interests("a1b2c3d4e5", "c1"),
     "merge_fields": lambda client: client.get_merge_fields("a1b2c3d4e5"),
-    "batches": lambda client: client.iter_recent_batches(datetime(2020, 1, 1, tzinfo=UTC)),
+    "batches": lambda client: client.iter_batches(),
     "webhooks": lambda client: client.list_webhooks("a1b2c3d4e5"),
     "batch webhooks": lambda client: client.list_batch_webhooks(),
     "campaigns": lambda client: client.reports.iter_sent("a1b2c3d4e5"),
@@ -332,7 +338,10 @@ COLLECTIONS: dict[str, Any] = {
 
 
 async def _all_of(found: Any) -> list[Any]:
-    return list(await found) if inspect.isawaitable(found) else [one async for one in found]
+    if not inspect.isawaitable(found):
+        return [one async for one in found]
+    listed = await found
+    return list(listed.rows if isinstance(listed, ReportPage) else listed)
 
 
 @pytest.mark.parametrize("key", COLLECTIONS)
@@ -347,10 +356,163 @@ async def test_one_odd_row_takes_none_of_the_others_with_it(key: str) -> None:
         "events": [],
         "sources": "none",
     }
-    rows = [None, {}, 5, "x", [], {"id": None, "tag": 7}, good]
+    rows = [None, {}, 5, "x", [], {"id": None, "tag": True}, good]
     answer, _ = constant_answer(200, orjson.dumps({key.rpartition(" ")[2]: rows, "total_items": len(rows)}))
     async with client_of(answer) as client:
         assert len(await _all_of(COLLECTIONS[key](client))) == 1
+
+
+LISTED = COLLECTIONS | {
+    "members": lambda client: client.get_members_page("a1b2c3d4e5"),
+    "members of a walk": lambda client: client.iter_member_pages("a1b2c3d4e5"),
+    "members with permissions": lambda client: client.get_permissions("a1b2c3d4e5"),
+    "sent_to": lambda client: client.reports.get_recipients("c1"),
+    "members who opened": lambda client: client.reports.get_opens("c1"),
+    "members who clicked": lambda client: client.reports.get_clicks("c1", "l1"),
+    "urls_clicked": lambda client: client.reports.get_links("c1"),
+}
+NO_ANSWERS = [
+    pytest.param({}, id="An empty object is no empty list."),
+    pytest.param({"list_id": "a1b2c3d4e5", "total_items": 21}, id="A total alone is no list."),
+    pytest.param({"total_items": 0}, id="Not even a total of none."),
+    pytest.param({"KEY": None, "total_items": 0}, id="Null is no list."),
+    pytest.param({"KEY": {}, "total_items": 0}, id="An object is no list."),
+]
+OTHER_TOTALS = {"campaigns", "members with permissions", "sent_to", "members who opened", "members who clicked"}
+"""Those under a filter, where a server in Mailchimp's place may count all rows, and reports of people since deleted."""
+
+
+@pytest.mark.parametrize("key", LISTED)
+@pytest.mark.parametrize("body", NO_ANSWERS)
+async def test_a_success_without_its_list_never_counts_as_none(key: str, body: dict[str, Any]) -> None:
+    name = key.rpartition(" ")[2] if key in COLLECTIONS else key.partition(" ")[0]
+    answer, asked = constant_answer(200, orjson.dumps({name if one == "KEY" else one: body[one] for one in body}))
+    async with client_of(answer) as client:
+        with pytest.raises(Unreachable, match=f"an answer without .*{name}"):
+            await _all_of(LISTED[key](client))
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("total", [21, "21"])
+@pytest.mark.parametrize("key", LISTED)
+async def test_an_empty_list_of_a_total_that_is_not_empty_contradicts_itself_but_where_the_total_is_of_others(
+    key: str, total: object
+) -> None:
+    name = key.rpartition(" ")[2] if key in COLLECTIONS else key.partition(" ")[0]
+    answer, asked = constant_answer(200, orjson.dumps({name: [], "total_items": total}))
+    async with client_of(answer) as client:
+        if key in OTHER_TOTALS:
+            assert await _all_of(LISTED[key](client)) == []
+            return
+        with pytest.raises(Unreachable, match=f"an answer without any of 21 {name}"):
+            await _all_of(LISTED[key](client))
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"id": null}', b'{"id": ""}', b'{"status": "subscribed"}'])
+async def test_a_member_without_an_id_is_neither_there_nor_gone(body: bytes) -> None:
+    answer, asked = constant_answer(200, body)
+    async with client_of(answer) as client:
+        with pytest.raises(Unreachable, match="an answer without id"):
+            await client.find_member("a1b2c3d4e5", ADA)
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("status", [{}, {"status": None}, {"status": ""}, {"status": 1}, {"status": ["subscribed"]}])
+async def test_a_member_without_a_status_is_neither_in_nor_out(status: dict[str, Any]) -> None:
+    answer, _ = constant_answer(200, orjson.dumps({"id": subscriber_hash(ADA), **status}))
+    async with client_of(answer) as client:
+        with pytest.raises(Unreachable, match="without status"):
+            await client.find_member("a1b2c3d4e5", ADA)
+
+
+@pytest.mark.parametrize(
+    ("totals", "read"),
+    [
+        pytest.param([3, 2], 2, id="A total that shrank while members left is the end."),
+        pytest.param([3, 3], None, id="One that did not is no answer."),
+        pytest.param([None, None], 2, id="Where there is no total, an empty page is the end."),
+    ],
+)
+async def test_an_empty_page_is_the_end_only_where_its_own_total_says_so(
+    totals: list[int | None], read: int | None
+) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        is_first = request.query["offset"] == "0"
+        rows = [{"id": "a"}, {"id": "b"}] if is_first else [{"id": "b"}] if request.query["offset"] == "1" else []
+        return web.json_response({"members": rows, "total_items": totals[0 if rows else 1]})
+
+    async with client_of(answer) as client:
+        pages = client.iter_member_pages("a1b2c3d4e5", count=10, passes=(None,))
+        if read is None:
+            with pytest.raises(Unreachable, match="any of 3 members"):
+                [page async for page in pages]
+        else:
+            assert sum([len(page.members) async for page in pages]) == read
+
+
+TOTALS = [
+    pytest.param(40, id="a number"),
+    pytest.param("40", id="digits as text"),
+    pytest.param(" 40 ", id="digits as text with space around"),
+    pytest.param(None, id="null"),
+    pytest.param("many", id="no number"),
+    pytest.param(True, id="true"),
+    pytest.param(-1, id="less than nothing"),
+    pytest.param("9" * 5000, id="digits without end"),
+    pytest.param(..., id="no total at all"),
+]
+
+
+@pytest.mark.parametrize("total", TOTALS)
+@pytest.mark.parametrize("clamp", [7, 40, 1000])
+async def test_a_listing_is_read_whole_however_its_total_is_written_and_its_pages_are_cut(
+    total: Any, clamp: int
+) -> None:
+    rows = [{"id": f"{number:032x}", "tag": f"T{number}", "total_clicks": 1} for number in range(40)]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        start, count = int(request.query["offset"]), min(clamp, int(request.query["count"]))
+        counted = {} if total is ... else {"total_items": total}
+        names = ("members", "merge_fields", "webhooks", "urls_clicked", "sent_to")
+        return web.json_response(counted | dict.fromkeys(names, rows[start : start + count]))
+
+    async with client_of(answer) as client:
+        walked = client.iter_member_pages("a1b2c3d4e5", passes=(None,), parallel=3)
+        assert {one["id"] async for page in walked for one in page.members} == {one["id"] for one in rows}
+        assert len(await client.get_merge_fields("a1b2c3d4e5")) == 40
+        assert len(await client.list_webhooks("a1b2c3d4e5")) == 40
+        assert len(await client.reports.get_links("a1b2c3d4e5")) == 40
+        offset, found = 0, 0
+        while offset is not None:
+            page = await client.reports.get_recipients("a1b2c3d4e5", offset)
+            offset, found = page.following, found + len(page.rows)  # type: ignore[assignment]
+        assert found == 40
+
+
+async def test_a_listing_without_pages_or_total_is_read_once() -> None:
+    answer, asked = constant_answer(200, b'{"webhooks": [{"id": "a"}, {"id": "b"}]}')
+    async with client_of(answer) as client:
+        assert [one.id for one in await client.list_webhooks("a1b2c3d4e5")] == ["a", "b"]
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("key", COLLECTIONS)
+async def test_an_id_that_is_a_number_is_its_digits(key: str) -> None:
+    at, name = "2026-01-09T10:00:00+00:00", "tag" if key == "merge_fields" else "id"
+    row = {name: 1234567890, "submitted_at": at, "send_time": at, "recipients": {"list_id": "a1b2c3d4e5"}}
+    answer, _ = constant_answer(200, orjson.dumps({key.rpartition(" ")[2]: [row], "total_items": 1}))
+    async with client_of(answer) as client:
+        [found] = await _all_of(COLLECTIONS[key](client))
+    assert (found[name] if isinstance(found, dict) else found.id) == "1234567890"
+
+
+async def test_a_refusal_whose_status_is_text_has_it_as_a_number() -> None:
+    answer, _ = constant_answer(400, problem("400", "Bad Request"), PROBLEM)
+    async with client_of(answer) as client:
+        with pytest.raises(Refused) as caught:
+            await client.get_account()
+    assert caught.value.problem["status"] == 400
 
 
 async def test_a_batch_without_an_id_may_have_been_made() -> None:

@@ -15,6 +15,8 @@ from typing import Any
 import orjson
 import pytest
 
+from sync.mailchimp import client
+from sync.mailchimp.archive import read_in_thread
 from sync.mailchimp.wire import subscriber_hash
 from sync.outbox.watcher import MAX_GAP, Watcher
 from sync.service import SyncService
@@ -62,6 +64,12 @@ def results_of(batch: Any) -> list[dict[str, Any]]:
             file = tar.extractfile(entry)
             found += orjson.loads((file.read() if file else b"") or b"[]")
     return found
+
+
+def downloads(site: Site, batch: Any) -> int:
+    """How often the results of a finished batch were downloaded: each time it is read for a new link."""
+    asked = [one for one in site.emulator.requests if one.method == "GET" and one.path.endswith(f"/batches/{batch.id}")]
+    return len(asked) - 1  # once to see that it is finished
 
 
 async def all_is_well(site: Site, *addresses: str) -> None:
@@ -180,6 +188,45 @@ class TestArchives:
         batch = await sent_and_run(site, ADA, BOB)
         foreign = {"status_code": 400, "operation_id": "theirs-1", "response": '{"title":"Bad","status":400}'}
         await self.told(site, batch, [orjson.dumps([foreign, *results_of(batch)])])
+
+    async def test_what_somebody_s_tools_left_beside_the_results_is_no_harm(self, site: Site) -> None:
+        batch = await sent_and_run(site, ADA, BOB)
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            for name, content in (("._5d.json", b"\0\5\x16\7Mac OS X"), ("5d.json", orjson.dumps(results_of(batch)))):
+                entry = tarfile.TarInfo(f"./{name}")
+                entry.size = len(content)
+                tar.addfile(entry, io.BytesIO(content))
+            latest = tarfile.TarInfo("./latest.json")
+            latest.type, latest.linkname = tarfile.SYMTYPE, "5d.json"
+            tar.addfile(latest)
+        batch.archive = gzip.compress(packed.getvalue())
+        await site.settle_with_batches()
+        await all_is_well(site, ADA, BOB)
+        assert (site.posted_batches(), downloads(site, batch)) == (1, 1)
+
+    async def test_an_archive_that_breaks_off_is_downloaded_again_by_a_new_link(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        batch = await sent_and_run(site, ADA, BOB)
+        whole, batch.archive = batch.archive, batch.archive[:-30]
+        find = read_in_thread
+
+        def mended(*args: Any, **more: Any) -> Any:
+            batch.archive = whole  # for the next download
+            return find(*args, **more)
+
+        monkeypatch.setattr(client, "read_in_thread", mended)
+        await site.settle_with_batches()
+        await all_is_well(site, ADA, BOB)
+        assert (site.posted_batches(), downloads(site, batch)) == (1, 2)
+
+    async def test_an_archive_that_always_breaks_off_has_everything_sent_again(self, site: Site) -> None:
+        batch = await sent_and_run(site, ADA, BOB)
+        batch.archive = batch.archive[:-30]
+        await site.settle_with_batches()
+        await all_is_well(site, ADA, BOB)
+        assert (site.posted_batches(), downloads(site, batch)) == (2, 2)  # of three: tests retry once
 
     async def test_a_download_that_answers_html_is_tried_again_and_then_read(self, site: Site) -> None:
         batch = await sent_and_run(site, ADA, BOB)

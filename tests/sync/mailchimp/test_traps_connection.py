@@ -26,7 +26,7 @@ from sync.emulator.model.records import User
 from sync.emulator.server.running import running_emulator
 from sync.errors import MailchimpFailed
 from sync.mailchimp.client import MailchimpClient
-from sync.mailchimp.errors import BadKey, NotFound, Throttled
+from sync.mailchimp.errors import BadKey, InvalidApiKey, NotFound, Throttled
 from sync.mailchimp.transport import RetryPolicy
 from sync.service import SyncService
 from tests.support.fake_mailchimp import KEY, client_of, constant_answer
@@ -270,6 +270,16 @@ class TestAKeyRevokedHalfWay:
         assert (await status_of(site, service))["stopped"] == ""
         assert [site.at_mailchimp(one) for one in (ADA, BOB)] == ["subscribed", "subscribed"]
         assert (await status_of(site, service))["in_sync"]
+
+    async def test_a_key_without_a_data_centre_is_told_in_whole_sentences(
+        self, service: SyncService, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        async def no_client(run: object) -> str:
+            raise InvalidApiKey
+
+        monkeypatch.setattr("sync.runs.engine._run_stages", no_client)
+        with pytest.raises(MailchimpFailed, match=r"from given API key\. Store a key that works"):
+            await service.fetch_and_reconcile()
 
     async def test_a_batch_in_flight_is_settled_with_the_new_key(self, site: Site, service: SyncService) -> None:
         site.emulator.configure(auto_batches=False)

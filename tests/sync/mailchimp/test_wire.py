@@ -235,6 +235,33 @@ def test_a_body_comes_back_from_the_wire_as_it_was(body: dict[str, Any]) -> None
     assert wire.body_from_wire(sent) == body
 
 
+@pytest.mark.parametrize(
+    ("value", "count"),
+    [(40, 40), ("40", 40), (" 040\n", 40), (0, 0), ("0", 0), (2**40, wire.MAX_COUNT), ("9" * 18, wire.MAX_COUNT)]
+    + [(odd, None) for odd in (None, True, -1, "-1", "", "4 0", "4e1", 1.5, "٤٠", "9" * 5000, [], {})],
+)
+def test_what_counts_as_a_number(value: Any, count: int | None) -> None:
+    assert wire.find_count(value) == count
+    assert wire.as_count(value) == (count or 0)
+
+
+@pytest.mark.parametrize("given", [True, "true", " TRUE", "1", 1])
+@pytest.mark.parametrize("withheld", [False, "false", "0", 0, None, "", "maybe", [], 2])
+def test_interests_and_permissions_may_be_written_as_text_or_as_numbers(given: Any, withheld: Any) -> None:
+    listed = [
+        {"marketing_permission_id": name, "text": "Mail", "enabled": held}
+        for name, held in (("p", given), (7, withheld))
+    ]
+    read = wire.read_member({"interests": {"a": given, "b": withheld}, "marketing_permissions": listed})
+    assert read["interests"] == {"a": True, "b": False, "permission:p": True, "permission:7": False}
+    assert BatchWebhook.from_wire({"id": "x", "enabled": given}).enabled
+    assert not BatchWebhook.from_wire({"id": "x", "enabled": withheld}).enabled
+
+
+def test_ids_of_a_member_may_be_numbers() -> None:
+    assert wire.read_member({"id": 12, "contact_id": 34}) == {"id": "12", "contact_id": "34"}
+
+
 def test_the_permissions_of_a_member_are_among_its_interests_too() -> None:
     named = [{"marketing_permission_id": "a1", "text": "Email", "enabled": True}]
     named += [{"marketing_permission_id": "b2", "text": "Post", "enabled": False}]

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,31 @@ async def test_updates_go_out_and_their_results_come_back(site: Site) -> None:
     assert [site.at_mailchimp(one) for one in (ADA, CY, FAKE)] == ["subscribed", "pending", None]
     assert load_data((await site.row(ADA)).civicrm_data)["tags"] == {"A": True}
     assert {one.completed for one in await site.updates()} == {1}
+
+
+@pytest.mark.parametrize(
+    ("who", "what", "status"),
+    [
+        pytest.param("admin", "archive", "archived", id="archived"),
+        pytest.param("admin", "delete_permanently", None, id="deleted for good"),
+        pytest.param("person", "hard_bounce", "cleaned", id="cleaned"),
+        pytest.param("person", "unsubscribe", "unsubscribed", id="unsubscribed"),
+    ],
+)
+async def test_who_leaves_mailchimp_before_the_results_of_their_batch_are_read_stays_as_they_are(
+    site: Site, who: str, what: str, status: str | None
+) -> None:
+    site.emulator.configure(auto_batches=False)
+    contact_id = await site.person(ADA, at=datetime.now(UTC) - timedelta(hours=1))
+    await site.run()
+    site.emulator.run_batches()
+    site.emulator.advance(5)
+    getattr(site.emulator, who)(what, ADA)
+    await site.run()
+    await site.settle_with_batches()
+    await site.sync(since="ever")
+    assert (site.at_mailchimp(ADA), await site.standing(contact_id)) == (status, "Removed")
+    assert {row.sync_status for row in await site.rows()} == {"ok"}
 
 
 async def test_results_again_leave_the_same_rows(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sync.mailchimp.errors import MailchimpError, Refused, Throttled
 from sync.mailchimp.wire import subscriber_hash
 from sync.model import MemberOperation
 from sync.outbox.cancel import REASON, abort_sync
+from sync.outbox.pending_batches import record_sending, unconfirmed_batches
 from sync.outbox.submit import submit_pending
 from sync.outbox.watcher import Watcher
 from sync.store.members.member_codec import decode
@@ -181,6 +183,109 @@ async def test_a_process_killed_before_the_post_leaves_a_batch_that_the_next_one
     await site.settle_with_batches()
     assert site.at_mailchimp(ADA) == "subscribed"
     assert len(await site.batches()) == 1
+
+
+class Killed(BaseException):
+    """The end of a process, as far as its rows show."""
+
+
+FIRST_SENT = [
+    pytest.param(timedelta(minutes=1), id="sent a minute ago"),
+    pytest.param(timedelta(minutes=10), id="sent ten minutes ago"),
+    pytest.param(timedelta(minutes=20), id="sent longer ago than a batch is looked for"),
+    pytest.param(timedelta(days=1), id="sent yesterday"),
+    pytest.param(timedelta(hours=-1), id="sent an hour from now: the clock was ahead, and was set right"),
+]
+
+
+async def lose_answer(site: Site, sent: timedelta) -> None:
+    """Leave the batch rows as a process does that was killed before it had an answer, *sent* ago."""
+    submitted_at = site.store.clock.write(datetime.now(UTC) - sent)
+    forget = change(batch).values(status="submitting", mailchimp_batch_id=None, submitted_at=submitted_at)
+    await site.store.write(lambda conn: conn.execute(forget) and None)
+    await site.clients.close()  # the next process has not heard from Mailchimp yet
+
+
+async def lose_batch(site: Site, sent: timedelta) -> None:
+    """A batch row whose batch did not reach Mailchimp, as `lose_answer` leaves it."""
+    await site.owe_subscribing(ADA)
+    await site.submit()
+    site.emulator.world.default_account.batches.clear()
+    await lose_answer(site, sent)
+
+
+@pytest.mark.parametrize("sent", FIRST_SENT)
+async def test_a_batch_that_is_sent_again_is_found_when_that_answer_is_lost_too(site: Site, sent: timedelta) -> None:
+    await lose_batch(site, sent)
+    site.emulator.add_fault("reset_after", method="POST", path="/batches$", count=1)
+    await site.settle_with_batches()
+    assert len(site.emulator.world.default_account.batches) == 1
+    assert site.at_mailchimp(ADA) == "subscribed"
+
+
+@pytest.mark.parametrize("sent", FIRST_SENT)
+async def test_a_batch_that_is_sent_again_by_a_process_then_killed_is_found(site: Site, sent: timedelta) -> None:
+    await lose_batch(site, sent)
+    client = site.client
+    submit = client.submit_batch
+
+    async def and_be_killed(operations: Any, **more: Any) -> Any:
+        await submit(operations, **more)
+        raise Killed
+
+    client.submit_batch = and_be_killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        await site.submit()
+    await site.clients.close()
+    await site.settle_with_batches()
+    assert len(site.emulator.world.default_account.batches) == 1
+    assert site.at_mailchimp(ADA) == "subscribed"
+
+
+@pytest.mark.parametrize("sent", FIRST_SENT)
+async def test_a_process_killed_before_it_sends_again_leaves_a_batch_that_is_sent_once(
+    site: Site, sent: timedelta
+) -> None:
+    await lose_batch(site, sent)
+    audience = await site.audience()
+    async with hold_lease(site.ctx, site.list_id) as mine:
+        assert mine is not None
+        [pending] = await site.store.read(unconfirmed_batches, site.list_id, audience.clock)
+        await site.store.write(record_sending, mine, pending, audience.clock)
+    await site.settle_with_batches()
+    assert len(site.emulator.world.default_account.batches) == 1
+    assert site.at_mailchimp(ADA) == "subscribed"
+
+
+async def test_whoever_lost_the_lease_neither_dates_a_batch_anew_nor_sends_it(site: Site) -> None:
+    await lose_batch(site, timedelta(days=1))
+    [before] = await site.batches()
+    posted = site.posted_batches()
+    find = site.client.iter_batches
+
+    async def slow() -> AsyncIterator[Any]:
+        async for one in find():
+            yield one
+        await site.store.write(leases.revoke, site.list_id)
+
+    site.client.iter_batches = slow  # type: ignore[method-assign, assignment]
+    with pytest.raises(LeaseLost):
+        await site.submit()
+    assert await site.batches() == [before]
+    assert site.posted_batches() == posted
+
+
+@pytest.mark.parametrize("seconds", [-7200, -600, 600, 7200])
+async def test_a_process_whose_clock_is_not_mailchimp_s_finds_what_the_killed_one_sent(
+    site: Site, seconds: int
+) -> None:
+    site.emulator.configure(clock_skew_s=seconds)
+    await site.owe_subscribing(ADA)
+    await site.submit()
+    await lose_answer(site, timedelta(0))
+    await site.settle_with_batches()
+    assert site.posted_batches() == 1
+    assert site.at_mailchimp(ADA) == "subscribed"
 
 
 async def test_another_program_s_batch_of_another_size_is_not_taken_for_ours(site: Site) -> None:

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from sync.mailchimp.wire import OperationResult
-from sync.model import MemberOperation
-from sync.outbox.verdicts import Verdict, classify, classify_fetched, is_as_wanted
+from sync.model import MemberOperation, OperationKind
+from sync.outbox.verdicts import Verdict, classify, classify_fetched, is_as_wanted, refused_fields
 
 JOIN = MemberOperation("member", "PUT", "members/abc", {"email_address": "a@example.org", "status": "subscribed"})
 ASK = MemberOperation("member", "PUT", "members/abc", {"email_address": "a@example.org", "status": "pending"})
@@ -102,3 +102,18 @@ def test_an_interest_that_did_not_stick_is_not_as_wanted() -> None:
     wanted = MemberOperation("member", "PUT", "members/abc", {"interests": {"i": True}})
     assert is_as_wanted(wanted, "subscribed", {"i": True})
     assert not is_as_wanted(wanted, "subscribed", {"i": False})
+
+
+@pytest.mark.parametrize(
+    ("named", "refused"),
+    [
+        pytest.param("JOB", ["JOB"], id="A merge check names the tag."),
+        pytest.param("merge_fields.JOB", ["JOB"], id="A check of the body names its path."),
+        pytest.param("merge_fields.HOME.zip", ["HOME"], id="And the part of an address: the address is refused."),
+        pytest.param("OTHER", [], id="A field that was not sent."),
+    ],
+)
+def test_the_fields_that_mailchimp_refused(named: str, refused: list[str]) -> None:
+    body = {"merge_fields": {"JOB": "x", "HOME": {"zip": 1}}}
+    sent = MemberOperation(OperationKind.FIELDS, "PATCH", "members/abc", body)
+    assert refused_fields(sent, {"errors": [{"field": named, "message": "no"}]}) == refused

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sync.audience import CIVICRM, MAILCHIMP, Privacy
-from sync.model import RECEIVES_MAIL, MemberOperation
+from sync.model import RECEIVES_MAIL, MemberOperation, OpenUpdate
 from sync.reconcile.decide import (
     LONG_AGO,
     Decision,
@@ -138,6 +138,22 @@ def test_a_newcomer_is_sent_with_names_and_the_interests_that_civicrm_has() -> N
         "merge_fields": {"FNAME": "Ada", "LNAME": "Byron"},
         "interests": {"i1": True},
     }
+
+
+def test_a_newcomer_without_a_name_empties_none_of_somebody_who_signs_up_meanwhile() -> None:
+    body = {"email_address": ADA, "status_if_new": "subscribed", "status": "subscribed"}
+    nameless = Person("", " ", emails=1, best_email=ADA)
+    assert wanted_body(plan(a_row(added(), None, person=nameless), an_audience())) == body
+    half = replace(nameless, last_name="Byron")
+    assert wanted_body(plan(a_row(added(), None, person=half), an_audience())) == {
+        **body,
+        "merge_fields": {"LNAME": "Byron"},
+    }
+
+
+def test_a_newcomer_is_sent_without_names_where_the_connection_sends_none() -> None:
+    found = plan(a_row(added(), None), an_audience(sends_names=False))
+    assert wanted_body(found) == {"email_address": ADA, "status_if_new": "subscribed", "status": "subscribed"}
 
 
 def test_a_member_is_written_to_by_the_id_it_was_listed_with_and_keeps_its_names() -> None:
@@ -363,6 +379,24 @@ def test_an_update_in_flight_that_is_wrong_by_now_is_followed_by_the_right_one(
     assert wanted_body(plan(a_row(group, of_member, open=owed), an_audience()))["status"] == status
 
 
+@pytest.mark.parametrize("group", [added(), removed(BEFORE), removed(AFTER)])
+@pytest.mark.parametrize("status", ["archived", "cleaned"])
+@pytest.mark.parametrize("asked", ["subscribed", "pending"])
+def test_an_archived_or_cleaned_member_is_not_made_an_unsubscribed_one_by_what_is_in_flight(
+    group: Standing, status: str, asked: str
+) -> None:
+    owed = (in_flight({"email_address": ADA, "status": asked}),)
+    found = plan(a_row(group, member(status, AFTER), open=owed), an_audience())
+    if status == "cleaned":
+        assert found.operation is None
+    elif asked == "pending":
+        assert wanted_body(found)["status"] == "unsubscribed"  # Mailchimp archives nobody who has not confirmed
+    else:
+        assert found.operation is not None
+        assert (found.operation.method, found.operation.path_tail) == ("DELETE", f"members/{HASH}")
+    assert "By the setting" not in found.reason
+
+
 def test_a_newcomer_who_left_while_being_subscribed_is_unsubscribed_at_the_address_that_went_to() -> None:
     names = {"FNAME": "Ada", "LNAME": "Byron"}
     owed = (in_flight({"email_address": ADA, "status": "subscribed", "merge_fields": names}),)
@@ -407,16 +441,30 @@ def test_a_member_whose_address_the_contact_gave_up_is_moved_to_the_best_one() -
     assert found.sync_status == "todo"
 
 
-def test_where_the_best_address_is_a_member_already_the_old_one_is_archived() -> None:
-    found = plan_address(a_row(added(), member("subscribed"), person=replace(MOVED, best_is_taken=True)), an_audience())
+TAKEN = replace(MOVED, best_is_taken=True)
+
+
+def test_where_the_best_address_is_a_member_already_the_old_one_is_archived_and_nobody_has_changed_their_mind() -> None:
+    found = plan_address(a_row(added(), member("subscribed"), person=TAKEN), an_audience())
     assert found is not None
-    assert found.operation == MemberOperation("archive", "DELETE", f"members/{HASH}", {}, NOON)
+    assert found.operation == MemberOperation("archive", "DELETE", f"members/{HASH}", {}, LONG_AGO)
 
 
 def test_nobody_pending_is_archived_because_mailchimp_refuses_it() -> None:
-    found = plan_address(a_row(added(), member("pending"), person=replace(MOVED, best_is_taken=True)), an_audience())
+    found = plan_address(a_row(added(), member("pending"), person=TAKEN), an_audience())
     assert found is not None
-    assert wanted_body(found)["status"] == "unsubscribed"
+    assert found.operation is not None
+    assert (wanted_body(found)["status"], found.operation.cause) == ("unsubscribed", LONG_AGO)
+
+
+@pytest.mark.parametrize(("person", "drops"), [(TAKEN, ()), (replace(TAKEN, owns_address=True), ("member",))])
+def test_taking_them_out_waits_while_the_address_is_given_up(person: Person, drops: tuple[str, ...]) -> None:
+    moved = plan_address(a_row(added(), member("pending"), person=TAKEN), an_audience())
+    assert moved is not None
+    assert moved.operation is not None
+    waiting = (OpenUpdate(1, 1, None, moved.operation),)
+    found = plan(a_row(added(), member("pending"), person=person, open=waiting), an_audience())
+    assert (found.operation, found.drops) == (None, drops)
 
 
 NOT_MOVED: list[tuple[str, RowFacts]] = [

@@ -12,7 +12,8 @@ from civiapi.store.engine import Store, open_store
 from civiapi.store.schema.migrations import migrate
 from civiapi.store.schema.tables import contact, email, group
 from sync.audience import Audience
-from sync.reconcile.matching import Range, drop_dead_contacts, match_contacts
+from sync.reconcile.dead_contacts import drop_dead_contacts
+from sync.reconcile.matching import Range, match_contacts
 from sync.store.tables import cache
 from tests.support.databases import KINDS, a_database
 

@@ -25,7 +25,8 @@ from sync.outbox.selection import has_ready
 from sync.reconcile import categories
 from sync.reconcile.bulk import settle_plain_rows
 from sync.reconcile.categories import kind_of
-from sync.reconcile.matching import PersonQuery, Range, drop_dead_contacts
+from sync.reconcile.dead_contacts import drop_dead_contacts
+from sync.reconcile.matching import PersonQuery, Range
 from sync.reconcile.plan import Plan
 from sync.reconcile.planning import change_addresses, plan_rows, reconcile_rows
 from sync.reports.people.explain import explain

@@ -52,6 +52,8 @@ def reason(group: Any, member: Any, *, zone: str = "UTC", trust: str | None = No
         (("Added", APRIL), None, "Joined the group on 12 April 2026 and new to Mailchimp: subscribed at Mailchimp."),
         (("Added", MAY), ("unsubscribed", APRIL),
          "Joined the group on 3 May 2026, after unsubscribing at Mailchimp on 12 April: subscribed at Mailchimp."),
+        (("Added", MAY), ("archived", LONG_AGO, True),
+         "Joined the group on 3 May 2026, after being archived at Mailchimp (by the sync): subscribed at Mailchimp."),
         (("Added", MAY), ("unsubscribed", MAY),
          "Joined the group on 3 May 2026 at 09:00:00, in the same second as unsubscribing at Mailchimp (in a tie "
          "CiviCRM takes precedence): subscribed at Mailchimp."),
@@ -123,6 +125,8 @@ def test_an_update_in_flight_that_is_no_longer_right_is_reversed() -> None:
          f"The contact's address in CiviCRM is now {OLD}, no longer {ADA}: changed at Mailchimp."),
         ("subscribed", True,
          f"The contact's address in CiviCRM is now {OLD}, which is a member of its own: {ADA} is archived."),
+        ("pending", True,
+         f"The contact's address in CiviCRM is now {OLD}, which is a member of its own: {ADA} is unsubscribed."),
         ("unsubscribed", False,
          f"The contact no longer has the address {ADA}, unsubscribed at Mailchimp on 12 April 2026: the member leaves "
          "the contact."),

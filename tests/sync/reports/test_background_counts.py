@@ -1,6 +1,7 @@
 """Counts of an audience that is too large to be counted whenever somebody asks."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -91,14 +92,23 @@ async def test_whoever_asks_at_rest_has_the_numbers_of_now(site: Store) -> None:
     assert await in_group(site) == 4
 
 
-async def test_who_asks_waits_for_no_count_that_takes_long(site: Store) -> None:
+@pytest.mark.parametrize(
+    ("took_ms", "ask"),
+    [
+        pytest.param(60_000, lambda counts: counts.catch_up([AUDIENCE]), id="who asks for the status"),
+        pytest.param(60_001, lambda counts: counts.after_run(AUDIENCE, seconds=600), id="a run of ten times as long"),
+    ],
+)
+async def test_nobody_waits_for_a_count_that_takes_longer_than_they_would(
+    site: Store, took_ms: int, ask: Callable[[BackgroundCounts], Awaitable[None]]
+) -> None:
     await counted(site)
-    await site.write(lambda conn: conn.execute(tables.balance.update().values(took_ms=60_000)) and None)
+    await site.write(lambda conn: conn.execute(tables.balance.update().values(took_ms=took_ms)) and None)
     await leave(site, 101)
     stored = asyncio.Event()
     counts = BackgroundCounts(stores_later(site, stored))
     async with asyncio.timeout(20):
-        await counts.catch_up([AUDIENCE])
+        await ask(counts)
     assert await in_group(site) == 5
     stored.set()
     await counts.finish()

@@ -14,7 +14,7 @@ NOON = datetime(2026, 1, 9, 12, tzinfo=UTC)
 CLOCK = site_clock("Europe/London")
 WELL: dict[str, Any] = {
     "stopped": "", "crashed": False, "brake": False, "waiting": "", "interests_gone": [],
-    "merge_fields_gone": [], "refused_for_now": False,
+    "merge_fields_gone": [], "merge_sources_gone": [], "refused_for_now": False,
     "webhooks": {"ok": True, "why": "", "asked": "2026-01-09 11:00:00"}, "late": "",
     "lastSyncTimeHuman": "11:00:00 09 Jan 2026", "stats": {"mailchimp_updates_pending": 0},
 }  # fmt: skip
@@ -30,6 +30,7 @@ TROUBLES: list[tuple[Health, dict[str, Any], str]] = [
     ),
     (Health.NEEDS_YOU, {"interests_gone": {"i1": "Topics: Pets"}}, "Topics: Pets"),
     (Health.NEEDS_YOU, {"merge_fields_gone": ["BIRTH"]}, "are gone at Mailchimp: BIRTH"),
+    (Health.NEEDS_YOU, {"merge_sources_gone": {"CODE": "custom:2"}}, "nothing is sent for them: CODE (custom:2)."),
     (Health.RUNNING, {"is_running": True}, "A sync is running."),
     (Health.LATE, {"late": "The last one was yesterday."}, "The last one was yesterday."),
     (Health.RUNNING, {"stats": {"mailchimp_updates_pending": 3}}, "3 updates"),

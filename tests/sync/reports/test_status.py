@@ -125,6 +125,7 @@ async def test_a_list_never_synced_has_every_key(site: Store) -> None:
         "one_way": False,
         "data": {"names": True, "merge_fields": 0, "last": ""},
         "merge_fields_gone": [],
+        "merge_sources_gone": [],
         "campaigns": False,
         "webhooks": {"ok": False, "why": NO_ADDRESS, "asked": ""},
         "health": {"state": "needs you", "why": WAITING},

@@ -16,7 +16,7 @@ from civiapi.api.dispatch import Api
 from entities.site.job_runner import run_job
 from sync.connections.config import read_config, write_config
 from sync.emulator.model.records import Interest, InterestCategory
-from sync.errors import SyncBraked
+from sync.errors import SyncBraked, SyncError
 from sync.runs import impact
 from sync.runs.stages import reconcile_and_submit
 from sync.store.runs import checkpoints
@@ -275,7 +275,7 @@ async def test_a_confirmed_sync_that_is_killed_goes_on_without_asking_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(reconcile_and_submit, "reconcile_rows", killed)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(SyncError, match="unexpected error"):
             await site.run(confirm=True)
     checkpoint = await site.store.read(checkpoints.load, site.list_id)
     assert (checkpoint.stage, checkpoint.parameters and checkpoint.parameters.confirmed) == (

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy import update as change
 
 from civiapi.store import leases
+from civiapi.store.errors import ConstraintBroken
 from civiapi.store.schema.tables import group, lease
 from sync.errors import MailchimpFailed, SyncError
 from sync.leases import hold_lease
@@ -21,7 +24,7 @@ from sync.store.runs import checkpoints
 from sync.store.runs.checkpoints import STAGES
 from sync.store.tables import run_log
 from sync.store.tables import status as status_table
-from tests.support.databases import database_at
+from tests.support.databases import chosen, database_at, raw_sqlite, sql
 from tests.support.linked_site import GROUP, Site, a_site
 
 
@@ -64,6 +67,55 @@ async def test_it_stops_before_the_stage_it_is_told_and_goes_on_from_there(site:
     assert (await site.status())["locks"]["fetchAndReconcile"] == stage
     assert messages(await site.status())[-1] == f"Stopped as requested at step {stage}"
     assert (await site.run(since="ever")).outcome == "finished"
+
+
+async def test_a_group_that_is_deleted_while_a_run_is_under_way_ends_it_with_a_reason(
+    site: Site, tmp_path: Path
+) -> None:
+    """It ended as "failed" without one, and audiences after it did not have their turn."""
+    path = tmp_path / "site.sqlite"
+
+    def delete_group(stage: str, *_: object) -> None:
+        statement = f"DELETE FROM civicrm_group WHERE id = {GROUP}"
+        if stage == "readyToCheckForGroupChanges" and chosen() == "sqlite":
+            with closing(raw_sqlite(path)) as conn, conn:
+                conn.execute(statement)
+        elif stage == "readyToCheckForGroupChanges":
+            sql(statement, database=database_at(path).rpartition("/")[2])
+
+    site.ctx = replace(site.ctx, on_stage=delete_group)
+    with pytest.raises(SyncError, match="stopped at readyToReconcileQueue: a group or contact was deleted meanwhile"):
+        await site.run(since="ever")
+    [entry] = await run_log_of(site)
+    assert (entry.outcome, "deleted meanwhile" in entry.error) == ("failed", True)
+    with pytest.raises(SyncError, match=f"linked with group {GROUP}, which does not exist"):
+        await site.run()
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        (ConstraintBroken("constraint violation"), "constraint violation"),
+        (ConstraintBroken("constraint violation", "civicrm_note"), "constraint violation in the table civicrm_note"),
+        (KeyError("a@example.org"), r"an unexpected error \(KeyError\), of which the server's log has more"),
+    ],
+)
+async def test_a_fault_in_one_audience_ends_its_run_with_a_reason_and_no_other(
+    site: Site, fault: Exception, reason: str
+) -> None:
+    """It left the engine as it was, and no audience after it had its turn, night after night."""
+
+    def fail(stage: str, *_: object) -> None:
+        if stage == "readyToFetch":
+            raise fault
+
+    site.ctx = replace(site.ctx, on_stage=fail)
+    with pytest.raises(SyncError, match=f"stopped at readyToFixContactIds: {reason}. The next run continues there"):
+        await site.run(since="ever")
+    [entry] = await run_log_of(site)
+    assert (entry.outcome, "stopped at" in entry.error, "a@example.org" in entry.error) == ("failed", True, False)
+    site.ctx = replace(site.ctx, on_stage=None)
+    assert (await site.run()).outcome == "finished"
 
 
 async def test_the_data_stage_is_skipped_unless_data_is_asked_for(site: Site) -> None:

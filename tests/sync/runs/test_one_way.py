@@ -101,6 +101,21 @@ async def test_who_leaves_is_unsubscribed_and_subscribed_again_when_they_are_bac
     assert statuses(site, ADA, BEA) == ["subscribed", "subscribed"]
 
 
+async def test_who_is_back_while_mailchimp_is_unsubscribing_them_is_subscribed_however_late(site: Site) -> None:
+    [ada] = await people(site, ADA)
+    await search_finds(site, ada, ago=timedelta(minutes=9))
+    await sync(site)
+    site.emulator.configure(auto_batches=False)
+    await search_finds(site, ago=timedelta(minutes=6))
+    await site.run()
+    await search_finds(site, ada, ago=timedelta(minutes=3))
+    await site.run()
+    site.emulator.run_batches()
+    await site.age()
+    await site.settle_with_batches()
+    assert statuses(site, ADA) == ["subscribed"]
+
+
 async def test_who_unsubscribed_is_never_subscribed_again_even_when_they_left_and_came_back(site: Site) -> None:
     ada, bea = await people(site, ADA, BEA)
     await search_finds(site, ada, bea, ago=timedelta(minutes=9))
@@ -124,6 +139,22 @@ async def test_who_unsubscribed_is_not_subscribed_at_an_address_they_have_since(
         await search_finds(site, *found)
         await sync(site, since="ever", confirm=True)
         assert statuses(site, ADA, BEA) == ["unsubscribed", None], found
+
+
+@pytest.mark.parametrize("after", [[BEA, ADA, CY], [BEA, CY, ADA], [BEA, CY, "dee@example.org"]])
+async def test_who_takes_over_the_address_of_a_member_is_subscribed_at_it(site: Site, after: list[str]) -> None:
+    contacts = await people(site, ADA, BEA, CY)
+    await search_finds(site, *contacts, ago=timedelta(minutes=9))
+    await sync(site)
+    for contact_id, address in zip(contacts, after, strict=True):
+        moved = update(email).where(email.c.contact_id == contact_id).values(email=address)
+        await site.store.write(lambda conn, moved=moved: conn.execute(moved) and None)
+    for _ in range(2):  # the first takes the old addresses out of the audience, where the new ones are members
+        await search_finds(site, *contacts)
+        await sync(site, since="ever")
+    assert set(statuses(site, *after)) == {"subscribed"}
+    owners = [(await site.row(one)).civicrm_contact_id for one in after]
+    assert owners == contacts
 
 
 async def test_who_has_the_address_of_somebody_who_unsubscribed_meets_their_member(site: Site) -> None:
@@ -164,10 +195,14 @@ async def test_a_member_who_was_never_in_the_smart_group_stays(site: Site) -> No
     assert shown["one_way"]["missing"] == ""
 
 
-async def test_who_leaves_is_archived_where_the_connection_says_so(site: Site) -> None:
+async def archive_leavers(site: Site) -> None:
     raw = deepcopy(dict((await site.store.read(read_config)).raw))
     raw["lists"][site.list_id]["oneWayLeavers"] = "archive"
     await site.store.write(update_config, raw)
+
+
+async def test_who_leaves_is_archived_where_the_connection_says_so(site: Site) -> None:
+    await archive_leavers(site)
     [ada] = await people(site, ADA)
     await search_finds(site, ada, ago=timedelta(minutes=9))
     await sync(site)
@@ -177,6 +212,23 @@ async def test_who_leaves_is_archived_where_the_connection_says_so(site: Site) -
     await search_finds(site, ada, ago=timedelta(minutes=3))
     await sync(site)
     assert statuses(site, ADA) == ["subscribed"]
+
+
+async def test_who_unsubscribes_before_we_archive_them_is_not_subscribed_again_when_they_are_back(site: Site) -> None:
+    await archive_leavers(site)
+    [ada] = await people(site, ADA)
+    await search_finds(site, ada, ago=timedelta(minutes=9))
+    await sync(site)
+    site.emulator.configure(auto_batches=False)
+    await search_finds(site, ago=timedelta(minutes=6))
+    await site.run()
+    site.emulator.advance(5)
+    site.emulator.person("unsubscribe", ADA)
+    await site.run(since="ever")
+    await site.settle_with_batches()
+    await search_finds(site, ada, ago=timedelta(minutes=3))
+    await sync(site)
+    assert statuses(site, ADA) == ["archived"]
 
 
 @pytest.mark.parametrize(

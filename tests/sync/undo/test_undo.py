@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, delete, insert, select
 from sqlalchemy import update as change
 
 from civiapi.store import leases
-from civiapi.store.schema.tables import contact, email, group, group_contact, note
+from civiapi.store.schema.tables import contact, email, entity_tag, group, group_contact, note
 from sync.connections.config import read_config
 from sync.connections.config_update import update_config
 from sync.errors import SyncError
@@ -23,6 +23,7 @@ from sync.store.tables import cache, hold, run_change, run_log
 from sync.undo.engine import Undone, preview_undo, undo_run
 from tests.support.databases import database_at
 from tests.support.linked_site import TREES_GROUP, Site, a_site, link
+from tests.support.merge_fields import a_merge_field, merges, run_sql, use_rules
 from tests.support.small_changes import give_tag
 
 LATER = (datetime.now(UTC) + timedelta(days=1)).strftime("%Y-%m-%d %H:%M:%S")
@@ -140,29 +141,72 @@ async def data_of(site: Site, address: str) -> tuple[str, list[str]]:
     return str(member.merges.get("FNAME")), sorted(names[tag] for tag in member.tags or ())
 
 
-async def test_names_and_tags_are_set_back_until_civicrm_has_others(site: Site) -> None:
+async def test_a_merge_field_that_was_set_back_stays_so_while_its_source_is_gone_and_after(site: Site) -> None:
+    a_merge_field(site, "X")
+    site.joined("grace@example.org", merge_fields={"FNAME": "Grace", "LNAME": "Hopper", "X": "Mine"})
+    await site.person("grace@example.org", first_name="Grace", last_name="Hopper")
+    await run_sql(site, "INSERT INTO civicrm_tag (id, name, label) VALUES (77, 'VIP', 'VIP')")
+    await use_rules(site, X="tag:77")
+    await site.sync(with_data=True)
+    assert merges(site, "grace@example.org") == {"X": "No"}
+    await undo(site, await last_run(site))
+    await run_sql(site, "DELETE FROM civicrm_tag WHERE id = 77")
+    await site.sync(since="ever", with_data=True)
+    await run_sql(site, "INSERT INTO civicrm_tag (id, name, label) VALUES (77, 'VIP', 'VIP')")
+    await site.sync(since="ever", with_data=True)
+    assert merges(site, "grace@example.org") == {"X": "Mine"}
+
+
+async def test_names_are_set_back_until_civicrm_has_others(site: Site) -> None:
     site.joined("grace@example.org", merge_fields={"FNAME": "G.", "LNAME": "Hopper"})
     grace = await site.person("grace@example.org", first_name="Grace", last_name="Hopper")
-    await give_tag(site, grace, "Donor")
     await site.sync(with_data=True)
-    assert await data_of(site, "grace@example.org") == ("Grace", ["CiviCRM: Donor"])
+    assert await data_of(site, "grace@example.org") == ("Grace", [])
     run_id = await last_run(site)
-    assert {kind for kind, _ in await changes(site, run_id)} == {"names", "tags"}
+    assert {kind for kind, _ in await changes(site, run_id)} == {"names"}
     done = await undo(site, run_id)
-    assert done.counts == {"data_back": 2}
+    assert done.counts == {"data_back": 1}
     for since in (None, "ever"):
         assert await data_of(site, "grace@example.org") == ("G.", [])
         await site.sync(since=since, with_data=True)
     assert await data_of(site, "grace@example.org") == ("G.", [])
-    await give_tag(site, grace, "Volunteer")
     named = change(contact).where(contact.c.id == grace).values(first_name="Amazing Grace", modified_date=LATER)
     await site.store.write(lambda conn: conn.execute(named) and None)
     await site.sync(since="ever", with_data=True)
-    assert await data_of(site, "grace@example.org") == ("Amazing Grace", ["CiviCRM: Volunteer"])
+    assert await data_of(site, "grace@example.org") == ("Amazing Grace", [])
     named = change(contact).where(contact.c.id == grace).values(first_name="Grace")
     await site.store.write(lambda conn: conn.execute(named) and None)
     await site.sync(since="ever", with_data=True)
     assert (await data_of(site, "grace@example.org"))[0] == "Grace", "it was another name meanwhile"
+
+
+async def test_tags_that_a_run_took_off_are_added_until_civicrm_has_others(site: Site) -> None:
+    site.joined("grace@example.org")
+    grace = await site.person("grace@example.org")
+    await give_tag(site, grace, "Donor")
+    await site.sync(with_data=True)
+    given = entity_tag.c.entity_id == grace
+    await site.store.write(lambda conn: conn.execute(delete(entity_tag).where(given)) and None)
+    await site.sync(since="ever", with_data=True)
+    assert (await data_of(site, "grace@example.org"))[1] == []
+    assert (await undo(site)).counts == {"data_back": 1}
+    for since in (None, "ever"):
+        assert (await data_of(site, "grace@example.org"))[1] == ["CiviCRM: Donor"]
+        await site.sync(since=since, with_data=True)
+    await give_tag(site, grace, "Volunteer")
+    await site.sync(since="ever", with_data=True)
+    assert (await data_of(site, "grace@example.org"))[1] == ["CiviCRM: Donor", "CiviCRM: Volunteer"]
+
+
+async def test_tags_that_a_run_added_stay_as_the_member_may_have_had_them_before(site: Site) -> None:
+    site.joined("grace@example.org", tags=["CiviCRM: Donor"])
+    grace = await site.person("grace@example.org")
+    await give_tag(site, grace, "Donor")
+    await site.sync(with_data=True)
+    [plan] = [one for one in await site.plan_undo(await last_run(site)) if "tags" in one.reason]
+    assert (plan.kind, "is not known" in plan.reason) == ("left", True)
+    await undo(site)
+    assert (await data_of(site, "grace@example.org"))[1] == ["CiviCRM: Donor"]
 
 
 async def test_who_changed_since_is_left_with_a_reason(site: Site) -> None:

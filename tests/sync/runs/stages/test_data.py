@@ -92,6 +92,20 @@ async def test_tags_are_sent_once_removed_when_gone_and_nobody_elses_touched(sit
     assert tags_at_mailchimp(site) == {"Theirs"}
 
 
+async def test_a_tag_that_is_renamed_in_another_case_stays_at_mailchimp_until_it_is_taken_off(site: Site) -> None:
+    contact_id = await site.person("ada@example.org", at=BEFORE)
+    site.joined("ada@example.org")
+    await give_tag(site, contact_id, "volunteer")
+    await sync_by_hand(site, since="ever", with_data=True)
+    await site.store.write(lambda conn: conn.execute(change(tag).values(name="VOLUNTEER")).rowcount)
+    for since in (None, "ever"):
+        await sync_by_hand(site, since=since, with_data=True)
+        assert tags_at_mailchimp(site) == {"CiviCRM: volunteer"}
+    await site.store.write(lambda conn: conn.execute(delete(entity_tag)).rowcount)
+    await sync_by_hand(site, with_data=True)
+    assert tags_at_mailchimp(site) == set()
+
+
 async def test_a_tag_that_the_extension_sent_is_taken_off_when_it_is_gone_in_civicrm(site: Site) -> None:
     contact_id = await site.person("ada@example.org", at=BEFORE)
     site.joined("ada@example.org", tags=["Theirs", "CiviCRM: Volunteer", "CiviCRM: Donor"])

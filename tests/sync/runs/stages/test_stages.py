@@ -3,20 +3,23 @@
 from datetime import timedelta
 
 import pytest
+from sqlalchemy import ColumnElement, Table
+from sqlalchemy import update as change
 from time_machine import Traveller
 
-from civiapi.store.schema.tables import email
+from civiapi.store.schema.tables import contact, email
 from sync.reconcile.requeue import include_contacts
 from sync.store.members.blobs import load_data
 from sync.store.members.member_codec import decode
 from sync.store.runs import checkpoints
-from tests.support.linked_site import Site
+from tests.support.linked_site import TREES_GROUP, Site
 from tests.support.small_changes import (
     add_address,
     drop_address,
     replace_address,
     touch,
     trash,
+    with_trees,
 )
 from tests.sync.runs.stages.by_hand import BEFORE, LATER, NOON, stop_before, sync_by_hand
 
@@ -321,4 +324,169 @@ async def test_someone_restored_from_the_trash_gets_a_row_again(site: Site) -> N
     assert await site.rows() == []
     await trash(site, contact_id, is_deleted=0)
     await sync_by_hand(site)
+    assert site.at_mailchimp("ada@example.org") == "subscribed"
+
+
+@pytest.mark.parametrize(
+    ("stage", "minutes"),
+    [("readyToCheckForGroupChanges", 0), ("readyToReconcileQueue", 0), ("readyToSubmitUpdates", 60)],
+)
+async def test_a_contact_that_goes_to_the_trash_while_a_run_is_stopped_is_not_subscribed(
+    site: Site, clock: Traveller, stage: str, minutes: int
+) -> None:
+    """It was: the member then had no contact, so that the next sync made another one in place of it."""
+    contact_id = await site.person("ada@example.org")
+    await stop_before(site, stage)
+    clock.shift(minutes * 60)
+    await trash(site, contact_id)
+    await sync_by_hand(site)
+    assert site.at_mailchimp("ada@example.org") is None
+    await sync_by_hand(site)
+    assert (await site.contacts(), site.at_mailchimp("ada@example.org")) == ([], None)
+
+
+@pytest.mark.parametrize("change", ["opts out", "leaves", "is on hold"])
+async def test_who_is_not_to_be_subscribed_any_more_when_a_stopped_run_goes_on_long_after_is_not(
+    site: Site, clock: Traveller, change: str
+) -> None:
+    contact_id = await site.person("ada@example.org")
+    await site.person("bob@example.org")
+    await stop_before(site, "readyToSubmitUpdates")
+    clock.shift(3600)
+    if change == "opts out":
+        await set_column(site, contact, contact.c.id == contact_id, is_opt_out=1)
+    elif change == "is on hold":
+        await set_column(site, email, email.c.contact_id == contact_id, on_hold=1)
+    else:
+        await site.set_group(contact_id, "Removed")
+    await touch(site, contact_id)
+    await sync_by_hand(site)
+    await sync_by_hand(site)
+    assert (site.at_mailchimp("ada@example.org"), site.at_mailchimp("bob@example.org")) == (None, "subscribed")
+    assert [one.sync_status for one in await site.rows() if one.civicrm_contact_id == contact_id] == [
+        "ok" if change == "leaves" else "fail"
+    ]
+
+
+async def set_column(site: Site, table: Table, which: ColumnElement[bool], **values: int) -> None:
+    await site.store.write(lambda conn: conn.execute(change(table).where(which).values(**values)).rowcount)
+
+
+# ── An address that changes while an update is in flight ────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("seen", ["before it is carried out", "before its results are read"])
+async def test_a_newcomer_whose_address_changes_while_it_is_being_subscribed_stays_one_person(
+    site: Site, clock: Traveller, seen: str
+) -> None:
+    """Both addresses were subscribed, and a second contact was made for the old one."""
+    contact_id = await site.person("ada@example.org")
+    await site.run(since="ever")
+    await replace_address(site, contact_id, "byron@example.org")
+    clock.shift(60)
+    if seen == "before its results are read":
+        site.emulator.run_batches()
+    await site.run()
+    for _ in range(3):
+        clock.shift(60)
+        await sync_by_hand(site)
+    assert (site.at_mailchimp("ada@example.org"), site.at_mailchimp("byron@example.org")) == (None, "subscribed")
+    [row] = await site.rows()
+    assert (row.civicrm_contact_id, row.sync_status) == (contact_id, "ok")
+    assert [one.id for one in await site.contacts()] == [contact_id]
+
+
+async def test_a_newcomer_with_a_second_address_who_chooses_an_interest_while_being_subscribed_gets_it(
+    site: Site, clock: Traveller
+) -> None:
+    """The second subscribing was dropped with the interest in it, and no later sync looked for that."""
+    trees = await with_trees(site)
+    contact_id = await site.person("ada@example.org")
+    await site.run(since="ever")
+    await add_address(site, contact_id, "byron@example.org")
+    await set_column(site, email, email.c.email == "byron@example.org", is_bulkmail=1)
+    await site.set_group(contact_id, "Added", group_id=TREES_GROUP)
+    for _ in range(3):
+        clock.shift(3 * 3600)
+        await site.run()
+    await sync_by_hand(site)
+    await sync_by_hand(site)
+    found = site.emulator.member("ada@example.org")
+    assert found is not None
+    assert (found.status, found.interests) == ("subscribed", {trees})
+    assert site.at_mailchimp("byron@example.org") is None
+
+
+async def test_a_newcomer_whose_first_address_is_refused_is_subscribed_under_the_corrected_one(
+    site: Site, clock: Traveller
+) -> None:
+    site.emulator.configure(reject_domains=["example.og"])
+    contact_id = await site.person("ada@example.og")
+    await site.run(since="ever")
+    await replace_address(site, contact_id, "ada@example.org")
+    clock.shift(60)
+    await site.run()
+    await sync_by_hand(site)
+    assert site.at_mailchimp("ada@example.org") == "subscribed"
+    assert [one.sync_status for one in await site.rows()] == ["ok"]
+
+
+@pytest.mark.parametrize("seen", ["by its results", "by a fetch"])
+async def test_an_address_that_is_changed_back_while_it_is_being_changed_at_mailchimp_is_changed_back_there(
+    site: Site, clock: Traveller, seen: str
+) -> None:
+    """A slip of the pen: the contact was given it again, as if the member had chosen it at Mailchimp."""
+    contact_id = await site.person("ada@example.org", at=BEFORE)
+    site.joined("ada@example.org")
+    await sync_by_hand(site, since="ever")
+    clock.shift(3600)
+    await replace_address(site, contact_id, "aad@example.org")
+    await site.run()
+    site.emulator.run_batches()
+    await replace_address(site, contact_id, "ada@example.org")
+    if seen == "by its results":
+        await site.settle()
+    for _ in range(3):
+        clock.shift(60)
+        await sync_by_hand(site)
+    assert await site.addresses(contact_id) == ["ada@example.org"]
+    assert (site.at_mailchimp("aad@example.org"), site.at_mailchimp("ada@example.org")) == (None, "subscribed")
+    assert [one.sync_status for one in await site.rows()] == ["ok"]
+
+
+# ── Who asks to be forgotten ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def taken_out_and_trashed(site: Site, clock: Traveller) -> int:
+    """A contact whom both sides had, and CiviCRM has taken out of the group and put in the trash since."""
+    contact_id = await site.person("ada@example.org", at=BEFORE)
+    site.joined("ada@example.org")
+    await sync_by_hand(site, since="ever")
+    clock.shift(3600)
+    await site.set_group(contact_id, "Removed")
+    await trash(site, contact_id)
+    return contact_id
+
+
+@pytest.mark.parametrize("since", [None, "ever"])
+async def test_who_is_taken_out_of_the_group_and_then_put_in_the_trash_is_unsubscribed(
+    site: Site, clock: Traveller, since: str | None
+) -> None:
+    """The contact was replaced by a new one, which joined the group: nobody's wish."""
+    await taken_out_and_trashed(site, clock)
+    await sync_by_hand(site, since=since)
+    await sync_by_hand(site, since=since)
+    assert site.at_mailchimp("ada@example.org") == "unsubscribed"
+    assert await site.contacts() == []
+    assert [(one.civicrm_contact_id, one.sync_status) for one in await site.rows()] == [(None, "ok")]
+
+
+async def test_who_subscribes_again_after_that_gets_a_new_contact(site: Site, clock: Traveller) -> None:
+    contact_id = await taken_out_and_trashed(site, clock)
+    clock.shift(3600)
+    site.emulator.person("unsubscribe", "ada@example.org")
+    site.emulator.person("sign_up", "ada@example.org")
+    await sync_by_hand(site)
+    [made] = await site.contacts()
+    assert (made.id != contact_id, await site.standing(made.id)) == (True, "Added")
     assert site.at_mailchimp("ada@example.org") == "subscribed"
