@@ -132,8 +132,14 @@ async def test_nobody_waits_for_a_count_while_somebody_is_at_work(site: Store) -
     await counted(site)
     await leave(site, 101)
     await site.write(acquire, LIST, "somebody", 60.0, now_ms())
-    await BackgroundCounts(site).catch_up([AUDIENCE])
+    stored = asyncio.Event()
+    counts = BackgroundCounts(stores_later(site, stored))
+    async with asyncio.timeout(20):
+        await counts.catch_up([AUDIENCE])
     assert await in_group(site) == 5
+    stored.set()
+    await counts.finish()
+    assert await in_group(site) == 4, "it was begun meanwhile"
 
 
 async def test_a_small_audience_is_counted_whenever_asked(site: Store, monkeypatch: pytest.MonkeyPatch) -> None:
