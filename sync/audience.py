@@ -95,7 +95,12 @@ class Audience:
     @property
     def group_ids(self) -> tuple[int, ...]:
         """The groups that matter here: the subscription group, then the interest groups, each once."""
-        return tuple(dict.fromkeys((self.group_id, *self.interests.values())))
+        return tuple(dict.fromkeys(self.linked.values()))
+
+    @property
+    def linked(self) -> Mapping[str, int]:
+        """The linked groups by interest id; the subscription group has an empty one."""
+        return {"": self.group_id, **self.interests}
 
     def with_rules(self, rules: Mapping[str, FieldRule]) -> "Audience":
         """The same with other rules for merge fields."""

@@ -111,7 +111,7 @@ async def _run_recorded(run: Run) -> str:
     """Run the stages between opening and closing the entry in the run log; returns how it ended. Raises SyncError."""
     if await run.ctx.store.read(has_unseen_changes):
         await run.ctx.store.write(note_changes, BY_OTHERS)
-    entry = await run.ctx.store.write(open_entry, run.audience.list_id, run.request.by)
+    entry = await run.ctx.store.write(open_entry, run.audience, run.request.by)
     run.audience = replace(run.audience, run_id=entry)
     outcome, error = FAILED, None
     try:

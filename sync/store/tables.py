@@ -152,6 +152,7 @@ run_log = Table(
     Column("log", long_text()),  # JSON: the lines of the audience's log that are of this run
     Column("contact_id", row_id()),  # who asked for it
     Column("author", text_column(64)),  # what the caller is called; NULL: not known
+    Column("linked", long_text()),  # JSON: the linked groups when it began (`Audience.linked`); NULL: not known
     Index("civiapi_run_log_list", "list_id", "started_s"),
     Index("civiapi_run_log_started", "started_s"),
     **NUMBERED,

@@ -26,6 +26,7 @@ from sync.store.members.member_codec import decode
 from sync.store.members.privacy import who_objects
 from sync.store.runs.own_rows import HISTORY, note_rows
 from sync.store.runs.run_changes import RunChange, history_ids, note_changes
+from sync.store.runs.run_log import linked_then
 from sync.store.sources import read_sources, version_of
 from sync.store.sync_status import set_sync_status
 from sync.store.tables import cache, run_change
@@ -63,7 +64,7 @@ def apply_undo(
     ids = queue_many(conn, operations)
     sending = [one for one in plans if one.operation is not None and one.change.id in rows]
     done.updates = {one.change.id: update_id for one, update_id in zip(sending, ids, strict=True)}
-    _hold(conn, audience, plans, rows, operations, at)
+    _hold(conn, audience, linked_then(conn, audience, run_id), plans, rows, operations, at)
     quiet = [rows[one.change.id] for one in plans if one.kind not in ("", LEFT) and one.change.id in rows]
     set_sync_status(conn, quiet, SyncStatus.TODO, only=(SyncStatus.OK, SyncStatus.FAIL))
     note_changes(conn, audience.run_id, _record(plans, rows, done))
@@ -121,12 +122,16 @@ def _rows_of(conn: Connection, audience: Audience, plans: Sequence[UndoPlan]) ->
 def _hold(
     conn: Connection,
     audience: Audience,
+    linked: Mapping[str, int],
     plans: Sequence[UndoPlan],
     rows: Mapping[int, int],
     operations: Sequence[tuple[int, MemberOperation]],
     at: datetime,
 ) -> None:
-    """Hold what is taken back as both sides are once the updates are carried out."""
+    """Hold what is taken back as both sides are once the updates are carried out.
+
+    *linked*: the groups that were linked when the run began; another group that is linked now is not held.
+    """
     ids = sorted({rows[one.change.id] for one in plans if one.kind not in ("", LEFT) and one.change.id in rows})
     if not ids:
         return
@@ -144,7 +149,10 @@ def _hold(
         for name, inside in _fields_of(
             audience, one, row.mailchimp_status in RECEIVES_MAIL, decode(row.mailchimp_data)
         ):
-            group_id = audience.group_id if name == STATUS else audience.interests.get(name.removeprefix(INTEREST), 0)
+            interest_id = "" if name == STATUS else name.removeprefix(INTEREST)
+            group_id = audience.linked.get(interest_id, 0)
+            if linked.get(interest_id, 0) != group_id:
+                continue
             holds[row.id, name] = Hold(
                 row.id,
                 name,

@@ -169,7 +169,7 @@ async def _undo_recorded(
     ctx: SyncContext, audience: Audience, lease: Lease, run_id: int, read_at: datetime, by: Author
 ) -> Undone:
     """Undo between opening and closing an entry of the run log. Raises SyncError."""
-    entry = await ctx.store.write(_open, audience.list_id, run_id, by)
+    entry = await ctx.store.write(_open, audience, run_id, by)
     undone = Undone(entry, run_id)
     outcome, error = FAILED, None
     try:
@@ -206,8 +206,8 @@ async def _undo_all(ctx: SyncContext, audience: Audience, lease: Lease, read_at:
     await ctx.store.write(_mark_undone, audience, lease, undone.undoes)
 
 
-def _open(conn: Connection, list_id: str, run_id: int, by: Author) -> int:
-    return open_entry(conn, list_id, by, undoes=run_id)
+def _open(conn: Connection, audience: Audience, run_id: int, by: Author) -> int:
+    return open_entry(conn, audience, by, undoes=run_id)
 
 
 def _plan_some(
@@ -215,7 +215,7 @@ def _plan_some(
 ) -> tuple[Sequence[UndoPlan], int | None]:
     """The plans of the next changes, and the id after which to continue; None at the end."""
     changes = next_changes(conn, run_id, after, limit)
-    plans = [plan_undo(one) for one in read_undo_facts(conn, audience, changes)]
+    plans = [plan_undo(one) for one in read_undo_facts(conn, audience, run_id, changes)]
     return plans, changes[-1].id if len(changes) == limit else None
 
 

@@ -1,6 +1,6 @@
 """Read what an undo depends on, for many changes of a run with a few set statements. Nothing is decided or written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +17,7 @@ from sync.store.members.blobs import MERGE
 from sync.store.members.member_codec import decode, interests_of, values_of
 from sync.store.members.member_merge import NAMES
 from sync.store.members.obstacles import find_obstacles
+from sync.store.runs.run_log import linked_then
 from sync.store.sources import read_sources
 from sync.store.tables import cache, run_change, update
 from sync.store.updates import open_updates, read_update, select_updates
@@ -58,16 +59,18 @@ def count_failed(conn: Connection, run_id: int) -> int:
     return conn.execute(wanted).scalar_one()
 
 
-def read_undo_facts(conn: Connection, audience: Audience, changes: Sequence[Change]) -> list[UndoFacts]:
-    """The facts of each of these changes, in their order."""
+def read_undo_facts(conn: Connection, audience: Audience, run_id: int, changes: Sequence[Change]) -> list[UndoFacts]:
+    """The facts of each of these changes of a run, in their order."""
+    linked = frozenset(linked_then(conn, audience, run_id).values())
     changes = _with_present_rows(conn, audience, changes)
     made = [one.contact_id for one in changes if one.kind == NEW_CONTACT and one.contact_id is not None]
-    touched = find_touched(conn, audience, made, (ECHO_METHOD, UNDO_METHOD)) if made else {}
+    touched = find_touched(conn, audience, made, linked, (ECHO_METHOD, UNDO_METHOD)) if made else {}
     groups = _groups_now(conn, [one for one in changes if one.group_id is not None])
     updates = _updates_now(conn, [one.update_id for one in changes if one.update_id is not None])
     left = [one.cache_id for one in changes if one.kind == LEAVE_GROUP and one.group_id == audience.group_id]
     members = _members_now(conn, sorted({cache_id for cache_id, _ in updates.values()} | {i for i in left if i}))
-    changed = _changed_since(conn, audience, [one for one in changes if one.update_id in updates], updates)
+    sent = [one for one in changes if one.update_id in updates]
+    changed = _changed_since(conn, audience, linked, sent, updates)
     leaving = sorted({cache_id for cache_id, one in updates.values() if _unsubscribes(one.operation)})
     obstacles = find_obstacles(conn, audience, leaving)
     found = []
@@ -194,9 +197,13 @@ def _unsubscribes(operation: MemberOperation) -> bool:
 
 
 def _changed_since(
-    conn: Connection, audience: Audience, changes: Sequence[Change], updates: Mapping[int, tuple[int, UpdateNow]]
+    conn: Connection,
+    audience: Audience,
+    groups: Collection[int],
+    changes: Sequence[Change],
+    updates: Mapping[int, tuple[int, UpdateNow]],
 ) -> Mapping[int, str]:
-    """Of each of these changes by id, how the contact's groups changed since in CiviCRM, by others than the sync.
+    """Of each of these changes by id, how the contact's status in the *groups* changed since, by others than the sync.
 
     In a source: since the change that the update was for.
     """
@@ -207,11 +214,11 @@ def _changed_since(
     others = or_(not_(history.method.in_((ECHO_METHOD, UNDO_METHOD))), history.method.is_(None))
     rows = conn.execute(
         select(history.id, history.contact_id, history.status, history.method).where(
-            in_list(history.contact_id, ids), unindexed(history.group_id).in_(audience.group_ids), others
+            in_list(history.contact_id, ids), unindexed(history.group_id).in_(groups), others
         )
     ).all()
     latest = {row.contact_id: row for row in sorted(rows, key=lambda row: row.id)}
-    sources = read_sources(conn, audience.group_id, ids) if audience.one_way else {}
+    sources = read_sources(conn, audience.group_id, ids) if audience.one_way and audience.group_id in groups else {}
     found = {}
     for one in changes:
         known, cause = sources.get(one.contact_id or 0), updates[one.update_id or 0][1].operation.cause

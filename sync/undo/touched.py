@@ -1,6 +1,6 @@
 """Which of the contacts that a run made somebody has worked with since: those are not moved to the trash."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import timedelta
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, column, exists, func, inspect, not_, or_, select, table
@@ -37,11 +37,11 @@ THEIRS = (
 
 
 def find_touched(
-    conn: Connection, audience: Audience, contact_ids: Sequence[int], methods: Sequence[str]
+    conn: Connection, audience: Audience, contact_ids: Sequence[int], groups: Collection[int], methods: Sequence[str]
 ) -> Mapping[int, str]:
     """Of these contacts, those that are not in the trash: contact id → what somebody did; empty: nothing.
 
-    *methods*: those of history rows that the sync writes.
+    *groups*: those that were linked when the contacts were made; *methods*: those of history rows that the sync writes.
     """
     alive = select(contact.c.id, contact.c.created_date, contact.c.modified_date).where(
         in_list(contact.c.id, contact_ids), contact.c.is_deleted == 0
@@ -52,20 +52,20 @@ def find_touched(
         made, changed = audience.clock.read(created), audience.clock.read(modified)
         is_changed = made is None or changed is None or changed > made + slack
         found[contact_id] = "somebody changed it since" if is_changed else ""
-    for theirs, what in _signs(conn, audience, list(found), methods):
+    for theirs, what in _signs(conn, list(found), groups, methods):
         for contact_id in conn.execute(theirs).scalars():
             found[contact_id] = found.get(contact_id) or f"it has {what} since"
     return found
 
 
 def _signs(
-    conn: Connection, audience: Audience, ids: Sequence[int], methods: Sequence[str]
+    conn: Connection, ids: Sequence[int], groups: Collection[int], methods: Sequence[str]
 ) -> Iterator[tuple[Select[int], str]]:
     """Statements that find contacts with something that the sync does not give them, each with what that is."""
     history, membership = subscription_history.c, group_contact.c
     by_others = or_(not_(history.method.in_(methods)), history.method.is_(None))
     yield _of(history.contact_id, ids, by_others), "a change of a group by somebody"
-    elsewhere = unindexed(membership.group_id).not_in(audience.group_ids)
+    elsewhere = unindexed(membership.group_id).not_in(groups)
     yield _of(membership.contact_id, ids, elsewhere), "a membership of another group"
     second = select(email.c.contact_id).where(in_list(email.c.contact_id, ids)).group_by(email.c.contact_id)
     yield second.having(func.count() > 1), "another email address"

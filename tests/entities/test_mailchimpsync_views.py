@@ -193,7 +193,7 @@ async def test_a_run_without_an_end_is_running_while_its_lease_lives_and_crashed
     from sync.store.runs.run_log import open_entry
 
     async with hold_lease(site.ctx, site.list_id):
-        await site.store.write(open_entry, site.list_id)
+        await site.store.write(open_entry, await site.audience())
         assert [(one["outcome"], one["ended"], one["took_s"]) for one in await ask("getruns")] == [
             ("running", None, None)
         ]

@@ -266,6 +266,11 @@ def add_authors_of_runs(conn: Connection) -> None:
         add_column(conn, run_log, name)
 
 
+def add_groups_of_runs(conn: Connection) -> None:
+    """Add the column that says which groups were linked when a run began."""
+    add_column(conn, METADATA.tables["civiapi_run_log"], "linked")
+
+
 def separate_by_commas(conn: Connection) -> None:
     """Store what tags are used for as CiviCRM does: earlier versions wrote the separator of other lists."""
     for row_id, used_for in conn.execute(select(tag.c.id, tag.c.used_for).where(tag.c.used_for.contains("\x01"))).all():
@@ -350,6 +355,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration("marketing permissions", make_missing("civiapi_permission", "civiapi_consent")),
     Migration("recipients of campaigns who become contacts later", add_unknown_recipients),
     Migration("which updates undo what, and since when", add_updates_of_undos),
+    Migration("the groups that were linked when a run began", add_groups_of_runs),
 )
 
 

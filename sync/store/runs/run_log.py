@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, insert, select, update
 from civiapi.store import leases
 from civiapi.store.author import Author
 from civiapi.store.clock import SiteClock
+from sync.audience import Audience
 from sync.store.events import BY_SYNC
 from sync.store.tables import run_log
 
@@ -29,19 +30,27 @@ class RunEnd:
     log: Sequence[Mapping[str, str]] = ()
 
 
-def open_entry(conn: Connection, list_id: str, by: Author = BY_SYNC, *, undoes: int | None = None) -> int:
+def open_entry(conn: Connection, audience: Audience, by: Author = BY_SYNC, *, undoes: int | None = None) -> int:
     """Begin a line of the run log that *by* asked for, *undoes*: of a run that takes that one back; returns its id.
 
     Lines that were never ended are of runs that were killed.
     """
-    unended = (run_log.c.list_id == list_id, run_log.c.ended_s.is_(None))
+    unended = (run_log.c.list_id == audience.list_id, run_log.c.ended_s.is_(None))
     now = leases.now_ms() // 1000
     conn.execute(update(run_log).where(*unended).values(outcome=CRASHED, ended_s=now))
     who = {"contact_id": by.contact_id, "author": by.name[:64]}
-    row = {"list_id": list_id, "started_s": now, "undoes": undoes, **who}
+    linked = orjson.dumps(audience.linked).decode()
+    row = {"list_id": audience.list_id, "started_s": now, "undoes": undoes, "linked": linked, **who}
     made = conn.execute(insert(run_log).values(row))
     key = made.inserted_primary_key
     return int(key[0]) if key else 0
+
+
+def linked_then(conn: Connection, audience: Audience, run_id: int) -> Mapping[str, int]:
+    """The groups that were linked when a run of this audience began (`Audience.linked`); an earlier version did not
+    note them: those that are linked now."""
+    known = conn.execute(select(run_log.c.linked).where(run_log.c.id == run_id)).scalar()
+    return orjson.loads(known) if known else audience.linked
 
 
 def close_entry(conn: Connection, entry: int, ended: RunEnd) -> None:
