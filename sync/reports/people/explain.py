@@ -22,6 +22,7 @@ from sync.data.plugins import DataPlugins
 from sync.mailchimp.wire import PERMISSION
 from sync.model import SyncStatus
 from sync.reconcile import categories, reasons
+from sync.reconcile.conditions import gave_up_address
 from sync.reconcile.dead_contacts import match_row
 from sync.reconcile.decide import LONG_AGO, InterestFacts, RowFacts, Standing, mailchimp_changed_last
 from sync.reconcile.facts import ECHO_METHOD, SMART_METHOD
@@ -124,6 +125,7 @@ def _explain_row(conn: Connection, audience: Audience, row: _Row, plugins: DataP
         or facts.stored is None
         or facts.stored.sync_status == SyncStatus.TODO
         or _is_unread(conn, audience, history)
+        or _gave_up_address(conn, row.id)
     )
     return {
         "contact_id": facts.contact_id,
@@ -320,6 +322,11 @@ def _is_unread(conn: Connection, audience: Audience, history: Sequence[Mapping[s
         return False
     read = checkpoints.load(conn, audience.list_id).history_id
     return any(one["id"] > read and one["method"] != ECHO_METHOD for one in history)
+
+
+def _gave_up_address(conn: Connection, cache_id: int) -> bool:
+    """Whether the row is one of those that every sync looks at for their address, queued or not."""
+    return conn.execute(select(cache.c.id).where(cache.c.id == cache_id, gave_up_address())).first() is not None
 
 
 def _next(kind: str, due: bool) -> str:

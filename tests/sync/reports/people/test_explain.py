@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import time_machine
 from sqlalchemy import select
+from sqlalchemy import update as change
 from time_machine import Traveller
 
+from civiapi.store.schema.tables import email
 from sync.connections.config import read_config
 from sync.context import UnitSizes
 from sync.leases import hold_lease
@@ -47,6 +49,28 @@ async def one_of(ask: ApiCaller, **whom: Any) -> dict[str, Any]:
 
 
 # ── Explain ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("left_before", "does"),
+    [
+        (False, "It will tell Mailchimp their new address."),
+        (True, "It will separate the contact from the address that it gave up, and start over with its present one."),
+    ],
+)
+async def test_another_address_in_civicrm_is_said_to_be_due_as_the_next_sync_sees_to_it(
+    site: Site, ask: ApiCaller, left_before: bool, does: str
+) -> None:
+    ada = await site.person("ada@example.org")
+    await site.sync(since="ever")
+    if left_before:
+        site.emulator.person("unsubscribe", "ada@example.org")
+        await site.sync()
+    await site.store.write(lambda conn: conn.execute(change(email).values(email="new@example.org")) and None)
+    one = await one_of(ask, contact_id=ada)
+    assert (one["due"], one["next_sync"]) == (True, does)
+    await site.sync()
+    assert (await one_of(ask, contact_id=ada))["kind"] == "in_step"
 
 
 async def test_both_ends_are_shown_side_by_side_with_who_spoke_last(
