@@ -59,18 +59,21 @@ async def one_of(ask: ApiCaller, **whom: Any) -> dict[str, Any]:
     ],
 )
 async def test_another_address_in_civicrm_is_said_to_be_due_as_the_next_sync_sees_to_it(
-    site: Site, ask: ApiCaller, left_before: bool, does: str
+    site: Site, ask: ApiCaller, clock: Traveller, left_before: bool, does: str
 ) -> None:
-    ada = await site.person("ada@example.org")
+    site.joined("ada@example.org")
     await site.sync(since="ever")
+    [ada] = await site.contacts()
     if left_before:
         site.emulator.person("unsubscribe", "ada@example.org")
-        await site.sync()
+    clock.shift(60)
+    await site.sync()
+    assert (await one_of(ask, contact_id=ada.id))["due"] is False
     await site.store.write(lambda conn: conn.execute(change(email).values(email="new@example.org")) and None)
-    one = await one_of(ask, contact_id=ada)
+    one = await one_of(ask, contact_id=ada.id)
     assert (one["due"], one["next_sync"]) == (True, does)
     await site.sync()
-    assert (await one_of(ask, contact_id=ada))["kind"] == "in_step"
+    assert (await one_of(ask, contact_id=ada.id))["kind"] == "in_step"
 
 
 async def test_both_ends_are_shown_side_by_side_with_who_spoke_last(
