@@ -103,6 +103,12 @@ class MemberOperation:
         """Whether it is about data of a member alone."""
         return self.kind in DATA_KINDS
 
+    @property
+    def needs_member(self) -> bool:
+        """Whether it is about a member who exists: all but what subscribes somebody."""
+        would_be = self.body.get("status") or self.body.get("status_if_new")
+        return self.kind != OperationKind.MEMBER or would_be not in RECEIVES_MAIL
+
     def as_pending(self) -> "MemberOperation":
         """The same, but Mailchimp is to ask the person to confirm."""
         body = self.body | {"status": MemberStatus.PENDING}

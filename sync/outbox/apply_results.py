@@ -23,7 +23,7 @@ from sync.data.sent_data import Sent, note_sent
 from sync.field_rules import canonical
 from sync.mailchimp.errors import is_temporary
 from sync.model import RECEIVES_MAIL, MemberStatus, OpenUpdate, OperationKind, SyncStatus
-from sync.outbox.merge_results import ResultContext, current_rows, merge_answers, merge_fetched
+from sync.outbox.merge_results import ResultContext, current_rows, merge_answers, merge_fetched, moved_with
 from sync.outbox.verdicts import Outcome, Verdict, is_as_wanted, refused_fields
 from sync.reconcile.conditions import gave_up_address
 from sync.store.daily import add_changes
@@ -115,7 +115,11 @@ def apply_outcomes(
     contexts = _read_contexts(conn, row_id, outcomes)
     merge_answers(conn, audience, [one for one in contexts if one.outcome.verdict is Verdict.DONE], at, skew)
     merge_fetched(conn, audience, contexts, skew)
-    gone = [one.row.id for one in contexts if one.outcome.verdict is Verdict.GONE and one.was_open]
+    gone = [
+        one.row.id
+        for one in contexts
+        if one.outcome.verdict is Verdict.GONE and one.was_open and one.row.mailchimp_member_id is not None
+    ]
     if gone:
         mark_gone(conn, audience, gone, at, skew=skew)
     still_open = [one for one in contexts if one.was_open]
@@ -274,7 +278,19 @@ def _has_other_changes(one: ResultContext, row: Row[Any], interests: Mapping[str
 
 
 def _gone(conn: Connection, changes: _Changes, one: ResultContext) -> None:
-    changes.complete(one, failed=True)
+    changes.complete(one, failed=one.operation.status is None)  # who is to be out of the audience is
+    changes.set_status(one, SyncStatus.TODO)
+
+
+def _moved(conn: Connection, changes: _Changes, one: ResultContext) -> None:
+    """Send the update to the member as it is now, except that another change of its address has to be decided anew."""
+    if one.operation.kind == OperationKind.EMAIL or one.outcome.member is None:
+        overtake(conn, [one.update.id], "the member's address was changed at Mailchimp.")
+        changes.set_status(one, SyncStatus.TODO)
+        return
+    operation = moved_with(one.operation, one.operation.member, one.outcome.member)
+    conn.execute(change(update).where(update.c.id == one.update.id).values(data=write_body(operation.body)))
+    _again(conn, changes, replace(one, update=replace(one.update, operation=operation)))
 
 
 def _failed(conn: Connection, changes: _Changes, one: ResultContext, *, is_refused: bool = True) -> None:
@@ -351,6 +367,7 @@ _Handler = Callable[[Connection, _Changes, ResultContext], None]
 _HANDLERS: Mapping[Verdict, _Handler] = {
     Verdict.DONE: _done,
     Verdict.GONE: _gone,
+    Verdict.MOVED: _moved,
     Verdict.AGAIN: _again,
     Verdict.FETCH_MEMBER: _again,
     Verdict.AS_PENDING: _as_pending,
@@ -368,7 +385,13 @@ def _requeue(conn: Connection, one: OpenUpdate, tries: int) -> None:
     operation = one.operation
     cause_s = None if operation.cause is None else int(operation.cause.timestamp())
     values = {"kind": operation.kind, "method": operation.method, "path_tail": operation.path_tail, "cause_s": cause_s}
-    upsert(conn, update_detail, [{"update_id": one.id, "tries": tries, **values}], key=("update_id",), set_=("tries",))
+    upsert(
+        conn,
+        update_detail,
+        [{"update_id": one.id, "tries": tries, **values}],
+        key=("update_id",),
+        set_=("tries", "path_tail"),
+    )
 
 
 def _status_with_open_updates(others: Iterable[OpenUpdate]) -> SyncStatus:

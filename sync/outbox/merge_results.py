@@ -5,7 +5,7 @@ belongs to, and that it may be older than the row.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
 
@@ -103,10 +103,14 @@ def merge_answers(
 
 
 def merge_fetched(conn: Connection, audience: Audience, contexts: Sequence[ResultContext], skew: timedelta) -> None:
-    """Merge members that were fetched because an operation did not succeed; each has a row of its own."""
+    """Merge members that were fetched because an operation did not succeed; each has a row of its own, except that one
+    who moved is the row's."""
     for one in contexts:
         member = one.outcome.member
-        if one.outcome.verdict is not Verdict.DONE and member is not None:
+        if one.outcome.verdict is Verdict.MOVED and member is not None:
+            merge_member(conn, audience, member, skew=skew, into=one.row.id)
+            _update_waiting(conn, one, member)
+        elif one.outcome.verdict is not Verdict.DONE and member is not None:
             merge_member(conn, audience, member, skew=skew)
 
 
@@ -160,13 +164,19 @@ def _sent(operation: MemberOperation) -> Sent | None:
 
 def _update_waiting(conn: Connection, one: ResultContext, member: Member) -> None:
     """Change the row's waiting updates to the member's new address."""
-    old, new = one.row.mailchimp_member_id, str(member["id"])
+    old = one.row.mailchimp_member_id
     for waiting in open_updates(conn, [one.row.id]).get(one.row.id, ()):
         if waiting.in_flight or old is None:
             continue
-        path = waiting.operation.path_tail.replace(old, new)
-        body = waiting.operation.body
-        if "email_address" in body and waiting.operation.kind == OperationKind.MEMBER:
-            body = body | {"email_address": member["email_address"]}
-        conn.execute(change(update).where(update.c.id == waiting.id).values(data=write_body(body)))
-        conn.execute(change(update_detail).where(update_detail.c.update_id == waiting.id).values(path_tail=path))
+        moved = moved_with(waiting.operation, old, member)
+        conn.execute(change(update).where(update.c.id == waiting.id).values(data=write_body(moved.body)))
+        tail = {"path_tail": moved.path_tail}
+        conn.execute(change(update_detail).where(update_detail.c.update_id == waiting.id).values(tail))
+
+
+def moved_with(operation: MemberOperation, old_id: str, member: Member) -> MemberOperation:
+    """The same operation on a member whose id was *old_id*."""
+    body = operation.body
+    if "email_address" in body and operation.kind == OperationKind.MEMBER:
+        body = body | {"email_address": member["email_address"]}
+    return replace(operation, path_tail=operation.path_tail.replace(old_id, str(member["id"])), body=body)

@@ -38,6 +38,7 @@ from sync.model import BatchRow, OpenUpdate, OperationKind
 from sync.outbox.apply_results import OperationOutcome, ResultCounts, apply_outcomes, send_again
 from sync.outbox.verdicts import Outcome, Verdict, classify, classify_fetched
 from sync.store.batches import CANCELLED, EXPIRED, PROCESSED, PROCESSING, find_batch_row, note_progress, read_whole
+from sync.store.members.cache import find_contact_id
 from sync.store.runs import checkpoints
 from sync.store.tables import batch, update
 from sync.store.updates import read_update, select_updates
@@ -185,7 +186,7 @@ class _Processing:
             return outcome
         wanted = outcome.member_to_fetch
         seen = await self.client.find_member(self.audience.list_id, wanted) if wanted else None
-        if seen is None and one.operation.kind == OperationKind.EMAIL and result.status_code == 404:
+        if seen is None and result.status_code == 404:
             return await self._classify_lost(one, outcome)
         return classify_fetched(one.operation, outcome.problem, seen)
 
@@ -200,9 +201,18 @@ class _Processing:
         return Outcome(Verdict.AGAIN, problem=outcome.problem, without=without) if without else outcome
 
     async def _classify_lost(self, one: OpenUpdate, outcome: Outcome) -> Outcome:
-        """A change of address whose member was not found: fetched again under its old id, gone if it is not there."""
-        old = await self.client.find_member(self.audience.list_id, one.operation.path_tail.removeprefix("members/"))
-        return Outcome(Verdict.GONE if old is None else Verdict.AGAIN, problem=outcome.problem)
+        """An update whose member was not found: a change of address under its old id either. Mailchimp's contact id
+        says whether the member changed its address there; otherwise it is gone."""
+        list_id = self.audience.list_id
+        if one.operation.kind == OperationKind.EMAIL and await self.client.find_member(list_id, one.operation.member):
+            return Outcome(Verdict.AGAIN, problem=outcome.problem)
+        contact_id = await self.ctx.store.read(find_contact_id, one.cache_id)
+        moved = await self.client.find_member(list_id, contact_id) if contact_id else None
+        if moved is not None:
+            return Outcome(Verdict.MOVED, moved, outcome.problem)
+        if one.operation.kind == OperationKind.EMAIL:
+            return Outcome(Verdict.GONE, problem=outcome.problem)
+        return classify_fetched(one.operation, outcome.problem, None)
 
     def _apply(self, conn: Connection, outcomes: Sequence[OperationOutcome]) -> ResultCounts:
         checkpoints.lock(conn, self.audience.list_id)

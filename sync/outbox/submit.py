@@ -54,6 +54,9 @@ from sync.store.batches import PENDING
 SEND_TRIES = 3
 LOOK_BACK, LOOK_AHEAD = timedelta(minutes=2), timedelta(minutes=15)
 """How far Mailchimp's time of a batch may be from the time in our row."""
+OF_NEW_MEMBERS = frozenset({"email_address", "status_if_new"})
+"""What an upsert says of a member that is not there. The address may be an old one by now: an upsert would make a
+member of it, and a change would set it."""
 SAME_TIME = timedelta(minutes=5)
 """What is sent so soon after the time in our row is found by it: all `SEND_TRIES`, if each times out."""
 
@@ -266,5 +269,7 @@ def _operation(pending: PendingBatch, one: OpenUpdate) -> BatchOperation:
     operation = one.operation
     path = f"/lists/{path_segment(pending.list_id)}/{operation.path_tail}"
     params = {} if operation.method == "DELETE" or operation.kind == OperationKind.TAGS else SKIP_MERGE_VALIDATION
-    body = body_to_wire(operation.body) or None
-    return BatchOperation(operation.method, path, operation_id(pending.row_id, one.id), body, params)
+    method, body = operation.method, body_to_wire(operation.body)
+    if method == "PUT" and operation.needs_member:
+        method, body = "PATCH", {key: value for key, value in body.items() if key not in OF_NEW_MEMBERS}
+    return BatchOperation(method, path, operation_id(pending.row_id, one.id), body or None, params)

@@ -19,6 +19,7 @@ class Verdict(Enum):
 
     DONE = "it was carried out"
     GONE = "the member is no longer there"
+    MOVED = "the member has another address by now"
     AGAIN = "a temporary error or an unknown outcome: send it again"
     AS_PENDING = "ask the person to confirm instead, once"
     FAILED = "Mailchimp refused it"
@@ -47,8 +48,6 @@ def classify(operation: MemberOperation, result: OperationResult) -> Outcome:
     if result.succeeded:
         return _classify_success(operation, result)
     problem = problem_of(result)
-    if operation.kind == OperationKind.ARCHIVE and result.status_code == 404:
-        return Outcome(Verdict.DONE, problem=problem)
     if _must_fetch_member(operation, result):
         return Outcome(Verdict.FETCH_MEMBER, problem=problem, member_to_fetch=_member_to_fetch(operation))
     if (
@@ -62,15 +61,16 @@ def classify(operation: MemberOperation, result: OperationResult) -> Outcome:
 
 def classify_fetched(operation: MemberOperation, problem: Mapping[str, Any] | None, seen: Member | None) -> Outcome:
     """What the result means, given the fetched member; *seen* is None where there is none."""
+    was_missing = (problem or {}).get("status") == 404
     if operation.kind == OperationKind.ARCHIVE:
         if seen is None or seen.get("status") == MemberStatus.ARCHIVED:
             return Outcome(Verdict.DONE, seen)
-        return Outcome(Verdict.FAILED, seen, problem)
+        return Outcome(Verdict.AGAIN if was_missing else Verdict.FAILED, seen, problem)
     if operation.kind == OperationKind.EMAIL:
-        moved = seen is not None and (problem or {}).get("status") == 404
+        moved = seen is not None and was_missing
         return Outcome(Verdict.DONE if moved else Verdict.FAILED, seen, problem)
     if seen is None:
-        return Outcome(Verdict.GONE if operation.is_data else Verdict.AGAIN, problem=problem)
+        return Outcome(Verdict.GONE if operation.needs_member else Verdict.AGAIN, problem=problem)
     if operation.kind == OperationKind.MEMBER and is_as_wanted(
         operation, seen.get("status"), seen.get("interests") or {}
     ):
@@ -118,12 +118,10 @@ def _classify_success(operation: MemberOperation, result: OperationResult) -> Ou
 
 def _must_fetch_member(operation: MemberOperation, result: OperationResult) -> bool:
     if operation.kind == OperationKind.ARCHIVE:
-        return result.status_code == 405
+        return result.status_code in (404, 405)
     if operation.kind == OperationKind.EMAIL:
         return result.status_code in (400, 404)  # the new address may be a member, or this one may have it already
-    if operation.is_data:
-        return result.status_code == 404
-    return is_member_exists(result.response)
+    return result.status_code == 404 if operation.needs_member else is_member_exists(result.response)
 
 
 def _member_to_fetch(operation: MemberOperation) -> str:

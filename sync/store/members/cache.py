@@ -17,7 +17,7 @@ from sync.model import SyncStatus
 from sync.store.members.holds import move_holds
 from sync.store.members.member_codec import Fields, decode, encode
 from sync.store.members.member_merge import NO_TIME, Sent, clear_default_timestamps, with_notes, without_notes
-from sync.store.tables import cache, update
+from sync.store.tables import cache, member, update
 
 ROW = (
     cache.c.id,
@@ -140,3 +140,8 @@ def _rewrite_data(conn: Connection, rows: Mapping[int, Any], rewrite: Callable[[
         if new != old:
             changed.append((encode(new), row.id))
     update_rows(conn, cache, ("mailchimp_data",), changed)
+
+
+def find_contact_id(conn: Connection, cache_id: int) -> str | None:
+    """Mailchimp's contact id of a row's member, which stays as the address changes; None where it is not known."""
+    return conn.execute(select(member.c.contact_id).where(member.c.cache_id == cache_id)).scalar()

@@ -9,6 +9,7 @@ from sync.model import MemberOperation, OperationKind
 from sync.outbox.verdicts import Verdict, classify, classify_fetched, is_as_wanted, refused_fields
 
 JOIN = MemberOperation("member", "PUT", "members/abc", {"email_address": "a@example.org", "status": "subscribed"})
+LEAVE = MemberOperation("member", "PUT", "members/abc", {"email_address": "a@example.org", "status": "unsubscribed"})
 ASK = MemberOperation("member", "PUT", "members/abc", {"email_address": "a@example.org", "status": "pending"})
 MOVE = MemberOperation("email", "PATCH", "members/abc", {"email_address": "new@example.org"})
 ARCHIVE = MemberOperation("archive", "DELETE", "members/abc")
@@ -29,10 +30,11 @@ NOT_ALLOWED = {"title": "Method Not Allowed", "status": 405}
         pytest.param(JOIN, 200, None, Verdict.AGAIN, id="200 without a member is no success."),
         pytest.param(JOIN, 200, {"status": "subscribed"}, Verdict.AGAIN, id="Half a member is no success."),
         pytest.param(ARCHIVE, 204, None, Verdict.DONE, id="Archived."),
-        pytest.param(ARCHIVE, 404, MISSING, Verdict.DONE, id="Nobody there to archive: as wanted."),
+        pytest.param(ARCHIVE, 404, MISSING, Verdict.FETCH_MEMBER, id="Nobody there to archive: gone, or moved?"),
         pytest.param(
             ARCHIVE, 405, NOT_ALLOWED, Verdict.FETCH_MEMBER, id="Cannot archive: archived already, or cleaned?"
         ),
+        pytest.param(LEAVE, 404, MISSING, Verdict.FETCH_MEMBER, id="Nobody there to unsubscribe: gone, or moved?"),
         pytest.param(TAGS, 204, None, Verdict.DONE, id="Tags set."),
         pytest.param(TAGS, 404, MISSING, Verdict.FETCH_MEMBER, id="No member for tags: gone, or moved?"),
         pytest.param(JOIN, 400, COMPLIANCE, Verdict.AS_PENDING, id="In a compliance state: ask for pending."),
@@ -61,6 +63,10 @@ def test_a_result(wanted: MemberOperation, status: int, response: dict[str, Any]
         pytest.param(ARCHIVE, NOT_ALLOWED, MEMBER | {"status": "archived"}, Verdict.DONE, id="Archived already."),
         pytest.param(ARCHIVE, NOT_ALLOWED, None, Verdict.DONE, id="Gone for good: as wanted."),
         pytest.param(ARCHIVE, NOT_ALLOWED, MEMBER | {"status": "cleaned"}, Verdict.FAILED, id="Cleaned: cannot."),
+        pytest.param(ARCHIVE, MISSING, None, Verdict.DONE, id="Nobody there to archive: as wanted."),
+        pytest.param(ARCHIVE, MISSING, MEMBER, Verdict.AGAIN, id="There after all: archived then."),
+        pytest.param(LEAVE, MISSING, None, Verdict.GONE, id="Nobody there to unsubscribe."),
+        pytest.param(LEAVE, MISSING, MEMBER, Verdict.AGAIN, id="There after all: unsubscribed then."),
         pytest.param(MOVE, MISSING, MEMBER, Verdict.DONE, id="Moved already, the answer got lost."),
         pytest.param(MOVE, EXISTS, MEMBER, Verdict.FAILED, id="The new address is another member's."),
         pytest.param(MOVE, INVALID, None, Verdict.FAILED, id="The new address is refused."),
