@@ -23,7 +23,7 @@ from sync.data.sent_data import Sent, note_sent
 from sync.field_rules import canonical
 from sync.mailchimp.errors import is_temporary
 from sync.model import RECEIVES_MAIL, MemberStatus, OpenUpdate, OperationKind, SyncStatus
-from sync.outbox.merge_results import ResultContext, current_rows, merge_answers, merge_fetched, moved_with
+from sync.outbox.merge_results import ResultContext, current_rows, merge_answers, merge_fetched, readdress
 from sync.outbox.verdicts import Outcome, Verdict, is_as_wanted, refused_fields
 from sync.reconcile.conditions import gave_up_address
 from sync.store.daily import add_changes
@@ -288,9 +288,7 @@ def _moved(conn: Connection, changes: _Changes, one: ResultContext) -> None:
         overtake(conn, [one.update.id], "the member's address was changed at Mailchimp.")
         changes.set_status(one, SyncStatus.TODO)
         return
-    operation = moved_with(one.operation, one.operation.member, one.outcome.member)
-    conn.execute(change(update).where(update.c.id == one.update.id).values(data=write_body(operation.body)))
-    _again(conn, changes, replace(one, update=replace(one.update, operation=operation)))
+    _again(conn, changes, replace(one, update=readdress(conn, one.update, one.operation.member, one.outcome.member)))
 
 
 def _failed(conn: Connection, changes: _Changes, one: ResultContext, *, is_refused: bool = True) -> None:
@@ -385,13 +383,7 @@ def _requeue(conn: Connection, one: OpenUpdate, tries: int) -> None:
     operation = one.operation
     cause_s = None if operation.cause is None else int(operation.cause.timestamp())
     values = {"kind": operation.kind, "method": operation.method, "path_tail": operation.path_tail, "cause_s": cause_s}
-    upsert(
-        conn,
-        update_detail,
-        [{"update_id": one.id, "tries": tries, **values}],
-        key=("update_id",),
-        set_=("tries", "path_tail"),
-    )
+    upsert(conn, update_detail, [{"update_id": one.id, "tries": tries, **values}], key=("update_id",), set_=("tries",))
 
 
 def _status_with_open_updates(others: Iterable[OpenUpdate]) -> SyncStatus:

@@ -166,17 +166,16 @@ def _update_waiting(conn: Connection, one: ResultContext, member: Member) -> Non
     """Change the row's waiting updates to the member's new address."""
     old = one.row.mailchimp_member_id
     for waiting in open_updates(conn, [one.row.id]).get(one.row.id, ()):
-        if waiting.in_flight or old is None:
-            continue
-        moved = moved_with(waiting.operation, old, member)
-        conn.execute(change(update).where(update.c.id == waiting.id).values(data=write_body(moved.body)))
-        tail = {"path_tail": moved.path_tail}
-        conn.execute(change(update_detail).where(update_detail.c.update_id == waiting.id).values(tail))
+        if not waiting.in_flight and old is not None:
+            readdress(conn, waiting, old, member)
 
 
-def moved_with(operation: MemberOperation, old_id: str, member: Member) -> MemberOperation:
-    """The same operation on a member whose id was *old_id*."""
-    body = operation.body
+def readdress(conn: Connection, one: OpenUpdate, old_id: str, member: Member) -> OpenUpdate:
+    """Change an update of the member whose id was *old_id* to its new address; the update as it is then."""
+    operation = one.operation
+    path, body = operation.path_tail.replace(old_id, str(member["id"])), operation.body
     if "email_address" in body and operation.kind == OperationKind.MEMBER:
         body = body | {"email_address": member["email_address"]}
-    return replace(operation, path_tail=operation.path_tail.replace(old_id, str(member["id"])), body=body)
+    conn.execute(change(update).where(update.c.id == one.id).values(data=write_body(body)))
+    conn.execute(change(update_detail).where(update_detail.c.update_id == one.id).values(path_tail=path))
+    return replace(one, operation=replace(operation, path_tail=path, body=body))

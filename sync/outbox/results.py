@@ -210,8 +210,6 @@ class _Processing:
         moved = await self.client.find_member(list_id, contact_id) if contact_id else None
         if moved is not None:
             return Outcome(Verdict.MOVED, moved, outcome.problem)
-        if one.operation.kind == OperationKind.EMAIL:
-            return Outcome(Verdict.GONE, problem=outcome.problem)
         return classify_fetched(one.operation, outcome.problem, None)
 
     def _apply(self, conn: Connection, outcomes: Sequence[OperationOutcome]) -> ResultCounts:

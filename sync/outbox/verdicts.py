@@ -67,8 +67,9 @@ def classify_fetched(operation: MemberOperation, problem: Mapping[str, Any] | No
             return Outcome(Verdict.DONE, seen)
         return Outcome(Verdict.AGAIN if was_missing else Verdict.FAILED, seen, problem)
     if operation.kind == OperationKind.EMAIL:
-        moved = seen is not None and was_missing
-        return Outcome(Verdict.DONE if moved else Verdict.FAILED, seen, problem)
+        if was_missing:
+            return Outcome(Verdict.DONE if seen is not None else Verdict.GONE, seen, problem)
+        return Outcome(Verdict.FAILED, seen, problem)
     if seen is None:
         return Outcome(Verdict.GONE if operation.needs_member else Verdict.AGAIN, problem=problem)
     if operation.kind == OperationKind.MEMBER and is_as_wanted(

@@ -141,6 +141,7 @@ def _hold(
     contacts = [row.civicrm_contact_id for row in found if row.civicrm_contact_id is not None]
     newest = _newest_history(conn, audience, contacts)
     objecting = who_objects(conn, contacts)
+    linked_now = audience.linked
     holds: dict[tuple[int, str], Hold] = {}
     for one in plans:
         if one.kind in ("", LEFT) or one.change.id not in rows:
@@ -150,7 +151,7 @@ def _hold(
             audience, one, row.mailchimp_status in RECEIVES_MAIL, decode(row.mailchimp_data)
         ):
             interest_id = "" if name == STATUS else name.removeprefix(INTEREST)
-            group_id = audience.linked.get(interest_id, 0)
+            group_id = linked_now.get(interest_id, 0)
             if linked.get(interest_id, 0) != group_id:
                 continue
             holds[row.id, name] = Hold(

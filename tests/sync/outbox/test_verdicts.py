@@ -68,6 +68,7 @@ def test_a_result(wanted: MemberOperation, status: int, response: dict[str, Any]
         pytest.param(LEAVE, MISSING, None, Verdict.GONE, id="Nobody there to unsubscribe."),
         pytest.param(LEAVE, MISSING, MEMBER, Verdict.AGAIN, id="There after all: unsubscribed then."),
         pytest.param(MOVE, MISSING, MEMBER, Verdict.DONE, id="Moved already, the answer got lost."),
+        pytest.param(MOVE, MISSING, None, Verdict.GONE, id="Neither the old address nor the new one is there."),
         pytest.param(MOVE, EXISTS, MEMBER, Verdict.FAILED, id="The new address is another member's."),
         pytest.param(MOVE, INVALID, None, Verdict.FAILED, id="The new address is refused."),
         pytest.param(JOIN, EXISTS, MEMBER, Verdict.DONE, id="Exists, and as wanted."),
