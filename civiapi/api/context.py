@@ -117,8 +117,12 @@ class Context:
         return self.api.store.clock
 
     async def call(self, entity: str, action: str, parameters: Mapping[str, Any]) -> Any:
-        """Answer another call for the same caller, in the same store unit if there is one. Raises ``ApiError``."""
-        return await self.api.dispatch(Call(entity, action, parameters, self.caller), self)
+        """Answer another call for the same caller, in the same store unit if there is one. Raises ``ApiError``.
+
+        The answer is always the envelope: ``format.…`` among the parameters is about the caller's own answer.
+        """
+        asked = {name: value for name, value in parameters.items() if not str(name).startswith("format.")}
+        return await self.api.dispatch(Call(entity, action, asked, self.caller), self)
 
     async def read(self, fn: Callable[Concatenate[Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a store function in the current unit, or in a unit of its own."""

@@ -3,6 +3,7 @@
 They make API calls, so an entity's own rules, filters and permissions apply (contract 4.4).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from civiapi.api.context import Context
@@ -26,20 +27,15 @@ _LIMITS = frozenset(
 def _unchained(request: Request) -> dict[str, Any]:
     """The parameters as sent, without chained calls."""
     entity, action = request.entity, request.action
-    return {
-        key: value
-        for key, value in request.sent.items()
-        if not key.startswith("format.") and not is_chained(entity, action, key)
-    }
+    return {key: value for key, value in request.sent.items() if not is_chained(entity, action, key)}
 
 
 async def getsingle(request: Request, ctx: Context) -> Result:
     """The one record that matches. Returned error: none, or several."""
-    asked = {key: value for key, value in request.sent.items() if not key.startswith("format.")}
-    return Result(await _single(request, ctx, asked), unwrapped=True)
+    return Result(await _single(request, ctx, request.sent), unwrapped=True)
 
 
-async def _single(request: Request, ctx: Context, asked: dict[str, Any]) -> dict[str, Any]:
+async def _single(request: Request, ctx: Context, asked: Mapping[str, Any]) -> dict[str, Any]:
     found = await ctx.call(request.entity.name, "get", {**asked, "sequential": 1})
     rows = found.get("values")
     if not isinstance(rows, list) or len(rows) != 1:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from civiapi.api import query
+from entities import catalogue
 from tests.conftest import Ask
 from tests.support.contacts import a_caller, a_contact, an_email
 
@@ -270,6 +271,26 @@ async def test_format_reduces_the_answer(call: Ask) -> None:
     assert await call("Contact", "get", {"id": 1, "format.only_id": 1}) == 1
     assert await call("Contact", "get", {"id": 1, "format.is_success": 1}) == 1
     assert await call("Contact", "create", {"format.is_success": 1}) == 0
+
+
+@pytest.mark.parametrize("how", ["format.is_success", "format.only_id"])
+async def test_an_action_that_makes_calls_reads_their_envelopes_however_its_own_answer_is_wanted(
+    call: Ask, how: str
+) -> None:
+    await a_contact(call)
+    await call("Group", "create", {"title": "News"})
+    await call("MailchimpsyncCache", "create", {"mailchimp_list_id": "abc", "mailchimp_email": "ada@example.org"})
+    registry = catalogue()
+    makes_calls = [
+        (entity.name, name)
+        for entity in registry.entities()
+        for name, action in registry.actions(entity).items()
+        if action.delegates_to is not None or (name == "update" and action.run_async is not None)
+    ]
+    assert {("Contact", "getlist"), ("MailchimpsyncCache", "update"), ("Email", "replace")} <= set(makes_calls)
+    sent = {"id": 1, "return": "id", "field": "id", "value": 1, "params": {how: 1}, "values": [{"id": 1, how: 1}]}
+    faults = [one for one in makes_calls if "Unknown error." in str(await call(*one, {**sent, how: 1}))]
+    assert faults == []
 
 
 async def test_metadata_describes_the_fields_beside_the_rows(call: Ask) -> None:
