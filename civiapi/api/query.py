@@ -88,8 +88,14 @@ class Filter:
 
     @property
     def operands(self) -> tuple[Any, ...]:
-        """The values as ``condition`` places them: a list is one operand, whatever its length."""
-        return (self.values,) if self.operator in LISTS else self.values
+        """The values as ``condition`` places them: a list is one operand, whatever its length.
+
+        Spaces at the end count in patterns alone: CiviCRM's collation ignores them, SQLite's for codes would not.
+        """
+        values = self.values
+        if self.operator not in PATTERNS and any(one.__class__ is str and one.endswith(" ") for one in values):
+            values = tuple(one.rstrip(" ") if one.__class__ is str else one for one in values)
+        return (values,) if self.operator in LISTS else values
 
 
 BuildQuery = Callable[[Binder], tuple[Select[Any], tuple[str, ...]]]

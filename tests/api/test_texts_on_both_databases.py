@@ -43,10 +43,13 @@ def free_texts(entity: Entity) -> list[str]:
         column = entity.column(one.name)
         if column is None or one.type not in (STRING, TEXT) or one.options is not None or one.multiple:
             continue
-        is_code = getattr(column.type.dialect_impl(_sqlite()), "collation", None) == "NOCASE"
-        if not is_code and hasattr(column.type, "length"):
+        if not is_code(column) and hasattr(column.type, "length"):
             found.append(one.name)
     return found
+
+
+def is_code(column: Column[Any]) -> bool:
+    return getattr(column.type.dialect_impl(_sqlite()), "collation", None) == "NOCASE"
 
 
 def _sqlite() -> Any:
@@ -178,6 +181,49 @@ async def test_filters_patterns_and_order_are_those_of_mariadb(stores: list[Stor
             lite, maria = [await answer(one, entity, known, params) for one, known in zip(stores, ids, strict=True)]
             if lite != maria:
                 differing.append((params, [WORDS[n] for n in lite] if isinstance(lite, list) else lite, maria))
+    assert differing == []
+
+
+SOME: list[tuple[str, dict[str, Any]]] = [
+    ("Contact", {"contact_type": "Individual", "first_name": "Ada", "email": "ada@example.org"}),
+    ("Group", {"title": "News"}),
+    ("GroupContact", {"contact_id": 1, "group_id": 1}),
+    ("Note", {"entity_table": "civicrm_contact", "entity_id": 1, "note": "Hello"}),
+    ("Tag", {"name": "Donor"}),
+    ("EntityTag", {"entity_id": 1, "tag_id": 1}),
+    ("MailchimpsyncCache", {"mailchimp_list_id": "a1", "mailchimp_email": "a@b.org", "mailchimp_status": "cleaned"}),
+    ("MailchimpsyncBatch", {"mailchimp_list_id": "a1", "mailchimp_batch_id": "b1", "status": "pending"}),
+]
+
+
+def held(conn: Connection, column: Column[Any]) -> list[str]:
+    return list(conn.execute(select(column).where(column.is_not(None), column != "").distinct().limit(2)).scalars())
+
+
+async def test_codes_are_found_in_any_case_and_with_spaces_at_their_end(stores: list[Store]) -> None:
+    apis = [Api(one, REGISTRY) for one in stores]
+    for name, row in SOME:
+        for api in apis:
+            made = await api.respond(Call(name, "create", row, SYSTEM))
+            assert not made["is_error"], made
+    columns = [
+        (entity, one.name, column)
+        for entity in REGISTRY.entities()
+        for one in entity.fields
+        if (column := entity.column(one.name)) is not None and is_code(column) and one.options is None
+    ]
+    tried, differing = set(), []
+    for entity, name, column in columns:
+        for value in await stores[0].read(held, column):
+            tried.add((entity.name, name))
+            asked: list[Any] = [f"{value} ", value.upper(), {"IN": [f"{value}  "]}, {"!=": f"{value} "}]
+            asked += [{"NOT IN": [f"{value} "]}, {"<=": f"{value} "}, {"LIKE": f"{value} "}]
+            for one in asked:
+                call = Call(entity.name, "getcount", {name: one}, SYSTEM)
+                lite, maria = [await api.respond(call) for api in apis]
+                if lite != maria:
+                    differing.append((entity.name, name, one, lite, maria))
+    assert {("Note", "entity_table"), ("RelationshipType", "contact_type_a"), ("MailchimpsyncBatch", "status")} <= tried
     assert differing == []
 
 
