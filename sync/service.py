@@ -325,8 +325,8 @@ class SyncService:
         return deleted
 
     async def clean_up_daily(self) -> None:
-        """``clean_up`` if no process has done it for a day: whoever does holds a lease for that long."""
-        if await self._store.write(leases.acquire, CLEAN_UP, self.ctx.holder, DAY, leases.now_ms()) is not None:
+        """``clean_up`` if no process has done it for a day: a lease that is no process's lasts for that long."""
+        if await self._store.write(leases.acquire, CLEAN_UP, CLEAN_UP, DAY, leases.now_ms()) is not None:
             await self.clean_up()
 
     async def get_alerts(self, *, limit: int = 25, offset: int = 0) -> list[dict[str, Any]]:

@@ -146,9 +146,12 @@ class Watcher:
             await wait_for_event(self._woken, self._pause())
 
     async def _free_expired(self) -> None:
-        """Let the extension work on audiences whose sync was killed."""
-        if await self._ctx.store.read(leases.expired, leases.now_ms()):
-            await self._ctx.store.write(free_expired)
+        """Let others, and the extension, work on audiences whose sync was killed."""
+        store = self._ctx.store
+        if await store.read(leases.held_by_ended, leases.now_ms()):
+            await store.write(leases.shorten_ended, leases.now_ms())
+        if await store.read(leases.expired, leases.now_ms()):
+            await store.write(free_expired)
 
     def _pause(self) -> float:
         """Seconds until something is due; at most `poll_seconds`, as other processes send batches too."""

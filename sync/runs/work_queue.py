@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, delete, or_, select, update
+from sqlalchemy import Connection, delete, select, update
 
 from civiapi.store import leases
 from civiapi.store.author import Author
@@ -42,16 +42,17 @@ def enqueue(conn: Connection, list_ids: Sequence[str], request: RunRequest, unti
 
 
 def take(conn: Connection, list_ids: Iterable[str], taker: str, grace_s: float, at_ms: int) -> Turn | None:
-    """Take the first open turn, or one whose taker is gone (no lease on the audience for *grace_s* seconds)."""
-    free = or_(turn.c.state == OPEN, (turn.c.state == TAKEN) & (turn.c.taken_ms < at_ms - int(grace_s * 1000)))
-    wanted = turn.c.list_id.in_(list(list_ids))
-    rows = conn.execute(select(turn).where(wanted, free, turn.c.until_ms > at_ms).order_by(turn.c.list_id)).all()
-    for row in rows:
-        if leases.is_held(conn, row.list_id, at_ms):
+    """Take the first open turn, or one whose taker is gone: its process has ended, or it has not taken the lease on the
+    audience within *grace_s* seconds."""
+    wanted = turn.c.list_id.in_(list(list_ids)), turn.c.state.in_((OPEN, TAKEN)), turn.c.until_ms > at_ms
+    for row in conn.execute(select(turn).where(*wanted).order_by(turn.c.list_id)).all():
+        is_new = row.state == TAKEN and row.taken_ms >= at_ms - int(grace_s * 1000)
+        if (is_new and not leases.is_gone(row.taker)) or leases.is_held(conn, row.list_id, at_ms):
             continue
+        as_read = turn.c.state == row.state, turn.c.taken_ms == row.taken_ms, turn.c.taker == row.taker
         taken = conn.execute(
             update(turn)
-            .where(turn.c.list_id == row.list_id, turn.c.taken_ms == row.taken_ms, turn.c.taker == row.taker, free)
+            .where(turn.c.list_id == row.list_id, *as_read)
             .values(state=TAKEN, taker=taker, taken_ms=max(at_ms, row.taken_ms + 1))
         )
         if taken.rowcount == 1:

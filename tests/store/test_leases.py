@@ -55,6 +55,47 @@ async def test_a_claim_not_renewed_lapses_by_itself(store: Store) -> None:
     assert await take(store, "two", NOW + 120_000) is not None
 
 
+def ended(holder: str) -> bool:
+    return holder.startswith(("ended", "brief:ended"))
+
+
+@pytest.mark.parametrize("holder", ["ended", "brief:ended"])
+async def test_the_claim_of_a_process_that_has_ended_lapses_within_seconds(
+    store: Store, monkeypatch: pytest.MonkeyPatch, holder: str
+) -> None:
+    monkeypatch.setattr(leases, "is_gone", ended)
+    first = await take(store, holder)
+    assert first is not None
+    assert await take(store, "two", NOW + 1) is None  # what it sent last may still be on its way
+    assert await take(store, "two", NOW + 9_000) is None  # asking again makes it no longer
+    second = await take(store, "two", NOW + 10_001)
+    assert second is not None
+    with pytest.raises(LeaseLost):
+        await store.write(leases.check, first)
+    await store.write(leases.check, second)
+
+
+async def test_claims_of_processes_that_have_ended_are_shortened_and_no_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "is_gone", ended)
+    for holder in ("one", "ended.1", "ended.2"):
+        assert await store.write(leases.acquire, f"list of {holder}", holder, 120, NOW) is not None
+    assert [name for name, _ in await store.read(leases.held_by_ended, NOW)] == ["list of ended.1", "list of ended.2"]
+    await store.write(leases.shorten_ended, NOW)
+    assert await store.read(leases.held_by_ended, NOW) == []
+    assert await store.read(leases.held, NOW + 10_001) == [("list of one", "one")]
+
+
+async def test_a_process_of_this_machine_that_runs_keeps_its_claim(store: Store) -> None:
+    holder = leases.new_holder()
+    assert not leases.is_gone(holder)
+    assert len(leases.BRIEF + holder) <= 64
+    assert await take(store, holder) is not None
+    assert await store.read(leases.held_by_ended, NOW) == []
+    assert await take(store, "two", NOW + 119_999) is None
+
+
 async def test_a_renewed_claim_lives_on(store: Store) -> None:
     first = await take(store, "one")
     assert first is not None

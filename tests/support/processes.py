@@ -72,6 +72,24 @@ def _logging_restored() -> Iterator[None]:
         structlog.configure(**config)
 
 
+SAY_NAME = "import sys; from civiapi.runtime import process_names; print(process_names.own_name(), flush=True); input()"
+
+
+@contextlib.contextmanager
+def a_named_process() -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """A process that waits until it is killed, at the latest when the block ends, and its name."""
+    command = [sys.executable, "-c", SAY_NAME]
+    started = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment(), cwd=ROOT
+    )
+    try:
+        assert started.stdout is not None
+        yield started, started.stdout.readline().strip()
+    finally:
+        started.kill()
+        started.communicate()
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -9,10 +9,12 @@ import orjson
 import pytest
 from sqlalchemy import update as change
 
+from civiapi.store import leases
 from sync.outbox.watcher import Watcher
 from sync.store.tables import batch, cache, update
 from tests.support.databases import database_at
 from tests.support.linked_site import Site, a_site
+from tests.support.processes import a_named_process
 
 ADA = "ada@example.org"
 
@@ -46,6 +48,19 @@ class TestTheWatcher:
         await asyncio.sleep(0.05)  # it has looked, and waits
         site.watcher.wake()
         async with asyncio.timeout(20):
+            await site.watcher.stop()
+
+    async def test_frees_what_a_process_killed_on_this_machine_held(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(leases, "ENDED_MS", 0)
+        with a_named_process() as (_, name):
+            held = await site.store.write(leases.acquire, site.list_id, f"{name}:0a1b", 120, leases.now_ms())
+        assert held is not None
+        await site.watcher.start()
+        try:
+            await until(lambda: is_free(site))
+        finally:
             await site.watcher.stop()
 
     async def test_survives_mailchimp_s_bad_days(self, site: Site) -> None:
@@ -97,6 +112,10 @@ class TestTheWatcher:
         await site.store.write(lambda conn: conn.execute(change(cache).values(sync_status="live")) and None)
         await site.settle()
         assert (await site.row(ADA)).sync_status == "todo"
+
+
+async def is_free(site: Site) -> bool:
+    return not await site.store.read(leases.is_held, site.list_id, leases.now_ms())
 
 
 async def all_completed(site: Site) -> bool:

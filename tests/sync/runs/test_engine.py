@@ -26,6 +26,7 @@ from sync.store.tables import run_log
 from sync.store.tables import status as status_table
 from tests.support.databases import chosen, database_at, raw_sqlite, sql
 from tests.support.linked_site import GROUP, Site, a_site
+from tests.support.processes import a_named_process
 
 
 @pytest.fixture
@@ -264,6 +265,22 @@ async def test_an_empty_audience_and_an_empty_group_are_in_step(tmp_path: Path) 
         outcome = await empty.run(since="ever")
         assert outcome.outcome == "finished"
         assert await empty.rows() == []
+
+
+async def test_a_run_whose_process_was_killed_on_this_machine_is_continued_within_seconds(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await site.run(since="ever", stop_on="readyToReconcileQueue")
+    with a_named_process() as (_, name):
+        holder = f"{name}:0a1b2c3d"
+        assert await site.store.write(leases.acquire, site.list_id, holder, 120, leases.now_ms())
+        assert (await site.run()).outcome == "busy"
+        assert await site.store.read(leases.held_by_ended, leases.now_ms()) == []
+    [(found, _)] = await site.store.read(leases.held_by_ended, leases.now_ms())
+    assert found == site.list_id
+    monkeypatch.setattr(leases, "ENDED_MS", 0)
+    assert (await site.run()).outcome == "busy"  # what it sent last may still have been on its way
+    assert (await site.run()).outcome == "finished"
 
 
 async def test_after_the_lease_of_a_dead_process_has_lapsed_the_next_run_goes_on(site: Site) -> None:
