@@ -35,7 +35,7 @@ from sync.store.retries import forget_retries, now_s, put_off, read_retries
 from sync.store.runs.data_due import note_cancelled
 from sync.store.sync_status import set_sync_status
 from sync.store.tables import cache, update, update_detail
-from sync.store.updates import open_updates, overtake, queue, read_update, select_updates, write_body
+from sync.store.updates import MEMBER_GONE, open_updates, overtake, queue, read_update, select_updates, write_body
 
 MAX_TRIES = 5
 """How often an operation is sent before its update fails. One that failed so is tried once at a time from then on
@@ -82,11 +82,11 @@ class _Changes:
     """Rows whose data is to be compared again by the next run with data."""
     counts: ResultCounts = field(default_factory=ResultCounts)
 
-    def complete(self, one: ResultContext, *, failed: bool) -> None:
-        """Complete an update, with Mailchimp's problem document where it failed."""
+    def complete(self, one: ResultContext, *, failed: bool, why: str | None = None) -> None:
+        """Complete an update, with Mailchimp's problem document where it failed, or with *why* it came to nothing."""
         self.counts.failed += failed
         self.counts.done += not failed
-        self.completed.append((1, _as_error(one.outcome.problem) if failed else None, one.update.id))
+        self.completed.append((1, _as_error(one.outcome.problem) if failed else why, one.update.id))
         is_data = one.operation.is_data  # wanted again by every sync, whatever Mailchimp said
         if failed and one.outcome.verdict in _REFUSALS and (is_data or is_temporary(one.outcome.problem)):
             self.put_off.append(replace(one.update, cache_id=one.row.id))
@@ -278,7 +278,8 @@ def _has_other_changes(one: ResultContext, row: Row[Any], interests: Mapping[str
 
 
 def _gone(conn: Connection, changes: _Changes, one: ResultContext) -> None:
-    changes.complete(one, failed=one.operation.status is None)  # who is to be out of the audience is
+    is_out = one.operation.status is not None  # who was to be out of the audience is
+    changes.complete(one, failed=False, why=None if is_out else MEMBER_GONE)
     changes.set_status(one, SyncStatus.TODO)
 
 

@@ -94,10 +94,18 @@ def overtake_waiting(conn: Connection, cache_id: int, why: str, groups: Iterable
     return len(gone)
 
 
+def overtaken(why: str) -> str:
+    """What an update that came to nothing has in place of Mailchimp's error."""
+    return f"{OVERTAKEN}: {why}"
+
+
+MEMBER_GONE = overtaken("the member is no longer at Mailchimp.")
+
+
 def overtake(conn: Connection, update_ids: Sequence[int], why: str) -> None:
     """Complete updates that will not be sent, with the reason: nothing queued is deleted without a trace."""
     if update_ids:
-        values = {"completed": 1, "error_response": f"{OVERTAKEN}: {why}"}
+        values = {"completed": 1, "error_response": overtaken(why)}
         conn.execute(change(update).where(in_list(update.c.id, update_ids)).values(values))
 
 

@@ -20,7 +20,7 @@ from sync.store.members.obstacles import find_obstacles
 from sync.store.runs.run_log import linked_then
 from sync.store.sources import read_sources
 from sync.store.tables import cache, run_change, update
-from sync.store.updates import open_updates, read_update, select_updates
+from sync.store.updates import MEMBER_GONE, open_updates, read_update, select_updates
 from sync.undo.planning import Change, GroupNow, MemberNow, UndoFacts, UpdateNow
 from sync.undo.touched import find_touched
 
@@ -48,8 +48,11 @@ def next_changes(conn: Connection, run_id: int, after: int, limit: int) -> list[
     return [Change(*row[:8], orjson.loads(row.replaced) if row.replaced else {}) for row in rows]
 
 
-_FAILED = and_(unindexed(update.c.completed) == 1, func.coalesce(update.c.error_response, "") != "")
-"""The update that was to take something back was refused, or not sent because the member had changed."""
+_FAILED = and_(
+    unindexed(update.c.completed) == 1, func.coalesce(update.c.error_response, MEMBER_GONE).not_in(("", MEMBER_GONE))
+)
+"""The update that was to take something back was refused, or not sent because the member had changed; where the member
+is gone there is nothing to take back."""
 
 
 def count_failed(conn: Connection, run_id: int) -> int:

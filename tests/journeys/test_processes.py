@@ -170,7 +170,7 @@ def holders(conn: Connection) -> list[int]:
     rows = conn.execute(
         text(
             "SELECT holder FROM civiapi_claim WHERE expires_ms > UNIX_TIMESTAMP(SYSDATE(3)) * 1000 "
-            "AND name NOT LIKE 'job:%' AND name <> 'scheduler' ORDER BY name"
+            "AND name NOT LIKE 'job:%' AND name NOT IN ('scheduler', 'clean-up') ORDER BY name"
         )
     ).scalars()
     return [int(one.removeprefix("brief:").split(":")[1]) for one in rows]

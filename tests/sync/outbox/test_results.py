@@ -1,6 +1,6 @@
 """Results of batches written down: every outcome, lost ones, repeated ones, and processing that was killed half-way."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +24,7 @@ from sync.outbox.results import parse_operation_id, process_completed
 from sync.store.members.blobs import load_data
 from sync.store.members.member_codec import decode
 from sync.store.tables import batch, cache, update_detail
+from sync.store.updates import MEMBER_GONE
 from tests.support.databases import database_at
 from tests.support.linked_site import Site, a_site, subscribing, unsubscribing
 
@@ -222,6 +223,32 @@ class TestTags:
         row = await site.row(ADA)
         assert "tags" not in load_data(row.civicrm_data)
         assert row.mailchimp_status == "archived"  # whoever was to be tagged is gone for good
+
+
+PATH = f"members/{subscriber_hash(ADA)}"
+ABOUT_A_MEMBER: dict[str, Callable[[], MemberOperation]] = {
+    "tags": lambda: tags(ADA, A=True),
+    "another address": lambda: move(ADA, BOB),
+    "names": lambda: MemberOperation("names", "PATCH", PATH, {"merge_fields": {"FNAME": "Ada"}}),
+    "merge fields": lambda: MemberOperation("fields", "PATCH", PATH, {"merge_fields": {"JOB": "Singer"}}),
+    "interests": lambda: MemberOperation(
+        "member", "PUT", PATH, {"email_address": ADA, "status_if_new": "unsubscribed", "interests": {"a1": True}}
+    ),
+}
+
+
+@pytest.mark.parametrize("operation", ABOUT_A_MEMBER.values(), ids=ABOUT_A_MEMBER)
+async def test_a_change_of_somebody_who_was_deleted_is_no_failure(
+    site: Site, operation: Callable[[], MemberOperation]
+) -> None:
+    row = await a_member(site, ADA)
+    await site.owe(row.id, operation())
+    site.emulator.admin("delete_permanently", ADA)
+    await site.send()
+    [one] = await site.updates()
+    assert (one.completed, one.error_response) == (1, MEMBER_GONE)
+    row = await site.row(ADA)
+    assert (row.mailchimp_status, row.sync_status) == ("archived", "todo")
 
 
 class TestRefusals:
