@@ -155,9 +155,7 @@ def complete_unneeded(
     *at* is now by Mailchimp's clock; *skew* is that clock minus ours.
     """
     checkpoints.lock(conn, audience.list_id)
-    done = [OperationOutcome(one, Outcome(Verdict.DONE, member)) for one, member in unneeded.asked]
-    apply_outcomes(conn, audience, row_id, done, at=at.replace(microsecond=0), skew=skew)
-    _take_out(conn, row_id, [one.id for one, _ in unneeded.asked])
+    _complete_done(conn, audience, row_id, unneeded.asked, at=at, skew=skew)
     overruled = [one for one, _ in unneeded.overruled]
     _overtake(conn, row_id, overruled, "the member changed at Mailchimp before it was sent.")
     for _, member in unneeded.overruled:
@@ -178,27 +176,73 @@ def find_doubtful(updates: Sequence[OpenUpdate], *, is_risky: bool) -> list[Open
     ]
 
 
-def complete_unmailable(
-    conn: Connection, audience: Audience, lease: Lease, row_id: int, doubtful: Sequence[OpenUpdate]
-) -> None:
-    """Complete those of these updates of our batch *row_id* that subscribe whom CiviCRM would not mail any more, and
-    take them out of it."""
-    checkpoints.lock(conn, audience.list_id)
+def find_unmailable(conn: Connection, audience: Audience, doubtful: Sequence[OpenUpdate]) -> dict[int, str]:
+    """The rows of those of these updates that subscribe whom CiviCRM would not mail any more, each with the reason."""
     by_undo = [one.cache_id for one in doubtful if one.operation.decided is not None]
     by_sync = {
         one.cache_id: str(one.operation.body.get("email_address") or "")
         for one in doubtful
         if one.operation.decided is None
     }
-    obstacles = {**find_obstacles(conn, audience, by_undo), **find_changed_minds(conn, audience, by_sync)}
+    return {**find_obstacles(conn, audience, by_undo), **find_changed_minds(conn, audience, by_sync)}
+
+
+async def find_carried_out(
+    client: MailchimpClient, audience: Audience, updates: Sequence[OpenUpdate]
+) -> list[tuple[OpenUpdate, Member]]:
+    """Those of these updates, which subscribe somebody and may have been sent before, that were carried out: each with
+    the member. It is to be known as our own doing, or it counts as the person's choice. Raises MailchimpError."""
+    found = []
+    for start in range(0, len(updates), AT_ONCE):
+        part = updates[start : start + AT_ONCE]
+        seen = await asyncio.gather(*(client.find_member(audience.list_id, one.operation.member) for one in part))
+        for one, member in zip(part, seen, strict=True):
+            if member is not None and member.get("status") in RECEIVES_MAIL:
+                found.append((one, member))
+    return found
+
+
+def complete_unmailable(
+    conn: Connection,
+    audience: Audience,
+    lease: Lease,
+    row_id: int,
+    doubtful: Sequence[OpenUpdate],
+    carried_out: Sequence[tuple[OpenUpdate, Member]],
+    *,
+    at: datetime,
+    skew: timedelta,
+) -> None:
+    """Complete those of these updates of our batch *row_id* that subscribe whom CiviCRM would not mail any more, and
+    take them out of it. *carried_out* are those that Mailchimp has carried out before; *at* and *skew* as in
+    `complete_unneeded`."""
+    checkpoints.lock(conn, audience.list_id)
+    obstacles = find_unmailable(conn, audience, doubtful)
+    _complete_done(conn, audience, row_id, carried_out, at=at, skew=skew)
+    done = {one.id for one, _ in carried_out}
     by_reason: dict[str, list[OpenUpdate]] = defaultdict(list)
     for one in doubtful:
-        if one.cache_id in obstacles:
+        if one.cache_id in obstacles and one.id not in done:
             by_reason[obstacles[one.cache_id]].append(one)
     for why, theirs in by_reason.items():
         _overtake(conn, row_id, theirs, why)
     set_sync_status(conn, list(obstacles), SyncStatus.TODO)
     leases.check(conn, lease)
+
+
+def _complete_done(
+    conn: Connection,
+    audience: Audience,
+    row_id: int,
+    updates: Sequence[tuple[OpenUpdate, Member]],
+    *,
+    at: datetime,
+    skew: timedelta,
+) -> None:
+    """Complete updates of our batch *row_id* as carried out, with the members as they are now, and take them out."""
+    done = [OperationOutcome(one, Outcome(Verdict.DONE, member)) for one, member in updates]
+    apply_outcomes(conn, audience, row_id, done, at=at.replace(microsecond=0), skew=skew)
+    _take_out(conn, row_id, [one.id for one, _ in updates])
 
 
 def _overtake(conn: Connection, row_id: int, updates: Sequence[OpenUpdate], why: str) -> None:

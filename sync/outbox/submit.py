@@ -43,7 +43,9 @@ from sync.outbox.pending_batches import (
 from sync.outbox.recheck import (
     complete_unmailable,
     complete_unneeded,
+    find_carried_out,
     find_doubtful,
+    find_unmailable,
     find_unneeded,
     may_be_unneeded,
     read_known,
@@ -232,7 +234,15 @@ async def _complete_unneeded(
     updates = await ctx.store.read(in_batch, pending.row_id)
     is_risky = is_again or pending.is_old
     if doubtful := find_doubtful(updates, is_risky=is_risky):
-        await ctx.store.write(complete_unmailable, audience, lease, pending.row_id, doubtful)
+        unmailable = await ctx.store.read(find_unmailable, audience, doubtful)
+        sent = [
+            one
+            for one in doubtful
+            if one.cache_id in unmailable and one.operation.decided is None and (is_again or one.tries)
+        ]
+        done = await find_carried_out(client, audience, sent)
+        now, skew = client.now(), client.skew()
+        await ctx.store.write(complete_unmailable, audience, lease, pending.row_id, doubtful, done, at=now, skew=skew)
         updates = await ctx.store.read(in_batch, pending.row_id)
     looked_at = may_be_unneeded(updates, is_risky=is_risky)
     known = await ctx.store.read(read_known, audience, looked_at) if looked_at else {}

@@ -137,6 +137,16 @@ FINDINGS = {
         seed=286780,
         faults=2,
     ),
+    "A subscribing whose result was an error had been carried out all the same; its person left the group, and the "
+    "batch that it was sent again in vanished: being subscribed counted as their later choice at Mailchimp.": happened(
+        *[("ambush", 0, 3, 0), ("leave", 1, 0, 0), ("sync_and_settle", 0, 0, 0), ("add_contact", 0, 0, 400)],
+        ("webhooks", 0, 0, 400),
+        has_interest=False,
+        page=2,
+        seed=1,
+        faults=2,
+        ends_with_full=False,
+    ),
     "Opted out after a first sync was killed between making their contact and putting it into the group: unsubscribed, "
     "and not put into it.": happened(
         ("killed", 1, 2, 1), ("opt_out", 2, 3, 4000), has_interest=False, privacy=Privacy.UNSUBSCRIBE, seed=147364
