@@ -221,10 +221,10 @@ def _done(conn: Connection, changes: _Changes, one: ResultContext) -> None:
     others = _without_other_addresses(conn, one, row)
     if len(others) < len(one.others):
         changes.set_status(one, SyncStatus.TODO)  # what else the dropped ones would have changed is still to be done
+    elif one.operation.kind == OperationKind.EMAIL:
+        changes.set_status(one, SyncStatus.TODO)  # reconciled now under its new address, whatever else is open
     elif others:
         changes.set_status(one, _status_with_open_updates(others))
-    elif one.operation.kind == OperationKind.EMAIL:
-        changes.set_status(one, SyncStatus.TODO)  # reconciled now under its new address
     else:
         changes.set_status(one, SyncStatus.OK if _is_in_sync(one, row) else SyncStatus.TODO)
 

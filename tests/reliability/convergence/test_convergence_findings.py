@@ -147,6 +147,10 @@ FINDINGS = {
         faults=2,
         ends_with_full=False,
     ),
+    "An interest was chosen at Mailchimp while their address was changed, and other data of theirs followed the change of "
+    "address: once all of it had arrived, nobody looked at the interest any more.": happened(
+        *[("readdress", 0, 0, 0), ("choose", 0, 0, 0), ("rename", 0, 1, 0)], begins_in_step=True, one_way=True
+    ),
     "Opted out after a first sync was killed between making their contact and putting it into the group: unsubscribed, "
     "and not put into it.": happened(
         ("killed", 1, 2, 1), ("opt_out", 2, 3, 4000), has_interest=False, privacy=Privacy.UNSUBSCRIBE, seed=147364
