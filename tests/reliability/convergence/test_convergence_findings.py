@@ -147,7 +147,7 @@ FINDINGS = {
         faults=2,
         ends_with_full=False,
     ),
-    "An interest was chosen at Mailchimp while their address was changed, and other data of theirs followed the change of "
+    "An interest was chosen at Mailchimp while their address was changed, and other data of theirs followed that "
     "address: once all of it had arrived, nobody looked at the interest any more.": happened(
         *[("readdress", 0, 0, 0), ("choose", 0, 0, 0), ("rename", 0, 1, 0)], begins_in_step=True, one_way=True
     ),
