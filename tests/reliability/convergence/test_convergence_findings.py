@@ -149,7 +149,11 @@ FINDINGS = {
     ),
     "An interest was chosen at Mailchimp while their address was changed, and other data of theirs followed that "
     "address: once all of it had arrived, nobody looked at the interest any more.": happened(
-        *[("readdress", 0, 0, 0), ("choose", 0, 0, 0), ("rename", 0, 1, 0)], begins_in_step=True, one_way=True
+        *[("readdress", 0, 0, 0), ("choose", 0, 0, 0), ("rename", 0, 1, 0)],
+        begins_in_step=True,
+        one_way=True,
+        page=1000,
+        loses_last_webhooks=True,
     ),
     "Opted out after a first sync was killed between making their contact and putting it into the group: unsubscribed, "
     "and not put into it.": happened(
