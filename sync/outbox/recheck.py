@@ -126,17 +126,23 @@ async def find_unneeded(
     Raises MailchimpError; nothing is sent then.
     """
     found = Unneeded([], [])
+    for one, member in await _fetch_members(client, audience, updates):
+        if _asks_to_confirm(one.operation) and member.get("status") in RECEIVES_MAIL:
+            found.asked.append((one, member))
+        elif _is_overruled(member, one.operation, client.skew(), known.get(one.cache_id)):
+            found.overruled.append((one, member))
+    return found
+
+
+async def _fetch_members(
+    client: MailchimpClient, audience: Audience, updates: Sequence[OpenUpdate]
+) -> list[tuple[OpenUpdate, Member]]:
+    """These updates with their members, as far as there are members. Raises MailchimpError."""
+    found = []
     for start in range(0, len(updates), AT_ONCE):
         part = updates[start : start + AT_ONCE]
         seen = await asyncio.gather(*(client.find_member(audience.list_id, one.operation.member) for one in part))
-        skew = client.skew()
-        for one, member in zip(part, seen, strict=True):
-            if member is None:
-                continue
-            if _asks_to_confirm(one.operation) and member.get("status") in RECEIVES_MAIL:
-                found.asked.append((one, member))
-            elif _is_overruled(member, one.operation, skew, known.get(one.cache_id)):
-                found.overruled.append((one, member))
+        found += [(one, member) for one, member in zip(part, seen, strict=True) if member is not None]
     return found
 
 
@@ -192,14 +198,8 @@ async def find_carried_out(
 ) -> list[tuple[OpenUpdate, Member]]:
     """Those of these updates, which subscribe somebody and may have been sent before, that were carried out: each with
     the member. It is to be known as our own doing, or it counts as the person's choice. Raises MailchimpError."""
-    found = []
-    for start in range(0, len(updates), AT_ONCE):
-        part = updates[start : start + AT_ONCE]
-        seen = await asyncio.gather(*(client.find_member(audience.list_id, one.operation.member) for one in part))
-        for one, member in zip(part, seen, strict=True):
-            if member is not None and member.get("status") in RECEIVES_MAIL:
-                found.append((one, member))
-    return found
+    found = await _fetch_members(client, audience, updates)
+    return [(one, member) for one, member in found if member.get("status") in RECEIVES_MAIL]
 
 
 def complete_unmailable(
