@@ -14,13 +14,12 @@ from civiapi.api.call import SYSTEM, Call
 from civiapi.api.declaration.fields import STRING, TEXT, Field
 from civiapi.api.declaration.spec import Entity
 from civiapi.api.dispatch import Api
-from civiapi.store.engine import Store, open_store
-from civiapi.store.schema.migrations import migrate
+from civiapi.store.engine import Store
 from civiapi.store.schema.tables import contact
 from civiapi.store.text.encoded_text import encode, is_encoded
 from entities import ENTITIES, catalogue
 from tests.conftest import Ask
-from tests.support.databases import KINDS, a_database
+from tests.support.databases import KINDS, a_store
 
 NEEDED: dict[str, dict[str, Any]] = {
     "Activity": {"activity_type_id": 1, "source_contact_id": 1, "subject": "x"},
@@ -61,12 +60,9 @@ FIELDS = [(one, field) for one in ENTITIES for field in one.fields if has_text(o
 
 @pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    with a_database(request.param, tmp_path) as url:
-        opened = await open_store(url)
-        await migrate(opened)
+    async with a_store(request.param, tmp_path) as opened:
         await opened.write(lambda conn: conn.execute(insert(contact).values(id=1, contact_type="Individual")))
         yield opened
-        await opened.close()
 
 
 def ask_of(store: Store) -> Ask:

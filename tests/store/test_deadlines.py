@@ -15,7 +15,7 @@ from civiapi.store.deadline import call_deadline, no_deadline
 from civiapi.store.engine import Store, open_store
 from civiapi.store.errors import CallTimedOut
 from civiapi.store.schema.tables import setting
-from tests.support.databases import KINDS, a_database, sql
+from tests.support.databases import KINDS, a_database, a_store, sql
 
 ENDLESS = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT count(*) FROM n"
 SLEEPING = "SELECT SLEEP(300)"
@@ -23,10 +23,8 @@ SLEEPING = "SELECT SLEEP(300)"
 
 @pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    with a_database(request.param, tmp_path) as url:
-        opened = await open_store(url)
+    async with a_store(request.param, tmp_path) as opened:
         yield opened
-        await opened.close()
 
 
 def never_ends(conn: Connection) -> Any:

@@ -14,18 +14,15 @@ from civiapi.store.engine import Store, open_store
 from civiapi.store.leases import Lease, LeaseLost
 from civiapi.store.schema.migrations import migrate
 from civiapi.store.schema.tables import tag
-from tests.support.databases import KINDS, a_database
+from tests.support.databases import KINDS, a_database, a_store
 
 NOW = 1_800_000_000_000
 
 
 @pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    with a_database(request.param, tmp_path) as url:
-        opened = await open_store(url)
-        await migrate(opened)
+    async with a_store(request.param, tmp_path) as opened:
         yield opened
-        await opened.close()
 
 
 async def take(store: Store, holder: str, at: int = NOW) -> Lease | None:

@@ -14,8 +14,8 @@ import subprocess
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -25,7 +25,7 @@ from uuid import uuid4
 import pytest
 
 import sync.store.tables  # noqa: F401  registers the extension's tables
-from civiapi.store.engine import open_store
+from civiapi.store.engine import Store, open_store
 from civiapi.store.schema.migrations import migrate
 from civiapi.store.schema.tables import METADATA
 from civiapi.store.text import collation
@@ -106,6 +106,17 @@ def a_database(kind: str, folder: Path) -> Iterator[str]:
         yield f"{HOST}/{name}"
     finally:
         _take_back(name)
+
+
+@asynccontextmanager
+async def a_store(kind: str, folder: Path) -> AsyncIterator[Store]:
+    """A new site's store of this kind, closed when the block ends; skips as `a_database` does."""
+    with a_database(kind, folder) as url:
+        opened = await open_store(url)
+        try:
+            yield opened
+        finally:
+            await opened.close()
 
 
 @contextmanager

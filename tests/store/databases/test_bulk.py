@@ -16,18 +16,15 @@ from civiapi.store.errors import NotUnique
 from civiapi.store.schema.migrations import migrate
 from civiapi.store.schema.tables import contact
 from sync.store.tables import cache, run_change
-from tests.support.databases import HOST, KINDS, a_database
+from tests.support.databases import HOST, KINDS, a_store
 
 COUNT = AT_ONCE + 7
 
 
 @pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    with a_database(request.param, tmp_path) as url:
-        opened = await open_store(url)
-        await migrate(opened)
+    async with a_store(request.param, tmp_path) as opened:
         yield opened
-        await opened.close()
 
 
 async def test_rows_are_changed_each_to_its_own_values(store: Store) -> None:

@@ -8,9 +8,9 @@ from asyncmy.errors import DataError, OperationalError
 from sqlalchemy.exc import IntegrityError
 
 from civiapi.store.databases.driver_errors import translate
-from civiapi.store.engine import Store, open_store
+from civiapi.store.engine import Store
 from civiapi.store.errors import ConstraintBroken, NoSuchReference, StoreError, StoreUnusable
-from tests.support.databases import KINDS, a_database
+from tests.support.databases import KINDS, a_store
 
 REFUSED = "the user name or password is refused, or the server asks for TLS"
 
@@ -81,10 +81,8 @@ def test_only_a_row_that_is_gone_is_a_reference_to_none(error: Exception, is_ref
 
 @pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    with a_database(request.param, tmp_path) as url:
-        opened = await open_store(url)
+    async with a_store(request.param, tmp_path) as opened:
         yield opened
-        await opened.close()
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,10 @@ from sqlalchemy import Connection, String, insert, select, type_coerce, update
 
 from civiapi.store.databases.bulk import insert_rows, update_rows, upsert_rows
 from civiapi.store.databases.expressions import in_list
-from civiapi.store.engine import Store, open_store
-from civiapi.store.schema.migrations import migrate
+from civiapi.store.engine import Store
 from civiapi.store.schema.tables import METADATA, contact, email, group, setting
 from civiapi.store.text.encoded_text import cut, decode, encode, is_encoded
-from tests.support.databases import KINDS, a_database
+from tests.support.databases import KINDS, a_store
 
 CODES = {  # of option values, and names of programs
     "civicrm_contact.contact_type",
@@ -44,11 +43,8 @@ TEXTS = st.text(st.sampled_from("ab&<>;lgt"))
 
 @pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    with a_database(request.param, tmp_path) as url:
-        opened = await open_store(url)
-        await migrate(opened)
+    async with a_store(request.param, tmp_path) as opened:
         yield opened
-        await opened.close()
 
 
 def as_stored(conn: Connection, column: Any) -> list[Any]:

@@ -8,14 +8,13 @@ import pytest
 from sqlalchemy import Connection, insert, select
 
 from civiapi.store.civicrm.group_membership import set_status
-from civiapi.store.engine import Store, open_store
-from civiapi.store.schema.migrations import migrate
+from civiapi.store.engine import Store
 from civiapi.store.schema.tables import contact, email, group
 from sync.audience import Audience
 from sync.reconcile.dead_contacts import drop_dead_contacts
 from sync.reconcile.matching import Range, match_contacts
 from sync.store.tables import cache
-from tests.support.databases import KINDS, a_database
+from tests.support.databases import KINDS, a_store
 
 GROUP = 12
 ADDRESS = "ada@example.org"
@@ -24,11 +23,8 @@ ALL = Range(0, 10_000)
 
 @pytest.fixture(params=KINDS)
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    with a_database(request.param, tmp_path) as url:
-        opened = await open_store(url)
-        await migrate(opened)
+    async with a_store(request.param, tmp_path) as opened:
         yield opened
-        await opened.close()
 
 
 @dataclass(frozen=True)
