@@ -1,6 +1,7 @@
 """Whether a process of this machine has ended is told by its name; of others nothing is said."""
 
 import os
+from collections.abc import Callable
 
 import pytest
 
@@ -34,24 +35,23 @@ def test_another_process_got_its_number() -> None:
     assert has_ended(changed(2, "1"))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        changed(0, "another-host"),
-        changed(3, "00000000"),  # another boot, or a container with numbers of its own
-        changed(2, ""),
-        changed(1, "0"),
-        changed(1, "-1"),
-        changed(1, "9" * 30),
-        "tests",
-        "host:4:abcd",
-        "clean-up",
-        ":",
-        "",
-    ],
-)
-def test_of_any_other_name_nothing_is_known(name: str) -> None:
-    assert not has_ended(name)
+OTHERS = {
+    "of another machine": lambda: changed(0, "another-host"),
+    "of another boot, or of a container with numbers of its own": lambda: changed(3, "00000000"),
+    "without a beginning": lambda: changed(2, ""),
+    "without a number": lambda: changed(1, "0"),
+    "with a number below nothing": lambda: changed(1, "-1"),
+    "with a number that no process has": lambda: changed(1, "9" * 30),
+    "of an earlier version": lambda: "host:4:abcd",
+    "of no process": lambda: "clean-up",
+    "of nothing": lambda: ":",
+    "empty": lambda: "",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS.values(), ids=OTHERS)
+def test_of_any_other_name_nothing_is_known(name: Callable[[], str]) -> None:
+    assert not has_ended(name())
 
 
 def test_where_the_system_says_nothing_of_processes_none_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,7 +270,7 @@ def _look_at(name: str) -> _Database:
     tables = ", ".join(f"{name}.`{one}`" for one in METADATA.tables)
     rows = sql(
         f"SELECT 'connection', id FROM information_schema.processlist WHERE db = '{name}'",
-        f"SELECT 'shape', table_name, column_name, column_type {of % 'columns'} ORDER BY 2, 3",
+        f"SELECT 'shape', table_name, column_name, column_type, collation_name {of % 'columns'} ORDER BY 2, 3",
         f"SELECT 'shape', table_name, index_name, column_name {of % 'statistics'} ORDER BY 2, 3, 4",
         f"SELECT 'shape', event_object_table, trigger_name FROM information_schema.triggers "
         f"WHERE trigger_schema = '{name}'",
